@@ -1,0 +1,47 @@
+# One static library a folder of src/, one test program a folder of tests/.
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+endif()
+find_program(MOLD_PROGRAM mold)
+if(MOLD_PROGRAM)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# -fopenmp as an option rather than OpenMP::OpenMP_CXX: the latter adds a full path to the system's libgomp,
+# while torch brings its own under the same soname.
+add_compile_options(-Wall -Wextra -Wshadow -Wno-unknown-pragmas -fopenmp)
+add_link_options(-fopenmp)
+if(SWITCHYARD_WERROR)
+  add_compile_options(-Werror)
+endif()
+if(SWITCHYARD_SANITIZE)
+  add_compile_options(-fsanitize=${SWITCHYARD_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=${SWITCHYARD_SANITIZE})
+endif()
+
+# switchyard_module(NAME sources... [LINK targets...]): the static library switchyard_NAME of src/NAME.
+function(switchyard_module name)
+  cmake_parse_arguments(arg "" "" "LINK" ${ARGN})
+  add_library(switchyard_${name} STATIC ${arg_UNPARSED_ARGUMENTS})
+  target_include_directories(switchyard_${name} PUBLIC "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/src>")
+  target_link_libraries(switchyard_${name} PUBLIC ${arg_LINK})
+endfunction()
+
+# switchyard_test(NAME sources... [LINK targets...] [LABELS labels...]): program NAME_test and one ctest entry.
+# The entry runs in a scratch folder and sees SWITCHYARD_DATA and SWITCHYARD_PROGRAM.
+function(switchyard_test name)
+  cmake_parse_arguments(arg "" "" "LINK;LABELS" ${ARGN})
+  add_executable(${name}_test ${arg_UNPARSED_ARGUMENTS})
+  target_include_directories(${name}_test PRIVATE "${CMAKE_SOURCE_DIR}/tests")
+  target_link_libraries(${name}_test PRIVATE ${arg_LINK} GTest::gmock GTest::gtest GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name}_test)
+  if(DEFINED ENV{SWITCHYARD_DATA})
+    set(data "$ENV{SWITCHYARD_DATA}")
+  else()
+    set(data "${CMAKE_SOURCE_DIR}/../shared/data")
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" ENVIRONMENT
+    "SWITCHYARD_DATA=${data};SWITCHYARD_PROGRAM=${CMAKE_BINARY_DIR}/switchyard;SWITCHYARD_SOURCE=${CMAKE_SOURCE_DIR}")
+endfunction()

@@ -1,0 +1,114 @@
+// Configuration: TOML text -> one JSON document -> plain structs, by each struct's one list of fields.
+//
+// A config struct names its fields once:
+//   template <class Self, class Field> static void visit(Self& self, Field&& field) {
+//     field("d_model", self.d_model, "width of the residual stream");
+//   }
+// and gets from that list: reading with checks (unknown keys are errors that name the nearest known one), JSON and TOML
+// output, and the text of --help-config. Field types: bool, int64_t, double, std::string, vectors of the last three.
+#pragma once
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+
+namespace switchyard {
+
+using Json = nlohmann::ordered_json;
+
+// A parsed run file: sections of keys. `places` maps "section.key" to "file:line" or to "--set", for messages.
+struct ConfigDocument {
+  Json sections = Json::object();
+  std::map<std::string, std::string> places;
+  std::string place(const std::string& key) const {
+    const auto found = places.find(key);
+    return found == places.end() ? key : found->second + ": " + key;
+  }
+};
+
+// Throws Error with file and line if the text is not TOML, or a key stands outside a section.
+ConfigDocument parse_toml(std::string_view text, const std::string& source);
+ConfigDocument read_toml(const std::filesystem::path& path);
+
+// Applies one "section.key=value"; the value is TOML, or taken as a string if it is not. Throws Error if it has no dot or '='.
+void apply_setting(ConfigDocument& document, const std::string& assignment);
+
+// {"section": {"key": value}} as TOML text that read_toml reads back.
+std::string write_toml(const Json& sections);
+
+// The known name nearest to `name` by edit distance, as ` (did you mean "x"?)`, or "" if none is near.
+std::string nearest_hint(std::string_view name, const std::vector<std::string>& known);
+
+// JSON parsed with a bound on depth; throws Error naming `source` and the byte.
+Json parse_json(std::string_view text, const std::string& source);
+
+namespace config_detail {
+void read_value(const Json& value, const std::string& place, bool& out);
+void read_value(const Json& value, const std::string& place, int64_t& out);
+void read_value(const Json& value, const std::string& place, double& out);
+void read_value(const Json& value, const std::string& place, std::string& out);
+template <class T>
+void read_value(const Json& value, const std::string& place, std::vector<T>& out) {
+  SY_CHECK(value.is_array(), place, ": expected a list, got ", value.dump());
+  out.clear();
+  for (const auto& item : value) {
+    T element{};
+    read_value(item, place, element);
+    out.push_back(element);
+  }
+}
+}  // namespace config_detail
+
+template <class Config>
+std::vector<std::string> field_names() {
+  std::vector<std::string> names;
+  Config config{};
+  Config::visit(config, [&](const char* name, auto&, const char*) { names.emplace_back(name); });
+  return names;
+}
+
+// Sets the fields that the section mentions. Throws Error for a value of the wrong type and for an unknown key; keys
+// listed in `also_known` are left to the caller.
+template <class Config>
+void read_section(Config& config, const ConfigDocument& document, const std::string& section,
+                  const std::vector<std::string>& also_known = {}) {
+  if (!document.sections.contains(section)) return;
+  const Json& values = document.sections.at(section);
+  auto known = field_names<Config>();
+  known.insert(known.end(), also_known.begin(), also_known.end());
+  for (const auto& [key, value] : values.items()) {
+    const bool is_known = std::find(known.begin(), known.end(), key) != known.end();
+    SY_CHECK(is_known, document.place(section + "." + key), ": unknown key in [", section, "]", nearest_hint(key, known),
+             "; `switchyard train --help-config` lists all keys");
+  }
+  Config::visit(config, [&](const char* name, auto& field, const char*) {
+    if (values.contains(name)) config_detail::read_value(values.at(name), document.place(section + "." + name), field);
+  });
+}
+
+template <class Config>
+Json fields_to_json(const Config& config) {
+  Json json = Json::object();
+  Config::visit(config, [&](const char* name, const auto& field, const char*) { json[name] = field; });
+  return json;
+}
+
+// One line a field: name, default, meaning.
+template <class Config>
+std::string describe_fields(const std::string& section) {
+  std::string text = "[" + section + "]\n";
+  const Config config{};
+  Config::visit(config, [&](const char* name, const auto& field, const char* meaning) {
+    const std::string left = std::string(name) + " = " + Json(field).dump();
+    text += "  " + left + std::string(left.size() < 40 ? 40 - left.size() : 1, ' ') + "# " + meaning + "\n";
+  });
+  return text;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,118 @@
+#include "base/files.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+
+namespace switchyard {
+namespace {
+
+std::string reason() { return std::strerror(errno); }
+
+int open_for_reading(const std::filesystem::path& path, struct stat& status) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  SY_CHECK(descriptor >= 0, "cannot read ", path.string(), ": ", reason());
+  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(descriptor);
+    throw Error(join("cannot read ", path.string(), ": it is not a regular file"));
+  }
+  return descriptor;
+}
+
+}  // namespace
+
+std::string read_file(const std::filesystem::path& path, uint64_t limit) {
+  struct stat status{};
+  const int descriptor = open_for_reading(path, status);
+  std::string bytes;
+  const auto size = static_cast<uint64_t>(status.st_size);
+  if (size <= limit) bytes.resize(size);
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t count = ::read(descriptor, bytes.data() + done, bytes.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) break;
+    done += static_cast<size_t>(count);
+  }
+  ::close(descriptor);
+  SY_CHECK(size <= limit, "cannot read ", path.string(), ": ", size, " bytes, expected at most ", limit);
+  SY_CHECK(done == size, "cannot read ", path.string(), ": got ", done, " of ", size, " bytes");
+  return bytes;
+}
+
+AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
+  temporary_ = path;
+  temporary_ += join(".tmp-", ::getpid());
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  SY_CHECK(descriptor_ >= 0, "cannot write ", path_.string(), ": ", reason());
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(const void* bytes, size_t size) {
+  const char* at = static_cast<const char*>(bytes);
+  while (size > 0) {
+    const ssize_t count = ::write(descriptor_, at, size);
+    if (count < 0 && errno == EINTR) continue;
+    SY_CHECK(count > 0, "cannot write ", path_.string(), ": ", reason(), "; nothing was changed");
+    at += count;
+    size -= static_cast<size_t>(count);
+  }
+}
+
+void AtomicFile::commit() {
+  SY_CHECK(::fsync(descriptor_) == 0, "cannot write ", path_.string(), ": ", reason(), "; nothing was changed");
+  ::close(std::exchange(descriptor_, -1));
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    const std::string cause = reason();
+    ::unlink(temporary_.c_str());
+    throw Error(join("cannot write ", path_.string(), ": ", cause));
+  }
+  sync_folder(path_.parent_path());
+}
+
+void write_file_atomically(const std::filesystem::path& path, std::string_view bytes) {
+  AtomicFile file(path);
+  file.write(bytes.data(), bytes.size());
+  file.commit();
+}
+
+void sync_folder(const std::filesystem::path& folder) {
+  const int descriptor = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  ::fsync(descriptor);  // some file systems refuse it on folders; the rename has happened all the same
+  ::close(descriptor);
+}
+
+MappedFile::MappedFile(const std::filesystem::path& path) {
+  struct stat status{};
+  const int descriptor = open_for_reading(path, status);
+  size_ = static_cast<size_t>(status.st_size);
+  if (size_ > 0) data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  const std::string cause = reason();
+  ::close(descriptor);
+  if (data_ == MAP_FAILED) {
+    data_ = nullptr;
+    throw Error(join("cannot map ", path.string(), ": ", cause));
+  }
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,53 @@
+// Files that are whole or absent: writes go to a temporary name, are synced, then renamed.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace switchyard {
+
+// The file's bytes. Throws Error naming the path if it is missing, a folder, unreadable, or longer than `limit` bytes.
+std::string read_file(const std::filesystem::path& path, uint64_t limit = uint64_t{1} << 31);
+
+// Replaces `path` by `bytes` in one step: temporary file beside it, fsync, rename, fsync of the folder. Throws Error
+// (no space, no permission) and removes the temporary; the old content then still stands.
+void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
+
+// A new file written piece by piece, for content too large to hold. Nothing appears under `path` until commit().
+class AtomicFile {
+ public:
+  explicit AtomicFile(const std::filesystem::path& path);
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  ~AtomicFile();  // removes the temporary if commit() was not reached
+  void write(const void* bytes, size_t size);  // throws Error, naming path and cause
+  void commit();                               // fsync, rename, fsync of the folder
+
+ private:
+  std::filesystem::path path_, temporary_;
+  int descriptor_ = -1;
+};
+
+// fsync of a folder, so that renames in it survive a power cut.
+void sync_folder(const std::filesystem::path& folder);
+
+// A read-only mapping of a whole file. bytes() stays valid as long as the object; an empty file gives an empty span.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);  // throws Error
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile();
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,18 @@
+// One function a subcommand, each in a file of its name; main.cc calls them all.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace switchyard {
+
+void add_vocab(CLI::App& app);
+void add_train(CLI::App& app);
+void add_compare(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_forward(CLI::App& app);
+void add_inspect(CLI::App& app);
+void add_bench(CLI::App& app);
+void add_report(CLI::App& app);
+
+}  // namespace switchyard

@@ -1,0 +1,72 @@
+// Every parameter of a model: one visitor over one struct of tensors. Initialisation, checkpoints, the optimiser,
+// placement and counts all read the list that it makes.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+
+namespace switchyard {
+
+enum class Initializer { kZeros, kOnes, kNormal, kTruncatedNormal };
+
+struct ParameterSpec {
+  // HF's name. An expert tensor is one parameter for all experts of its layer, named `...mlp.experts.wi.weight` with
+  // shape [num_experts, ...]; in files it is split into `...mlp.experts.expert_E.wi.weight`.
+  std::string name;
+  std::vector<int64_t> shape;
+  Initializer initializer = Initializer::kZeros;
+  double stddev = 0.0;      // of the normal before truncation at two of it
+  bool is_expert = false;   // the leading axis counts experts
+  int64_t numel() const;
+};
+
+struct AttentionWeights {
+  at::Tensor q, k, v;  // [heads * d_kv, d_model]
+  at::Tensor o;        // [d_model, heads * d_kv]
+};
+
+// Dense: wi [d_ff, d_model], wo [d_model, d_ff]; gated: wi_0 (through the activation) and wi_1 instead of wi.
+// Sparse: the same with a leading [num_experts] axis, and the router.
+struct FeedForwardWeights {
+  at::Tensor wi, wi_0, wi_1, wo;
+  at::Tensor router;       // [num_experts, d_model]; undefined in a dense layer
+  at::Tensor router_bias;  // [num_experts], if the config has one
+};
+
+struct BlockWeights {
+  at::Tensor self_attention_norm, cross_attention_norm, feed_forward_norm;  // [d_model]; cross: decoder only
+  AttentionWeights self_attention, cross_attention;
+  FeedForwardWeights feed_forward;
+};
+
+struct StackWeights {
+  at::Tensor relative_attention_bias;  // [num_buckets, heads], shared by all self-attention layers of the stack
+  std::vector<BlockWeights> blocks;
+  at::Tensor final_norm;  // [d_model]
+};
+
+struct ModelWeights {
+  at::Tensor shared;   // [vocab_size, d_model]: both stacks' input embedding, and the output's when tied
+  at::Tensor lm_head;  // [vocab_size, d_model] when not tied
+  StackWeights encoder, decoder;
+};
+
+struct NamedParameter {
+  ParameterSpec spec;
+  at::Tensor* tensor;  // into the ModelWeights that was listed
+};
+
+// All parameters of `config` in a fixed order; sizes the block lists of `weights` and points into it.
+std::vector<NamedParameter> list_parameters(const ModelConfig& config, ModelWeights& weights);
+
+// The specs alone, for counting and planning; allocates nothing.
+std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
+
+// New fp32 weights on the CPU; each value is a pure function of (seed, parameter name, position).
+ModelWeights initialize(const ModelConfig& config, uint64_t seed);
+
+}  // namespace switchyard

@@ -1,0 +1,23 @@
+// Output projection and cross entropy in one pass over blocks of tokens: no [tokens, vocab] logits are kept.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace switchyard::ops {
+
+struct CrossEntropy {
+  at::Tensor sum;        // [] f32: sum over kept labels of -log softmax(logits)[label]; differentiable
+  at::Tensor z_sum;      // [] f32: sum over kept labels of logsumexp(logits)^2; differentiable
+  int64_t num_labels = 0;
+  int64_t num_correct = 0;  // kept labels that are the argmax
+};
+
+// logits = (hidden * scale) weight^T in f32. hidden [tokens, d_model] compute dtype, weight [vocab, d_model] the same dtype,
+// labels [tokens] i64 with -100 = ignored. Differentiable in hidden and weight through sum and z_sum.
+// Throws Error on a label outside [0, vocab).
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale);
+
+// log softmax(logits)[label] per token, [tokens] f32, 0 where ignored; no gradient (scoring).
+at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale);
+
+}  // namespace switchyard::ops
