@@ -1,0 +1,54 @@
+# Every command of a working day; `make` alone lists them. All of them install what is missing first.
+# A target's text after "##" is its line in the list.
+
+# Two GiB of memory for each compiler: what one translation unit with torch headers may take.
+JOBS ?= $(shell awk -v cores=$$(nproc) '/MemTotal/ {n = int($$2 / 2097152); print (n < 1) ? 1 : (n < cores) ? n : cores}' /proc/meminfo)
+ONLY ?=
+MINUTES ?= 8
+TEXT ?=
+ARGS ?=
+PYTHON := .venv/bin/python3
+SOURCES = $(shell git ls-files --cached --others --exclude-standard 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc')
+
+# $(call build,PRESET): configures once (ninja repeats it when a CMakeLists.txt changes), then builds.
+define build
+@test -f build/$(1)/build.ninja || cmake --preset $(1)
+@cmake --build --preset $(1) -j $(JOBS)
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test quickstart bench sanitize format lint clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## install missing system packages and the Python environment .venv
+	@scripts/setup.sh
+
+build: setup  ## the program, optimised: build/release/switchyard
+	$(call build,release)
+
+test: build  ## all tests; ONLY=ops runs those of tests/ops
+	@ctest --preset release --no-tests=error $(if $(ONLY),-R '^$(ONLY)$$')
+
+quickstart: build  ## train a sparse model and its dense twin on text, compare them; TEXT="files or folders" MINUTES=8
+	@scripts/setup.sh quickstart
+	@MINUTES="$(MINUTES)" scripts/quickstart.sh $(TEXT)
+
+bench: build  ## speed beside HF transformers in the same run; ARGS="--help" lists options
+	@$(PYTHON) tools/bench_peers.py $(ARGS)
+
+sanitize: setup  ## all tests of the C++ code under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(call build,asan)
+	@ctest --preset asan --no-tests=error -LE parity $(if $(ONLY),-R '^$(ONLY)$$')
+
+format:  ## clang-format every C++ file in place
+	@scripts/setup.sh lint
+	@clang-format -i $(SOURCES)
+
+lint:  ## folder dependencies, formatting, clang-tidy on files changed since the last commit; ALL=1 on all
+	@scripts/setup.sh lint
+	@scripts/lint.sh $(if $(ALL),--all)
+
+clean:  ## remove build products; keeps .venv
+	@rm -rf build

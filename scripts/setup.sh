@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Installs what building and testing need and is missing: Debian or Ubuntu packages, and the Python environment .venv.
+# Does nothing, in well under a second, when all is there.
+#
+#   scripts/setup.sh [lint] [quickstart]     the packages of `make lint` and `make quickstart` too
+#
+# SWITCHYARD_PACKAGES=skip leaves system packages alone (not a Debian system, or they come from elsewhere).
+set -euo pipefail
+export LC_ALL=C
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(cmake ninja-build g++ make git python3 python3-venv nlohmann-json3-dev libcli11-dev libtomlplusplus-dev
+          libsentencepiece-dev zlib1g-dev libzstd-dev libgtest-dev libgmock-dev libbenchmark-dev)
+helpful=(ccache mold)  # only make builds faster: skipped where the system does not offer them
+for group in "$@"; do
+  case "$group" in
+    lint) packages+=(clang-format clang-tidy) ;;
+    quickstart) packages+=(dict-gcide perl-doc) ;;
+    *) echo "setup: unknown group '$group'; known: lint, quickstart" >&2; exit 2 ;;
+  esac
+done
+
+# Prints those of its arguments that dpkg does not list as installed.
+missing_packages() {
+  local installed
+  installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "$@" 2>/dev/null | sed -n 's/ installed$//p' || true)
+  comm -23 <(printf '%s\n' "$@" | sort -u) <(sort -u <<<"$installed")
+}
+
+install_packages() {
+  local missing privileged=()
+  mapfile -t missing < <(missing_packages "${packages[@]}")
+  mapfile -t wanted < <(missing_packages "${helpful[@]}")
+  # A missing helper alone is no reason to ask for a package manager.
+  if ((${#missing[@]} == 0)); then return; fi
+  if [[ $EUID -ne 0 ]]; then
+    if sudo -n true 2>/dev/null; then
+      privileged=(sudo -n)
+    else
+      echo "setup: missing packages, and no right to install them. Run this, then \`make setup\` again:" >&2
+      echo "  sudo apt-get update && sudo apt-get install --no-install-recommends ${missing[*]} ${wanted[*]}" >&2
+      exit 1
+    fi
+  fi
+  echo "setup: installing ${missing[*]} ${wanted[*]}"
+  "${privileged[@]}" apt-get -qq update
+  local offered=()
+  for package in "${wanted[@]}"; do
+    if apt-cache show "$package" >/dev/null 2>&1; then offered+=("$package"); fi
+  done
+  "${privileged[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq install -y --no-install-recommends "${missing[@]}" "${offered[@]}" </dev/null
+}
+
+if [[ "${SWITCHYARD_PACKAGES:-}" != skip ]]; then
+  if command -v dpkg-query >/dev/null; then
+    install_packages
+  else
+    echo "setup: no dpkg here. Install the equivalents of these, then run again with SWITCHYARD_PACKAGES=skip:" >&2
+    echo "  ${packages[*]}" >&2
+    exit 1
+  fi
+fi
+
+# A python3 in front of the system's may lack venv or ensurepip; the system's has both from python3-venv.
+choose_python() {
+  local candidate
+  for candidate in python3 /usr/bin/python3; do
+    if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "setup: no python3 of version 3.11 or later with the venv module (package python3-venv)" >&2
+  exit 1
+}
+
+# The stamp holds the requirements it was made from, so an edit or a deleted .venv brings the installation back.
+stamp=.venv/requirements.installed
+if ! cmp -s requirements.txt "$stamp" || ! .venv/bin/python3 -c '' 2>/dev/null; then
+  if ! .venv/bin/python3 -m pip --version >/dev/null 2>&1; then
+    python=$(choose_python)
+    echo "setup: making .venv with $("$python" --version)"
+    rm -rf .venv
+    "$python" -m venv .venv
+  fi
+  rm -f "$stamp"
+  echo "setup: installing requirements.txt into .venv"
+  .venv/bin/python3 -m pip install --quiet --disable-pip-version-check -r requirements.txt
+  cp requirements.txt "$stamp"
+fi
