@@ -1,0 +1,141 @@
+#include "ops/reference.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include "base/error.h"
+
+namespace switchyard::ops::reference {
+namespace {
+
+at::ScalarType wide(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
+
+// The elementwise product of x and factors [broadcastable] f32, rounded once to x's dtype.
+at::Tensor scaled_by(const at::Tensor& x, const at::Tensor& factors) {
+  return (x.to(wide(x.scalar_type())) * factors.to(x.device())).to(x.scalar_type());
+}
+
+// [tokens, vocab] f32 (f64 for f64).
+at::Tensor wide_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale) {
+  const auto dtype = wide(hidden.scalar_type());
+  return at::mm(hidden.to(dtype), weight.to(dtype).t()) * scale;
+}
+
+}  // namespace
+
+at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width) {
+  auto noise = at::empty({rows, width}, at::kFloat);
+  float* values = noise.mutable_data_ptr<float>();
+  for (int64_t row = 0; row < rows; ++row) {
+    NoiseStream stream(key, static_cast<uint64_t>(first_row + row));
+    for (int64_t column = 0; column < width; ++column) *values++ = stream.uniform();
+  }
+  return noise;
+}
+
+at::Tensor dropout_factors(const at::Tensor& noise, double rate) {
+  const auto rate_f32 = static_cast<float>(rate);
+  return noise.ge(rate_f32).to(at::kFloat) * (1.0F / (1.0F - rate_f32));
+}
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double epsilon, at::ScalarType out_dtype) {
+  const auto mean_square = (x * x).mean(-1, /*keepdim=*/true);
+  return (x * at::rsqrt(mean_square + epsilon) * scale).to(out_dtype);
+}
+
+at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta) { return x + delta.to(x.scalar_type()); }
+
+at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids) { return at::embedding(weight, ids); }
+
+at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example) {
+  if (rate == 0.0) return x;
+  const auto noise = uniform_noise(key, first_example, x.size(0), x.size(2));
+  return scaled_by(x, dropout_factors(noise, rate).unsqueeze(1));
+}
+
+at::Tensor activation(const at::Tensor& x, const std::string& name) {
+  if (name == "relu") return at::relu(x);
+  if (name == "gelu") return at::gelu(x, "none");
+  if (name == "gelu_new") return at::gelu(x, "tanh");
+  SY_CHECK(name == "silu", "activation \"", name, "\": expected relu, gelu, gelu_new or silu");
+  return at::silu(x);
+}
+
+at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
+                        const FeedForwardOptions& options) {
+  auto hidden = activation(linear(x, wi), options.activation);
+  if (wi_1.defined()) hidden = hidden * linear(x, wi_1);
+  return linear(dropout(hidden, options.hidden_dropout_rate, options.key, options.first_example), wo);
+}
+
+at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double jitter_noise,
+                         const NoiseKey& key, int64_t first_token) {
+  auto input = x.to(weight.scalar_type());
+  if (jitter_noise > 0.0) {
+    const auto spread = static_cast<float>(jitter_noise);
+    const auto noise = uniform_noise(key, first_token, x.size(0), x.size(1));
+    input = input * (noise * (2.0F * spread) + (1.0F - spread)).to(input.device());
+  }
+  const auto logits = at::mm(input, weight.t());
+  return bias.defined() ? logits + bias : logits;
+}
+
+at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch, const at::Tensor& wi,
+                                const at::Tensor& wi_1, const at::Tensor& wo, const ExpertsOptions& options) {
+  const auto dtype = wide(x.scalar_type());
+  const auto token = dispatch.token.to(x.device());
+  const auto rows = x.index_select(0, token);
+  at::Tensor factors;
+  if (options.dropout_rate > 0.0) {
+    const auto noise = uniform_noise(options.key, options.first_token, x.size(0), wi.size(1));
+    factors = dropout_factors(noise, options.dropout_rate).index_select(0, dispatch.token.cpu());
+  }
+  std::vector<at::Tensor> outputs;
+  int64_t start = 0;
+  for (int64_t expert = 0; expert < wi.size(0); ++expert) {
+    const int64_t count = dispatch.num_rows[static_cast<size_t>(expert)];
+    const auto input = rows.narrow(0, start, count);
+    auto hidden = activation(at::mm(input, wi.select(0, expert).t()), options.activation);
+    if (wi_1.defined()) hidden = hidden * at::mm(input, wi_1.select(0, expert).t());
+    if (factors.defined()) hidden = scaled_by(hidden, factors.narrow(0, start, count));
+    outputs.push_back(at::mm(hidden, wo.select(0, expert).t()));
+    start += count;
+  }
+  const auto gated = at::cat(outputs).to(dtype) * gate.unsqueeze(1);
+  return at::zeros(x.sizes(), x.options().dtype(dtype)).index_add(0, token, gated).to(x.scalar_type());
+}
+
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale) {
+  const auto logits = wide_logits(hidden, weight, scale);
+  const auto kept = labels.ge(0);
+  const auto target = labels.clamp_min(0);
+  const auto log_partition = at::logsumexp(logits, 1);
+  const auto zero = at::zeros({}, logits.options());
+  const auto chosen = logits.gather(1, target.unsqueeze(1)).squeeze(1);
+  const auto correct = at::argmax(logits, 1).eq(target).logical_and(kept);
+  return {.sum = at::where(kept, log_partition - chosen, zero).sum(),
+          .z_sum = at::where(kept, log_partition * log_partition, zero).sum(),
+          .num_labels = kept.sum().item<int64_t>(),
+          .num_correct = correct.sum().item<int64_t>()};
+}
+
+at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale) {
+  const auto log_probabilities = at::log_softmax(wide_logits(hidden, weight, scale), 1);
+  const auto chosen = log_probabilities.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1);
+  return at::where(labels.ge(0), chosen, at::zeros({}, chosen.options()));
+}
+
+}  // namespace switchyard::ops::reference

@@ -1,0 +1,37 @@
+// The plain ATen form of every fused operation, to be read against the paper: differentiable by composition, on any device
+// and in any dtype. It is what tests compare with, and what runs for f64, for devices other than CPU and with
+// --kernels reference. Arguments are those of the operation of the same name; they are not checked again.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "ops/cross_entropy.h"
+#include "ops/experts.h"
+#include "ops/layers.h"
+#include "ops/router.h"
+
+namespace switchyard::ops::reference {
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double epsilon, at::ScalarType out_dtype);
+at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta);
+at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids);
+at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example);
+at::Tensor activation(const at::Tensor& x, const std::string& name);
+at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
+                        const FeedForwardOptions& options);
+
+at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double jitter_noise,
+                         const NoiseKey& key, int64_t first_token);
+at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch, const at::Tensor& wi,
+                                const at::Tensor& wi_1, const at::Tensor& wo, const ExpertsOptions& options);
+
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale);
+at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale);
+
+// Uniform noise [rows, width] f32 on the CPU: row r is the first `width` numbers of subsequence first_row + r of `key`.
+at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width);
+
+// What a dropout factor is from uniform noise of the same shape: 0 where noise < rate, else 1 / (1 - rate). f32.
+at::Tensor dropout_factors(const at::Tensor& noise, double rate);
+
+}  // namespace switchyard::ops::reference
