@@ -86,6 +86,6 @@ if ! cmp -s requirements.txt "$stamp" || ! .venv/bin/python3 -c '' 2>/dev/null; 
   fi
   rm -f "$stamp"
   echo "setup: installing requirements.txt into .venv"
-  .venv/bin/python3 -m pip install --quiet --disable-pip-version-check -r requirements.txt
+  .venv/bin/python3 -m pip install -qq --disable-pip-version-check -r requirements.txt
   cp requirements.txt "$stamp"
 fi

@@ -1,0 +1,109 @@
+"""Small random models in HF's own form, one for each feature of the family.
+
+Every parameter is drawn so that its part acts: norm scales are not 1, the position bias is as large as the attention
+scores, routers spread their choices. As transformers initialises them, several of these would be invisible.
+"""
+
+import json
+import pathlib
+
+import torch
+import transformers
+
+_SHAPE = dict(
+    vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_heads=3, num_layers=2, num_decoder_layers=2,
+    relative_attention_num_buckets=32, relative_attention_max_distance=128,
+    decoder_start_token_id=0, dropout_rate=0.1,
+)  # fmt: skip
+_SPARSE = dict(num_experts=4, expert_capacity=512, num_sparse_encoder_layers=1, num_sparse_decoder_layers=1)
+
+# name: (model_type, what differs from _SHAPE). "untied" gives the output its own table.
+MODELS = {
+    "t5": ("t5", dict(feed_forward_proj="relu")),
+    "t5_v1_1": ("t5", dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, untied=True)),
+    "t5_gated_silu": ("t5", dict(feed_forward_proj="gated-silu", num_heads=2, d_kv=16, num_decoder_layers=3)),
+    "t5_buckets": ("t5", dict(feed_forward_proj="relu", relative_attention_num_buckets=12, relative_attention_max_distance=20)),
+    "mt5": ("mt5", dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, untied=True)),
+    "switch": ("switch_transformers", _SPARSE),
+    "switch_overflow": ("switch_transformers", _SPARSE | dict(expert_capacity=2)),
+    "switch_all_sparse": (
+        "switch_transformers",
+        _SPARSE | dict(num_sparse_encoder_layers=2, num_sparse_decoder_layers=2, expert_capacity=3),
+    ),
+    # transformers makes block 1 of 3 sparse in the encoder and blocks 1 and 3 of 4 in the decoder.
+    "switch_uneven": (
+        "switch_transformers",
+        _SPARSE | dict(num_layers=3, num_decoder_layers=4, num_sparse_decoder_layers=2, num_experts=9),
+    ),
+    "switch_router_bias": ("switch_transformers", _SPARSE | dict(router_bias=True, dense_act_fn="gelu_new")),
+    "switch_untied": ("switch_transformers", _SPARSE | dict(tie_word_embeddings=False, untied=True)),
+}
+
+_CLASSES = {
+    "t5": (transformers.T5Config, transformers.T5ForConditionalGeneration),
+    "mt5": (transformers.MT5Config, transformers.MT5ForConditionalGeneration),
+    "switch_transformers": (transformers.SwitchTransformersConfig, transformers.SwitchTransformersForConditionalGeneration),
+}
+
+
+def _draw(model: torch.nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    d_kv = model.config.d_kv
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "layer_norm" in name:
+            value = 1 + 0.2 * noise
+        elif "relative_attention_bias" in name or "shared" in name or "embed_tokens" in name:
+            value = noise
+        elif name.endswith("bias"):
+            value = 0.5 * noise
+        else:  # [out, in]
+            value = noise * parameter.shape[-1] ** -0.5
+            if ".q." in name:
+                value = value * d_kv**-0.5
+        parameter.data.copy_(value)
+
+
+def save_model(name: str, folder: pathlib.Path, seed: int = 1) -> pathlib.Path:
+    """Writes the model `name` as save_pretrained does, and returns its directory."""
+    model_type, changes = MODELS[name]
+    changes = dict(changes)
+    untied = changes.pop("untied", False)
+    config_class, model_class = _CLASSES[model_type]
+    model = model_class(config_class(**(_SHAPE | changes)))
+    if untied and model.lm_head.weight is model.shared.weight:
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
+    _draw(model, seed)
+    if untied and model_type == "switch_transformers":
+        # transformers unties the stacks' input tables as well; T5's family has one.
+        for stack in (model.encoder, model.decoder):
+            stack.embed_tokens.weight.data.copy_(model.shared.weight.data)
+    model.save_pretrained(folder)
+    return folder
+
+
+def load_model(folder: pathlib.Path, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    """The model as transformers reads it, in evaluation mode, every weight found and none left over."""
+    model_type = json.loads((folder / "config.json").read_text())["model_type"]
+    model_class = _CLASSES[model_type][1]
+    model, report = model_class.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager", output_loading_info=True, local_files_only=True
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        assert not report[kind], f"transformers, reading {folder}: {kind} {report[kind]}"
+    if dtype == torch.float64:
+        _compute_in_double(model)
+    return model.eval()
+
+
+def _compute_in_double(model: torch.nn.Module) -> None:
+    """transformers takes norm statistics and routes in float32 whatever the model's dtype; a float64 model should not."""
+
+    def norm(module, hidden):
+        return module.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + module.variance_epsilon)
+
+    for module in model.modules():
+        if type(module).__name__.endswith("LayerNorm"):
+            module.forward = norm.__get__(module)
+        elif type(module).__name__.endswith("Top1Router"):
+            module.dtype = torch.float64

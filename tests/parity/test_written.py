@@ -1,0 +1,136 @@
+"""What Switchyard writes, transformers opens: weights, config and vocabulary of a model trained here for two steps."""
+
+import importlib
+import inspect
+import json
+
+import pytest
+import reference
+import torch
+import transformers
+from compare import check, forward, switchyard
+from models import load_model
+
+RUN = """
+[model]
+preset = "switch-mini-8"
+d_model = 32
+d_ff = 48
+d_kv = 8
+num_heads = 4
+num_encoder_layers = 2
+num_decoder_layers = 2
+num_experts = 4
+eval_capacity_factor = 4.0   # as many slots as tokens: no drops, whatever the grouping
+{model}
+
+[data]
+text = ["text.txt"]
+eval_text = ["text.txt"]
+vocab = "spiece.model"
+encoder_length = 64
+
+[train]
+steps = 2
+batch_size = 4
+dtype = "fp32"
+save_every = 2
+eval_examples = 4
+
+[optimizer]
+name = "adafactor"
+learning_rate = 0.01
+"""
+SPARSE = ""
+DENSE = "num_experts = 0\nencoder_sparse_step = 0\ndecoder_sparse_step = 0\n"
+FORMS = {
+    "sparse": SPARSE,
+    "sparse untied": "tie_output = false\n",
+    "all sparse": "encoder_sparse_step = 1\ndecoder_sparse_step = 1\n",
+    "dense": DENSE,
+    "dense gated untied": DENSE + 'gated = true\nactivation = "gelu_new"\ntie_output = false\n',
+}
+MODULES = ["argparse", "collections", "datetime", "decimal", "logging", "random", "statistics", "string", "unittest.mock"]
+
+
+def documentation() -> str:
+    """Some 100 kB of English that every Python has."""
+    paragraphs = []
+    for name in MODULES:
+        module = importlib.import_module(name)
+        things = [module, *(value for _, value in sorted(vars(module).items()) if inspect.isclass(value))]
+        for thing in things:
+            members = [thing, *(value for _, value in sorted(vars(thing).items()) if callable(value))]
+            paragraphs += [inspect.getdoc(member) or "" for member in members if not isinstance(member, str)]
+    return "\n\n".join(dict.fromkeys(text for text in paragraphs if text)) + "\n"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """runs(form): the checkpoint of a two-step training of that form, made once."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "text.txt").write_text(documentation())
+    switchyard("vocab", "train", "--text", folder / "text.txt", "--size", 600, "--out", folder / "spiece.model")
+    made = {}
+
+    def train(form):
+        if form not in made:
+            lines = {line.split(" = ")[0] for line in FORMS[form].splitlines()}
+            run = "\n".join(line for line in RUN.splitlines() if line.split(" = ")[0] not in lines)
+            file = folder / f"{form.replace(' ', '_')}.toml"
+            file.write_text(run.format(model=FORMS[form]))
+            switchyard("train", file, "--out", file.with_suffix(""), "--quiet", "--threads", 2)
+            made[form] = file.with_suffix("") / "checkpoints" / "step-000002"
+        return made[form]
+
+    return train
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_transformers_opens_a_checkpoint(form, runs, tmp_path):
+    checkpoint = runs(form)
+    model = load_model(checkpoint)  # asserts that no weight is missing or left over
+    for module in model.modules():
+        if type(module).__name__.endswith("Top1Router"):
+            module.expert_capacity = 10_000  # transformers knows no capacity factor; no drops on either side
+    generator = torch.Generator().manual_seed(1)
+    inputs = {name: torch.randint(2, 600, (3, length), generator=generator) for name, length in (("input_ids", 23), ("labels", 9))}
+    expected = reference.forward(model, inputs)
+    out = forward(checkpoint, inputs, tmp_path)
+    check("logits", out["logits"], expected["logits"], 1e-4)
+    check("loss", out["loss"].reshape(()), expected["loss"], 1e-4)
+    routed = [name for name in expected if name.startswith("expert_index")]
+    assert len(routed) == {"sparse": 2, "sparse untied": 2, "all sparse": 4}.get(form, 0)
+    for name in routed:
+        assert torch.equal(out[name], expected[name]), name
+
+
+def test_a_copy_by_transformers_is_the_same_model(runs, tmp_path):
+    model = load_model(runs("sparse"))
+    model.save_pretrained(tmp_path / "copy")
+    inputs = {"input_ids": torch.arange(2, 32).view(2, 15), "labels": torch.arange(40, 54).view(2, 7)}
+    check("logits", forward(tmp_path / "copy", inputs, tmp_path)["logits"],
+          forward(runs("sparse"), inputs, tmp_path)["logits"], 1e-6)  # fmt: skip
+
+
+def test_transformers_tokenizes_alike(runs):
+    checkpoint = runs("sparse")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    lines = ["Return the number of elements.", "a b  c", "The quick brown fox is a dog!"]
+    ours = switchyard("vocab", "encode", "--vocab", checkpoint / "spiece.model", stdin="\n".join(lines) + "\n").splitlines()
+    for line, ids in zip(lines, ours, strict=True):
+        assert [int(id) for id in ids.split()] == tokenizer(line, add_special_tokens=False).input_ids, line
+    assert tokenizer.convert_tokens_to_ids("<extra_id_0>") == tokenizer.convert_tokens_to_ids("<extra_id_99>") + 99
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+
+
+def test_transformers_decodes_alike(runs):
+    """Greedy continuation, token by token, of a model whose outputs are far from uniform."""
+    checkpoint = runs("dense")
+    model = load_model(checkpoint)
+    prompt = torch.tensor([[17, 230, 45, 99, 310, 8, 1]])
+    with torch.no_grad():
+        theirs = model.generate(prompt, max_new_tokens=12, min_new_tokens=12, num_beams=1, do_sample=False)[0, 1:].tolist()
+    answer = switchyard("generate", "--model", checkpoint, "--ids", "--json", "--max-tokens", 12, "--min-tokens", 12,
+                        "--dtype", "fp32", stdin=" ".join(map(str, prompt[0].tolist())) + "\n")  # fmt: skip
+    assert json.loads(answer)["ids"] == theirs
