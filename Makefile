@@ -4,7 +4,7 @@
 # Two GiB of memory for each compiler: what one translation unit with torch headers may take.
 JOBS ?= $(shell awk -v cores=$$(nproc) '/MemTotal/ {n = int($$2 / 2097152); print (n < 1) ? 1 : (n < cores) ? n : cores}' /proc/meminfo)
 ONLY ?=
-MINUTES ?= 8
+MINUTES ?= 6
 TEXT ?=
 ARGS ?=
 PYTHON := .venv/bin/python3
@@ -31,7 +31,7 @@ build: setup  ## the program, optimised: build/release/switchyard
 test: build  ## all tests; ONLY=ops runs those of tests/ops
 	@ctest --preset release --no-tests=error $(if $(ONLY),-R '^$(ONLY)$$')
 
-quickstart: build  ## train a sparse model and its dense twin on text, compare them; TEXT="files or folders" MINUTES=8
+quickstart: build  ## train a sparse model and its dense twin on text, compare them; TEXT="files or folders" MINUTES=6
 	@scripts/setup.sh quickstart
 	@MINUTES="$(MINUTES)" scripts/quickstart.sh $(TEXT)
 

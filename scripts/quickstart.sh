@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# From text to a trained sparse model and its dense twin, compared: what `make quickstart` runs.
+#
+#   scripts/quickstart.sh [FILE or FOLDER ...]     text of your own (.txt, .md, .jsonl, .gz); default: Debian's dictionary and manuals
+#
+# Environment: MINUTES of training over both models (6), OUT (quickstart), VOCAB_SIZE (8000), PROGRAM (build/release/switchyard).
+# Each stage is done again only when what it is made from has changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+MINUTES=${MINUTES:-6}
+OUT=${OUT:-quickstart}
+VOCAB_SIZE=${VOCAB_SIZE:-8000}
+PROGRAM=${PROGRAM:-build/release/switchyard}
+mkdir -p "$OUT"
+
+# stage NAME KEY COMMAND...: runs the command unless it succeeded before under the same key.
+stage() {
+  local stamp="$OUT/.$1.done" key=$2
+  shift 2
+  if [[ -f "$stamp" && "$(<"$stamp")" == "$key" ]]; then return; fi
+  rm -f "$stamp"
+  "$@"
+  printf '%s' "$key" >"$stamp"
+}
+
+digest() { sha256sum | cut -c1-32; }
+
+# Names, sizes and times stand for the content of input files: reading gigabytes to learn that nothing changed takes long.
+text_key() {
+  {
+    cat scripts/quickstart_text.py
+    printf '%s\n' "$@"
+    if (($#)); then find "$@" -type f -printf '%p %s %T@\n' | sort; else dpkg-query -W dict-gcide perl-doc 2>/dev/null || true; fi
+  } | digest
+}
+
+make_vocabulary() {
+  echo "vocabulary: learning $VOCAB_SIZE pieces"
+  "$PROGRAM" vocab train --text "$OUT/text/train.jsonl" --size "$VOCAB_SIZE" --out "$OUT/spiece.model"
+}
+
+compare() {
+  rm -rf "$OUT/run"
+  echo "training: a sparse and a dense model side by side, $MINUTES minutes"
+  "$PROGRAM" compare configs/quickstart/sparse.toml configs/quickstart/dense.toml --out "$OUT/run" --minutes "$MINUTES" \
+    --set "data.text=[\"$PWD/$OUT/text/train.jsonl\"]" --set "data.eval_text=[\"$PWD/$OUT/text/held_out.jsonl\"]" \
+    --set "data.vocab=\"$PWD/$OUT/spiece.model\"" >"$OUT/comparison.txt.part"
+  mv "$OUT/comparison.txt.part" "$OUT/comparison.txt"
+}
+
+text_key=$(text_key "$@")
+stage text "$text_key" python3 scripts/quickstart_text.py "$OUT/text" "$@"
+stage vocabulary "$text_key $VOCAB_SIZE" make_vocabulary
+stage training "$text_key $VOCAB_SIZE $MINUTES $(cat "$PROGRAM" configs/quickstart/*.toml | digest)" compare
+
+cat "$OUT/comparison.txt"
+cat <<END
+
+Next:
+  $PROGRAM generate --model $OUT/run/sparse/checkpoints/best --prompt 'A small <extra_id_0> that lives in the <extra_id_1>.'
+  $PROGRAM report $OUT/run/sparse $OUT/run/dense --out $OUT/report.html
+  .venv/bin/python3 -c 'import transformers as t; print(t.AutoModelForSeq2SeqLM.from_pretrained("$OUT/run/sparse/checkpoints/best").config)'
+END
