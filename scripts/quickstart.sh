@@ -13,12 +13,13 @@ OUT=${OUT:-quickstart}
 VOCAB_SIZE=${VOCAB_SIZE:-8000}
 PROGRAM=${PROGRAM:-build/release/switchyard}
 mkdir -p "$OUT"
+FOLDER=$(realpath "$OUT")  # run files take paths relative to themselves
 
-# stage NAME KEY COMMAND...: runs the command unless it succeeded before under the same key.
+# stage NAME KEY PRODUCT COMMAND...: runs the command unless it made the product before under the same key.
 stage() {
-  local stamp="$OUT/.$1.done" key=$2
-  shift 2
-  if [[ -f "$stamp" && "$(<"$stamp")" == "$key" ]]; then return; fi
+  local stamp="$OUT/.$1.done" key=$2 product=$3
+  shift 3
+  if [[ -e "$product" && -f "$stamp" && "$(<"$stamp")" == "$key" ]]; then return; fi
   rm -f "$stamp"
   "$@"
   printf '%s' "$key" >"$stamp"
@@ -31,7 +32,7 @@ text_key() {
   {
     cat scripts/quickstart_text.py
     printf '%s\n' "$@"
-    if (($#)); then find "$@" -type f -printf '%p %s %T@\n' | sort; else dpkg-query -W dict-gcide perl-doc 2>/dev/null || true; fi
+    if (($#)); then find "$@" -type f -printf '%p %s %T@\n' 2>/dev/null | sort || true; else dpkg-query -W dict-gcide perl-doc 2>/dev/null || true; fi
   } | digest
 }
 
@@ -44,15 +45,15 @@ compare() {
   rm -rf "$OUT/run"
   echo "training: a sparse and a dense model side by side, $MINUTES minutes"
   "$PROGRAM" compare configs/quickstart/sparse.toml configs/quickstart/dense.toml --out "$OUT/run" --minutes "$MINUTES" \
-    --set "data.text=[\"$PWD/$OUT/text/train.jsonl\"]" --set "data.eval_text=[\"$PWD/$OUT/text/held_out.jsonl\"]" \
-    --set "data.vocab=\"$PWD/$OUT/spiece.model\"" >"$OUT/comparison.txt.part"
+    --set "data.text=[\"$FOLDER/text/train.jsonl\"]" --set "data.eval_text=[\"$FOLDER/text/held_out.jsonl\"]" \
+    --set "data.vocab=\"$FOLDER/spiece.model\"" >"$OUT/comparison.txt.part"
   mv "$OUT/comparison.txt.part" "$OUT/comparison.txt"
 }
 
 text_key=$(text_key "$@")
-stage text "$text_key" python3 scripts/quickstart_text.py "$OUT/text" "$@"
-stage vocabulary "$text_key $VOCAB_SIZE" make_vocabulary
-stage training "$text_key $VOCAB_SIZE $MINUTES $(cat "$PROGRAM" configs/quickstart/*.toml | digest)" compare
+stage text "$text_key" "$OUT/text/held_out.jsonl" python3 scripts/quickstart_text.py "$OUT/text" "$@"
+stage vocabulary "$text_key $VOCAB_SIZE" "$OUT/spiece.model" make_vocabulary
+stage training "$text_key $VOCAB_SIZE $MINUTES $(cat "$PROGRAM" configs/quickstart/*.toml | digest)" "$OUT/comparison.txt" compare
 
 cat "$OUT/comparison.txt"
 cat <<END
