@@ -3,14 +3,14 @@
 #
 #   scripts/quickstart.sh [FILE or FOLDER ...]     text of your own (.txt, .md, .jsonl, .gz); default: Debian's dictionary and manuals
 #
-# Environment: MINUTES of training over both models (6), OUT (quickstart), VOCAB_SIZE (8000), PROGRAM (build/release/switchyard).
+# Environment: MINUTES of training over both models (6), OUT (quickstart), VOCAB_SIZE (one piece for 300 bytes of
+# text, 500 to 8000), PROGRAM (build/release/switchyard).
 # Each stage is done again only when what it is made from has changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 MINUTES=${MINUTES:-6}
 OUT=${OUT:-quickstart}
-VOCAB_SIZE=${VOCAB_SIZE:-8000}
 PROGRAM=${PROGRAM:-build/release/switchyard}
 mkdir -p "$OUT"
 FOLDER=$(realpath "$OUT")  # run files take paths relative to themselves
@@ -52,6 +52,10 @@ compare() {
 
 text_key=$(text_key "$@")
 stage text "$text_key" "$OUT/text/held_out.jsonl" python3 scripts/quickstart_text.py "$OUT/text" "$@"
+if [[ -z "${VOCAB_SIZE:-}" ]]; then
+  VOCAB_SIZE=$(($(stat -c %s "$OUT/text/train.jsonl") / 300))
+  VOCAB_SIZE=$((VOCAB_SIZE < 500 ? 500 : VOCAB_SIZE > 8000 ? 8000 : VOCAB_SIZE))
+fi
 stage vocabulary "$text_key $VOCAB_SIZE" "$OUT/spiece.model" make_vocabulary
 stage training "$text_key $VOCAB_SIZE $MINUTES $(cat "$PROGRAM" configs/quickstart/*.toml | digest)" "$OUT/comparison.txt" compare
 
