@@ -20,7 +20,7 @@ HELD_OUT_EVERY = 50
 DOCUMENT_CHARACTERS = 3000  # what dictionary entries and plain text are gathered to; about 700 tokens
 
 DICTIONARY = pathlib.Path("/usr/share/dictd/gcide.dict.dz")  # gzip under another name
-MANUALS = ("/usr/share/perl", "/usr/share/perl5", "/usr/lib")
+MANUALS = pathlib.Path("/usr/share/perl")  # <version>/pod/*.pod
 
 Document = tuple[str, str]  # id, text
 
@@ -133,7 +133,7 @@ def pod_sections(source: str) -> Iterator[str]:
 
 
 def manuals() -> Iterator[Document]:
-    files = {path.name: path for folder in MANUALS for path in pathlib.Path(folder).glob("**/*.pod") if path.is_file()}
+    files = {path.name: path for path in MANUALS.glob("*/pod/*.pod")}
     for name, path in sorted(files.items()):
         sections = pod_sections(path.read_text(encoding="utf-8", errors="replace"))
         for number, text in enumerate(text for text in sections if len(text) > 200):
