@@ -1,0 +1,48 @@
+// Text <-> token ids as T5 has them: a SentencePiece model, and the sentinels <extra_id_0> ... numbered downwards from
+// the highest id (conventions of seqio's SentencePieceVocabulary).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace switchyard {
+
+class Vocabulary {
+ public:
+  static constexpr int32_t kDefaultSentinels = 100;
+
+  // Reads a SentencePiece model file; `num_sentinels` are appended to its pieces, unless it ends in sentinels of its
+  // own (mT5's does). Throws Error, naming the file, if it is missing, too long or damaged.
+  static Vocabulary load(const std::filesystem::path& path, int32_t num_sentinels = kDefaultSentinels);
+  static Vocabulary from_bytes(std::string bytes, int32_t num_sentinels = kDefaultSentinels,
+                               const std::string& source = "vocabulary");
+
+  // Ids of the text, without EOS. Every literal "<extra_id_N>", N < num_sentinels(), becomes its sentinel and takes the
+  // space in front of it; text that follows one without a space goes on without a word mark. Thread-safe.
+  std::vector<int32_t> encode(std::string_view text) const;
+
+  // Sentinels print as "<extra_id_N>", pad and EOS as nothing, ids outside [0, size()) as the unknown piece.
+  // Thread-safe.
+  std::string decode(std::span<const int32_t> ids) const;
+
+  int32_t size() const;  // pieces + sentinels; a model's embedding may have more rows
+  int32_t num_sentinels() const;
+  int32_t sentinel_id(int32_t number) const;  // size() - 1 - number; throws Error if there is no such sentinel
+  int32_t pad_id() const;                     // -1 if the model has none; T5: 0
+  int32_t eos_id() const;                     // -1 if the model has none; T5: 1
+  int32_t unk_id() const;                     // T5: 2
+  std::string piece(int32_t id) const;        // "▁the"; "<extra_id_N>"; the unknown piece for ids outside [0, size())
+  const std::string& model_bytes() const;     // the file as it was read
+
+ private:
+  struct State;
+  explicit Vocabulary(std::shared_ptr<const State> state);
+  std::shared_ptr<const State> state_;  // shared, never changed: copies are cheap
+};
+
+}  // namespace switchyard

@@ -1,0 +1,24 @@
+// Makes a vocabulary: a SentencePiece unigram model with T5's settings (ids pad 0, eos 1, unk 2, no bos; nmt_nfkc
+// normalisation; no byte fallback; character coverage 0.9995). Same text, size and seed: same bytes, on any machine.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+namespace switchyard {
+
+struct VocabularyTraining {
+  std::vector<std::filesystem::path> text;  // files, folders or "-", as TextReader takes them
+  int64_t size = 32000;                     // pieces, with pad, eos and unk; Vocabulary adds the sentinels
+  std::filesystem::path out = "spiece.model";
+  double character_coverage = 0.9995;  // share of the text's characters that get a piece; 1.0 keeps every character
+  int64_t max_text_bytes = 64 << 20;   // of more text, a uniform sample of sentences is used
+  int64_t seed = 0;                    // of that sample
+};
+
+// Reads the text, trains, and puts the model at `out` in one step, with a line of progress on stderr. Throws Error as
+// TextReader does, and if the text is too little for the size or the size too small for the text's characters.
+void train_vocabulary(const VocabularyTraining& training);
+
+}  // namespace switchyard
