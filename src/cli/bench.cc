@@ -1,0 +1,186 @@
+// switchyard bench: speed of training and generation at a preset's shape, random weights, next to the machine's own limits.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/compute_options.h"
+#include "model/flops.h"
+#include "model/loss.h"
+#include "optim/optimizer.h"
+
+namespace switchyard {
+namespace {
+
+struct BenchCommand {
+  std::string model = "switch-mini-8";
+  int64_t batch = 0;  // 0: the job's default
+  int64_t encoder_length = 512, decoder_length = 114;
+  int64_t input_length = 128, max_tokens = 64;
+  int64_t repeats = 5;
+  bool json = false;
+  ComputeOptions compute;
+};
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+struct Spread {
+  double median, low, high;
+};
+Spread spread(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return {values[values.size() / 2], values.front(), values.back()};
+}
+
+// Rate of one large product in the compute dtype, GFLOP/s: the machine's limit in the same run.
+double gemm_gflops(at::ScalarType dtype) {
+  const auto a = at::randn({1024, 1024}).to(dtype), b = at::randn({1024, 4096}).to(dtype);
+  double best = 0.0;
+  for (int repeat = 0; repeat < 12; ++repeat) {
+    const double start = now();
+    const auto product = at::mm(a, b);
+    best = std::max(best, 2.0 * 1024 * 1024 * 4096 / (now() - start) / 1e9);
+  }
+  return best;
+}
+
+// Bytes a second of reading memory far larger than the caches, GB/s.
+double read_bandwidth() {
+  const auto block = at::randn({int64_t{1} << 27});
+  double best = 0.0;
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    const double start = now();
+    (void)block.sum().item<float>();
+    best = std::max(best, static_cast<double>(block.nbytes()) / (now() - start) / 1e9);
+  }
+  return best;
+}
+
+void print(const BenchCommand& command, const Json& result) {
+  if (command.json) {
+    std::cout << result.dump() << "\n";
+    return;
+  }
+  for (const auto& [key, value] : result.items()) std::fprintf(stdout, "%-24s %s\n", key.c_str(), value.dump().c_str());
+}
+
+void bench_train(const BenchCommand& command) {
+  apply(command.compute);
+  const auto dtype = dtype_of(command.compute.dtype.empty() ? "bf16" : command.compute.dtype);
+  const auto config = preset(command.model);
+  const int64_t batch = command.batch > 0 ? command.batch : 8;
+  auto weights = initialize(config, 0);
+  const auto parameters = list_parameters(config, weights);
+  for (const auto& parameter : parameters) parameter.tensor->requires_grad_();
+  Optimizer optimizer({}, parameters);
+  const auto ids = [&](int64_t length) { return at::randint(3, config.vocab_size, {batch, length}, at::kLong); };
+  const auto labels = ids(command.decoder_length);
+  const LossInput input{ids(command.encoder_length), {}, shift_right(labels), {}, labels};
+  std::vector<double> seconds;
+  double last_loss = 0.0;
+  for (int64_t step = 1; step <= command.repeats + 2; ++step) {
+    const double start = now();
+    const auto cast = cast_weights(config, weights, dtype);
+    const auto loss = compute_loss(config, cast, input, {.training = true, .step = step}, {.z_loss = 1e-4});
+    loss.total.backward();
+    std::vector<at::Tensor> gradients;
+    for (const auto& parameter : parameters) gradients.push_back(parameter.tensor->grad());
+    optimizer.step_(gradients, step, 1.0);
+    for (const auto& parameter : parameters) parameter.tensor->mutable_grad() = {};
+    last_loss = loss.total.item<double>();
+    if (step > 2) seconds.push_back(now() - start);
+  }
+  const auto time = spread(seconds);
+  const double gemm = gemm_gflops(dtype);
+  const double flops = 3.0 * static_cast<double>(batch) *
+                       (forward_flops(config, command.encoder_length, command.decoder_length) +
+                        router_flops(config, command.encoder_length, command.decoder_length));
+  const auto tokens = static_cast<double>(batch * (command.encoder_length + command.decoder_length));
+  print(command, {{"model", command.model},
+                  {"dtype", dtype == at::kBFloat16 ? "bf16" : "fp32"},
+                  {"batch", batch},
+                  {"tokens_per_second", tokens / time.median},
+                  {"step_seconds", time.median},
+                  {"step_seconds_min", time.low},
+                  {"step_seconds_max", time.high},
+                  {"model_flops_utilization", flops / time.median / 1e9 / gemm},
+                  {"gemm_gflops", gemm},
+                  {"loss", last_loss}});
+}
+
+void bench_generate(const BenchCommand& command) {
+  apply(command.compute);
+  const auto dtype = dtype_of(command.compute.dtype.empty() ? "bf16" : command.compute.dtype);
+  const auto config = preset(command.model);
+  const int64_t batch = command.batch > 0 ? command.batch : 1;
+  const at::NoGradGuard no_grad;
+  const auto weights = cast_weights(config, initialize(config, 0), dtype);
+  const auto ids = at::randint(3, config.vocab_size, {batch, command.input_length}, at::kLong);
+  std::vector<double> seconds, step_seconds;
+  for (int64_t repeat = 0; repeat < command.repeats + 1; ++repeat) {
+    const double start = now();
+    const auto encoded = encode(config, weights, ids, {}, {.drop_tokens = false});
+    auto cache = start_decoding(config, weights, encoded.hidden, {}, command.max_tokens);
+    const double decoding = now();
+    auto next = at::zeros({batch, 1}, at::kLong);
+    for (int64_t token = 0; token < command.max_tokens; ++token)
+      next = output_logits(weights, decode_step(config, weights, cache, next)).argmax(-1);
+    if (repeat > 0) seconds.push_back(now() - start), step_seconds.push_back((now() - decoding) / static_cast<double>(command.max_tokens));
+  }
+  // Weights that one step reads: everything but the encoder, the input embedding and the experts that no token chose.
+  double bytes = 0.0;
+  ModelWeights shapes;
+  const double element = dtype == at::kBFloat16 ? 2.0 : 4.0;
+  for (const auto& [spec, tensor] : list_parameters(config, shapes)) {
+    if (spec.name.starts_with("encoder.") || (spec.name == "shared.weight" && !config.tie_output)) continue;
+    const double experts = static_cast<double>(config.routing.num_experts);
+    const double touched = spec.is_expert ? std::min(static_cast<double>(batch), experts) / experts : 1.0;
+    bytes += static_cast<double>(spec.numel()) * element * touched;
+  }
+  const auto time = spread(seconds), step = spread(step_seconds);
+  const double bandwidth = read_bandwidth();
+  const auto tokens = static_cast<double>(batch * command.max_tokens);
+  print(command, {{"model", command.model},
+                  {"dtype", dtype == at::kBFloat16 ? "bf16" : "fp32"},
+                  {"batch", batch},
+                  {"tokens_per_second", tokens / time.median},
+                  {"seconds", time.median},
+                  {"seconds_min", time.low},
+                  {"seconds_max", time.high},
+                  {"step_seconds", step.median},
+                  {"bandwidth_utilization", bytes / step.median / 1e9 / bandwidth},
+                  {"read_bandwidth_gb_s", bandwidth}});
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  auto command = std::make_shared<BenchCommand>();
+  auto* bench = app.add_subcommand("bench", "Measure training and generation speed at a preset's shape");
+  bench->require_subcommand(1);
+  auto* train = bench->add_subcommand("train", "One optimiser step, 8 x (512 + 114) tokens by default");
+  auto* generate = bench->add_subcommand("generate", "Greedy decoding, 128 tokens in, 64 out by default");
+  for (auto* job : {train, generate}) {
+    job->add_option("--model", command->model, "preset")->capture_default_str();
+    job->add_option("--batch", command->batch, "sequences; 0: 8 for train, 1 for generate")->capture_default_str();
+    job->add_option("--repeats", command->repeats, "timed repeats, after a warm-up")->check(CLI::PositiveNumber)->capture_default_str();
+    job->add_flag("--json", command->json, "print one JSON object");
+    add_compute_options(*job, command->compute);
+  }
+  train->add_option("--encoder-length", command->encoder_length)->check(CLI::PositiveNumber)->capture_default_str();
+  train->add_option("--decoder-length", command->decoder_length)->check(CLI::PositiveNumber)->capture_default_str();
+  generate->add_option("--input-length", command->input_length)->check(CLI::PositiveNumber)->capture_default_str();
+  generate->add_option("--max-tokens", command->max_tokens)->check(CLI::PositiveNumber)->capture_default_str();
+  train->callback([command] { bench_train(*command); });
+  generate->callback([command] { bench_generate(*command); });
+  bench->footer("Example: switchyard bench train --model switch-mini-8 --json");
+}
+
+}  // namespace switchyard

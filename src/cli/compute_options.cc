@@ -1,0 +1,41 @@
+#include "cli/compute_options.h"
+
+#include <ATen/Parallel.h>
+
+#include <cstdlib>
+#include <thread>
+
+#include "base/error.h"
+#include "ops/layers.h"
+
+namespace switchyard {
+
+void add_compute_options(CLI::App& command, ComputeOptions& options) {
+  command.add_option("--device", options.device, "cpu, cuda or auto")->capture_default_str();
+  command.add_option("--dtype", options.dtype, "compute precision: bf16, fp32 (fp64 in forward)");
+  command.add_option("--threads", options.threads, "processor threads; 0: OMP_NUM_THREADS, else all cores")->capture_default_str();
+  command.add_option("--kernels", options.kernels, "fast, or reference: the plain form of every operation")
+      ->check(CLI::IsMember({"fast", "reference"}))
+      ->capture_default_str();
+}
+
+void apply(const ComputeOptions& options) {
+  SY_CHECK(options.device == "cpu" || options.device == "auto" || options.device == "cuda", "--device ", options.device,
+           ": expected cpu, cuda or auto");
+  SY_CHECK(options.device != "cuda", "--device cuda: this build has no CUDA; use --device cpu");
+  SY_CHECK(options.threads >= 0, "--threads ", options.threads, ": expected 0 or more");
+  int threads = options.threads;
+  if (threads == 0 && std::getenv("OMP_NUM_THREADS") != nullptr) threads = std::atoi(std::getenv("OMP_NUM_THREADS"));
+  if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  at::set_num_threads(threads);  // ours too: launchers otherwise leave ATen with one
+  ops::use_reference_kernels(options.kernels == "reference");
+}
+
+at::ScalarType dtype_of(const std::string& name) {
+  if (name == "fp32") return at::kFloat;
+  if (name == "fp64") return at::kDouble;
+  if (name == "bf16") return at::kBFloat16;
+  throw Error("dtype \"" + name + "\": expected bf16, fp32 or fp64");
+}
+
+}  // namespace switchyard

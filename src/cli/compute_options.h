@@ -1,0 +1,26 @@
+// The options of every command that computes: --device, --dtype, --threads, --kernels.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+namespace switchyard {
+
+struct ComputeOptions {
+  std::string device = "auto";
+  std::string dtype;  // "": the command's own default
+  int threads = 0;    // 0: OMP_NUM_THREADS, else all cores
+  std::string kernels = "fast";
+};
+
+void add_compute_options(CLI::App& command, ComputeOptions& options);
+
+// Sets threads and kernels and checks the device. Throws Error for a device that this build or machine does not have.
+void apply(const ComputeOptions& options);
+
+// "fp32", "bf16" or "fp64". Throws Error on another name, and on bf16 where the processor has no fast path for it.
+at::ScalarType dtype_of(const std::string& name);
+
+}  // namespace switchyard

@@ -1,0 +1,135 @@
+// switchyard forward: one pass over given ids, every intermediate result to a file, for comparison with other programs.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <iostream>
+
+#include "base/error.h"
+#include "checkpoint/model_directory.h"
+#include "checkpoint/safetensors.h"
+#include "cli/commands.h"
+#include "cli/compute_options.h"
+#include "model/loss.h"
+
+namespace switchyard {
+namespace {
+
+struct ForwardCommand {
+  std::string model, inputs, output;
+  bool gradients = false, router_losses = false, train = false;
+  int64_t seed = 0;
+  ComputeOptions compute;
+};
+
+using Outputs = std::vector<TensorToWrite>;
+
+void add(Outputs& out, const std::string& name, const at::Tensor& tensor) {
+  out.push_back({name, tensor.detach(), tensor.scalar_type()});
+}
+
+// The tensor `name` as int64, or undefined if it is absent and optional.
+at::Tensor ids_of(const SafetensorsFile& file, const std::string& path, const std::string& name, bool required) {
+  const auto found = file.tensors.find(name);
+  if (found == file.tensors.end()) {
+    SY_CHECK(!required, path, ": tensor ", name, " is missing");
+    return {};
+  }
+  SY_CHECK(found->second.dim() == 2, path, ": ", name, " has shape ", found->second.sizes(), ", expected [batch, length]");
+  return found->second.to(at::kLong).contiguous();
+}
+
+LossInput read_inputs(const std::string& path, int64_t vocab_size) {
+  const auto file = read_safetensors(path);
+  const auto mask_of = [&](const char* name) {
+    const auto mask = ids_of(file, path, name, false);
+    return mask.defined() ? mask.ne(0) : at::Tensor();
+  };
+  LossInput input;
+  input.encoder_ids = ids_of(file, path, "input_ids", true);
+  input.encoder_mask = mask_of("attention_mask");
+  input.decoder_mask = mask_of("decoder_attention_mask");
+  input.labels = ids_of(file, path, "labels", false);
+  input.decoder_ids = ids_of(file, path, "decoder_input_ids", false);
+  SY_CHECK(input.labels.defined() || input.decoder_ids.defined(), path, ": expected labels or decoder_input_ids");
+  if (!input.decoder_ids.defined()) input.decoder_ids = shift_right(input.labels);
+  for (const auto* ids : {&input.encoder_ids, &input.decoder_ids})
+    SY_CHECK(ids->numel() > 0 && ids->min().item<int64_t>() >= 0 && ids->max().item<int64_t>() < vocab_size, path,
+             ": ids must lie in [0, ", vocab_size, "), got up to ", ids->numel() > 0 ? ids->max().item<int64_t>() : -1);
+  SY_CHECK(input.decoder_ids.size(0) == input.encoder_ids.size(0), path, ": ", input.encoder_ids.size(0),
+           " encoder rows but ", input.decoder_ids.size(0), " decoder rows");
+  return input;
+}
+
+void add_layers(const StackOutput& stack, int64_t batch, Outputs& out) {
+  for (const auto& layer : stack.sparse_layers) {
+    add(out, "router_logits." + layer.name, layer.router_logits.view({batch, -1, layer.router_logits.size(1)}));
+    add(out, "expert_index." + layer.name, layer.routing.expert_index.view({batch, -1}));
+  }
+}
+
+void run(const ForwardCommand& command) {
+  apply(command.compute);
+  const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
+  auto model = open_model(command.model, dtype == at::kDouble ? at::kDouble : at::kFloat);
+  const auto input = read_inputs(command.inputs, model.config.vocab_size);
+  auto parameters = list_parameters(model.config, model.weights);
+  if (command.gradients)
+    for (auto& parameter : parameters) parameter.tensor->requires_grad_();
+  const auto weights = cast_weights(model.config, model.weights, dtype);
+  const ForwardOptions options{.training = command.train, .seed = static_cast<uint64_t>(command.seed)};
+  const int64_t batch = input.encoder_ids.size(0);
+
+  Outputs out;
+  StackOutput encoder, decoder;
+  if (input.labels.defined()) {
+    const auto loss = compute_loss(model.config, weights, input, options, {.router_losses = command.router_losses});
+    encoder = loss.encoder;
+    decoder = loss.decoder;
+    add(out, "loss", loss.cross_entropy.detach());
+    if (command.gradients) {
+      loss.total.backward();
+      for (const auto& [spec, tensor] : parameters)
+        for (auto& [name, gradient] : split_experts(spec, tensor->grad().defined() ? tensor->grad() : at::zeros_like(*tensor)))
+          add(out, "grad." + name, gradient);
+    }
+  } else {
+    SY_CHECK(!command.gradients, "--gradients needs labels in ", command.inputs);
+    encoder = encode(model.config, weights, input.encoder_ids, input.encoder_mask, options);
+    decoder = decode(model.config, weights, input.decoder_ids, input.decoder_mask, encoder.hidden, input.encoder_mask, options);
+  }
+  add(out, "logits", output_logits(weights, decoder.hidden).detach());
+  add(out, "encoder_last_hidden_state", encoder.hidden.detach());
+  add_layers(encoder, batch, out);
+  add_layers(decoder, batch, out);
+  at::Tensor balance = at::zeros({}), z = at::zeros({});
+  for (const auto* stack : {&encoder, &decoder})
+    for (const auto& layer : stack->sparse_layers) {
+      balance = balance + layer.routing.load_balance_loss.detach();
+      z = z + layer.routing.router_z_loss.detach();
+    }
+  add(out, "load_balance_loss", balance);
+  add(out, "router_z_loss", z);
+  write_safetensors(command.output, std::move(out));
+}
+
+}  // namespace
+
+void add_forward(CLI::App& app) {
+  auto command = std::make_shared<ForwardCommand>();
+  auto* forward = app.add_subcommand("forward", "Run a model on given ids and write logits, routing and gradients");
+  forward->add_option("--model", command->model, "model directory")->required();
+  forward->add_option("--inputs", command->inputs,
+                      "safetensors with input_ids, optional attention_mask, and labels or decoder_input_ids")
+      ->required();
+  forward->add_option("--output", command->output, "safetensors to write")->required();
+  forward->add_flag("--gradients", command->gradients, "add grad.NAME of the loss for every parameter");
+  forward->add_flag("--router-losses", command->router_losses, "differentiate the weighted balance and z losses too");
+  forward->add_flag("--train", command->train, "training mode: dropout, jitter, training capacity");
+  forward->add_option("--seed", command->seed, "of the noise in training mode")->capture_default_str();
+  add_compute_options(*forward, command->compute);
+  forward->footer("Example: switchyard forward --model runs/mini/best --inputs in.safetensors --output out.safetensors --gradients");
+  forward->callback([command] { run(*command); });
+}
+
+}  // namespace switchyard

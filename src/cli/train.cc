@@ -1,0 +1,62 @@
+// switchyard train: pre-train a model from a run file.
+#include <ATen/Parallel.h>
+
+#include <iostream>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "cli/commands.h"
+#include "cli/compute_options.h"
+#include "train/trainer.h"
+
+namespace switchyard {
+namespace {
+
+struct TrainCommand {
+  std::string run_file, out;
+  std::vector<std::string> settings;
+  bool resume = false, quiet = false, json = false;
+  ComputeOptions compute;
+};
+
+void run(TrainCommand& command) {
+  SY_CHECK(!command.run_file.empty(), "train needs a run file, for example: switchyard train configs/mini.toml --out runs/mini");
+  SY_CHECK(!command.out.empty(), "train needs --out DIR, the folder of the run");
+  apply(command.compute);
+  auto document = read_toml(command.run_file);
+  for (const auto& setting : command.settings) apply_setting(document, setting);
+  if (!command.compute.dtype.empty()) apply_setting(document, "train.dtype=\"" + command.compute.dtype + "\"");
+  const auto config = resolve_run(document, std::filesystem::absolute(command.run_file).parent_path());
+  catch_interrupts();
+  Trainer trainer(config, command.out, command.resume);
+  const bool finished = run_training(trainer, command.quiet || command.json);
+  if (command.json)
+    std::cout << Json{{"out", command.out}, {"step", trainer.step()}, {"finished", finished}}.dump() << "\n";
+  if (!finished) throw CLI::RuntimeError(130);
+}
+
+}  // namespace
+
+void add_train(CLI::App& app) {
+  auto command = std::make_shared<TrainCommand>();
+  auto* train = app.add_subcommand("train", "Pre-train a model from a run file");
+  train->add_option("run", command->run_file, "run file (TOML)");
+  train->add_option("--out", command->out, "folder of the run: metrics, checkpoints, event files");
+  train->add_option("--set", command->settings, "override a key: section.key=value (repeatable)")->allow_extra_args(false);
+  train->add_flag("--resume", command->resume, "continue from the newest complete checkpoint in --out");
+  train->add_flag("--quiet", command->quiet, "no progress bar");
+  train->add_flag("--json", command->json, "print one JSON object at the end, nothing else");
+  train->add_flag_callback(
+      "--help-config",
+      [] {
+        std::cout << describe_run_config();
+        throw CLI::Success();
+      },
+      "list every key of a run file");
+  add_compute_options(*train, command->compute);
+  train->footer("Examples:\n  switchyard train configs/mini.toml --out runs/mini --set train.steps=500\n"
+                "  switchyard train configs/mini.toml --out runs/mini --resume");
+  train->callback([command] { run(*command); });
+}
+
+}  // namespace switchyard

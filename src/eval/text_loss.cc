@@ -1,0 +1,36 @@
+#include "eval/text_loss.h"
+
+#include <ATen/ops/empty.h>
+
+namespace switchyard {
+namespace {
+
+struct Ids {
+  at::Tensor ids;   // [rows, length] i64
+  at::Tensor mask;  // [rows, length] bool, undefined if nothing is padding
+};
+
+Ids widen(const std::vector<int32_t>& tokens, int64_t first, int64_t rows, int64_t length) {
+  Ids result{at::empty({rows, length}, at::kLong), at::empty({rows, length}, at::kBool)};
+  int64_t* ids = result.ids.mutable_data_ptr<int64_t>();
+  bool* mask = result.mask.mutable_data_ptr<bool>();
+  bool padded = false;
+  for (int64_t n = 0; n < rows * length; ++n) {
+    ids[n] = tokens[static_cast<size_t>(first * length + n)];
+    mask[n] = ids[n] != 0;
+    padded |= ids[n] == 0;
+  }
+  if (!padded) result.mask = {};
+  return result;
+}
+
+}  // namespace
+
+LossInput to_tensors(const Batch& batch, int64_t first, int64_t count) {
+  const Ids encoder = widen(batch.encoder_input_tokens, first, count, batch.encoder_length);
+  const Ids decoder = widen(batch.decoder_target_tokens, first, count, batch.decoder_length);
+  const auto labels = decoder.mask.defined() ? decoder.ids.masked_fill(decoder.mask.logical_not(), -100) : decoder.ids;
+  return {encoder.ids, encoder.mask, shift_right(decoder.ids), decoder.mask, labels};
+}
+
+}  // namespace switchyard

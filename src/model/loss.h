@@ -1,0 +1,41 @@
+// The training loss of one (micro-)batch and its terms (Switch §2.2 eq. 4, ST-MoE eq. 5, T5's output z-loss).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "model/transformer.h"
+
+namespace switchyard {
+
+struct LossInput {
+  at::Tensor encoder_ids;   // [batch, encoder_length] i64
+  at::Tensor encoder_mask;  // [batch, encoder_length] bool or undefined: all real
+  at::Tensor decoder_ids;   // [batch, decoder_length] i64: labels shifted right
+  at::Tensor decoder_mask;  // [batch, decoder_length] bool or undefined: real decoder positions, for routing
+  at::Tensor labels;        // [batch, decoder_length] i64, -100 = ignored
+};
+
+// A micro-batch's part of its step: sums are divided by the whole step's counts, so that any split gives the same loss.
+struct LossOptions {
+  double z_loss = 0.0;          // T5: 1e-4 in training, 0 in evaluation
+  int64_t step_labels = 0;      // kept labels of the whole step over all ranks; 0: those of this batch
+  double encoder_share = 1.0;   // this batch's real encoder tokens over the step's: weighs the encoder's router losses
+  double decoder_share = 1.0;
+  bool router_losses = true;    // adds the weighted balance and z terms to `total`
+};
+
+struct Loss {
+  at::Tensor total;          // [] f32, differentiable: what training minimises
+  at::Tensor cross_entropy;  // [] f32: this batch's part of the mean cross entropy, differentiable
+  int64_t num_labels = 0, num_correct = 0;
+  double load_balance_loss = 0.0;  // sum over sparse layers, without coefficients, weighted by the shares
+  double router_z_loss = 0.0;
+  StackOutput encoder, decoder;
+};
+
+Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, const LossInput& input,
+                  const ForwardOptions& forward, const LossOptions& options);
+
+}  // namespace switchyard

@@ -1,0 +1,251 @@
+#include "model/transformer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "ops/attention.h"
+#include "ops/experts.h"
+#include "ops/layers.h"
+
+namespace switchyard {
+namespace {
+
+// Places within a block that draw dropout noise; part of the exact-resume contract.
+enum class Place : uint32_t { kEmbedding, kSelfAttention, kSelfOutput, kCrossAttention, kCrossOutput, kHidden, kFeedForward, kFinal };
+
+// Everything that one stack's layers share during a forward pass.
+struct StackPass {
+  const ModelConfig& config;
+  const StackWeights& weights;
+  at::ScalarType dtype;
+  bool is_decoder;
+  const ForwardOptions& options;
+  at::Tensor mask;            // [batch, length] bool or undefined: the stack's own real positions
+  at::Tensor position_bias;   // by distance, of the self-attention layers
+  at::Tensor encoder_hidden;  // decoder over whole sequences
+  at::Tensor encoder_mask;
+  DecoderCache* cache = nullptr;  // decoding step by step
+  std::vector<SparseLayer> sparse_layers = {};
+
+  double dropout_rate() const { return options.training ? config.dropout_rate : 0.0; }
+
+  NoiseKey key(NoisePurpose purpose, size_t block, Place place) const {
+    const auto layer = static_cast<uint32_t>((is_decoder ? 1u << 20 : 0u) + block * 16) + static_cast<uint32_t>(place);
+    return {options.seed, purpose, static_cast<uint64_t>(options.step), layer};
+  }
+
+  at::Tensor dropout(const at::Tensor& x, size_t block, Place place) const {
+    return ops::dropout(x, dropout_rate(), key(NoisePurpose::kDropout, block, place), options.first_example);
+  }
+};
+
+// Dropout of attention probabilities with one mask per (example, head, key), shared by all queries (Mesh broadcasts over
+// the query axis): the same as scaling the values, so the attention kernel needs no noise.
+at::Tensor drop_values(const StackPass& pass, const at::Tensor& values, size_t block, Place place) {
+  if (pass.dropout_rate() == 0.0) return values;
+  const int64_t batch = values.size(0), length = values.size(1), heads = pass.config.num_heads;
+  const auto mask = pass.dropout(at::ones({batch, 1, length * heads}, values.options()), block, place);
+  return (values.view({batch, length, heads, pass.config.d_kv}) * mask.view({batch, length, heads, 1})).view(values.sizes());
+}
+
+at::Tensor self_attention(StackPass& pass, const at::Tensor& x, size_t block) {
+  const auto& weights = pass.weights.blocks[block];
+  const auto normed = ops::rms_norm(x, weights.self_attention_norm, pass.config.layer_norm_epsilon, pass.dtype);
+  const auto q = ops::linear(normed, weights.self_attention.q);
+  auto k = ops::linear(normed, weights.self_attention.k);
+  auto v = drop_values(pass, ops::linear(normed, weights.self_attention.v), block, Place::kSelfAttention);
+  ops::AttentionOptions attention{.num_heads = pass.config.num_heads, .causal = pass.is_decoder};
+  if (pass.cache != nullptr) {
+    auto& layer = pass.cache->layers[block];
+    const int64_t start = pass.cache->length, end = start + k.size(1);
+    layer.self_keys.slice(1, start, end).copy_(k);
+    layer.self_values.slice(1, start, end).copy_(v);
+    k = layer.self_keys.slice(1, 0, end);
+    v = layer.self_values.slice(1, 0, end);
+    attention.query_offset = start;
+  }
+  // A decoder's padding lies after its real positions, where causality hides it already.
+  const auto key_mask = pass.is_decoder ? at::Tensor() : pass.mask;
+  const auto mixed = ops::attention(q, k, v, pass.position_bias, key_mask, attention);
+  return ops::add_residual(x, pass.dropout(ops::linear(mixed, weights.self_attention.o), block, Place::kSelfOutput));
+}
+
+at::Tensor cross_attention(StackPass& pass, const at::Tensor& x, size_t block) {
+  const auto& weights = pass.weights.blocks[block];
+  const auto normed = ops::rms_norm(x, weights.cross_attention_norm, pass.config.layer_norm_epsilon, pass.dtype);
+  const auto q = ops::linear(normed, weights.cross_attention.q);
+  at::Tensor k, v;
+  if (pass.cache != nullptr) {
+    k = pass.cache->layers[block].cross_keys;
+    v = pass.cache->layers[block].cross_values;
+  } else {
+    k = ops::linear(pass.encoder_hidden, weights.cross_attention.k);
+    v = drop_values(pass, ops::linear(pass.encoder_hidden, weights.cross_attention.v), block, Place::kCrossAttention);
+  }
+  const auto mixed = ops::attention(q, k, v, /*bias_by_distance=*/{}, pass.encoder_mask, {.num_heads = pass.config.num_heads});
+  return ops::add_residual(x, pass.dropout(ops::linear(mixed, weights.cross_attention.o), block, Place::kCrossOutput));
+}
+
+// Capacity of each group of consecutive tokens; a group is a sequence if group_size is 0.
+ops::RouteOptions route_options(const StackPass& pass, int64_t batch, int64_t length) {
+  const auto& routing = pass.config.routing;
+  const int64_t tokens = batch * length;
+  ops::RouteOptions options{.group_size = routing.group_size > 0 ? routing.group_size : length, .expert_capacity = {}};
+  if (!pass.options.drop_tokens) options.group_size = tokens;
+  for (int64_t start = 0; start < tokens; start += options.group_size) {
+    const int64_t group_tokens = std::min(options.group_size, tokens - start);
+    options.expert_capacity.push_back(pass.options.drop_tokens ? expert_capacity(routing, group_tokens, pass.options.training)
+                                                               : group_tokens);
+  }
+  return options;
+}
+
+at::Tensor switch_feed_forward(StackPass& pass, const at::Tensor& normed, size_t block) {
+  const auto& weights = pass.weights.blocks[block].feed_forward;
+  const int64_t batch = normed.size(0), length = normed.size(1);
+  const int64_t first_token = pass.options.first_example * length;
+  const auto tokens = normed.reshape({batch * length, pass.config.d_model});
+  const double jitter = pass.options.training ? pass.config.routing.jitter_noise : 0.0;
+  const auto logits = ops::router_logits(tokens, weights.router, weights.router_bias, jitter,
+                                         pass.key(NoisePurpose::kRouterJitter, block, Place::kFeedForward), first_token);
+  const auto token_mask = pass.mask.defined() ? pass.mask.reshape({batch * length}) : at::Tensor();
+  auto routing = ops::route_top1(logits, token_mask, route_options(pass, batch, length));
+  const auto output = ops::experts_feed_forward(
+      tokens, routing.gate, routing.dispatch, pass.config.gated ? weights.wi_0 : weights.wi, weights.wi_1, weights.wo,
+      {.activation = pass.config.activation,
+       .dropout_rate = pass.options.training ? pass.config.expert_dropout_rate : 0.0,
+       .key = pass.key(NoisePurpose::kExpertDropout, block, Place::kHidden),
+       .first_token = first_token});
+  pass.sparse_layers.push_back({(pass.is_decoder ? "decoder." : "encoder.") + std::to_string(block), logits, std::move(routing)});
+  return output.view(normed.sizes());
+}
+
+at::Tensor feed_forward(StackPass& pass, const at::Tensor& x, size_t block) {
+  const auto& weights = pass.weights.blocks[block];
+  const auto normed = ops::rms_norm(x, weights.feed_forward_norm, pass.config.layer_norm_epsilon, pass.dtype);
+  const auto& layer = weights.feed_forward;
+  const auto output = layer.router.defined()
+                          ? switch_feed_forward(pass, normed, block)
+                          : ops::feed_forward(normed, pass.config.gated ? layer.wi_0 : layer.wi, layer.wi_1, layer.wo,
+                                              {.activation = pass.config.activation,
+                                               .hidden_dropout_rate = pass.dropout_rate(),
+                                               .key = pass.key(NoisePurpose::kDropout, block, Place::kHidden),
+                                               .first_example = pass.options.first_example});
+  return ops::add_residual(x, pass.dropout(output, block, Place::kFeedForward));
+}
+
+StackOutput run_stack(StackPass& pass, const at::Tensor& embedding, const at::Tensor& ids) {
+  const auto wide = pass.dtype == at::kDouble ? at::kDouble : at::kFloat;
+  const size_t num_blocks = pass.weights.blocks.size();
+  const int64_t query_offset = pass.cache != nullptr ? pass.cache->length : 0;
+  pass.position_bias = ops::relative_bias_by_distance(
+      pass.weights.relative_attention_bias, {.query_length = ids.size(1),
+                                             .key_length = ids.size(1) + query_offset,
+                                             .query_offset = query_offset,
+                                             .bidirectional = !pass.is_decoder,
+                                             .num_buckets = pass.config.relative_attention_num_buckets,
+                                             .max_distance = pass.config.relative_attention_max_distance});
+  auto x = pass.dropout(ops::embedding(embedding, ids).to(wide), num_blocks, Place::kEmbedding);
+  for (size_t block = 0; block < num_blocks; ++block) {
+    x = self_attention(pass, x, block);
+    if (pass.is_decoder) x = cross_attention(pass, x, block);
+    x = feed_forward(pass, x, block);
+  }
+  const auto normed = ops::rms_norm(x, pass.weights.final_norm, pass.config.layer_norm_epsilon, pass.dtype);
+  return {pass.dropout(normed, num_blocks, Place::kFinal), std::move(pass.sparse_layers)};
+}
+
+void check_ids(const at::Tensor& ids, const at::Tensor& mask, const char* what) {
+  SY_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kLong && ids.numel() > 0, what, ": expected int64 [batch, length], got ",
+           ids.toString(), " ", ids.sizes());
+  SY_CHECK(!mask.defined() || (mask.sizes() == ids.sizes() && mask.scalar_type() == at::kBool), what,
+           ": expected a bool mask of shape ", ids.sizes());
+}
+
+}  // namespace
+
+ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype) {
+  const auto wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
+  ModelWeights cast = weights;
+  for (auto& [spec, tensor] : list_parameters(config, cast)) {
+    // Vectors, the router and the position bias stay wide: they are small and enter f32 islands.
+    const bool is_wide = spec.shape.size() == 1 || spec.name.find("router") != std::string::npos ||
+                         spec.name.find("relative_attention_bias") != std::string::npos;
+    if (tensor != &cast.shared) *tensor = tensor->to(is_wide ? wide : dtype);
+  }
+  return {dtype,
+          dtype == at::kDouble ? cast.shared.to(at::kDouble) : cast.shared,
+          config.tie_output ? cast.shared.to(dtype) : cast.lm_head,
+          config.tie_output ? 1.0 / std::sqrt(static_cast<double>(config.d_model)) : 1.0,
+          std::move(cast.encoder),
+          std::move(cast.decoder)};
+}
+
+StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids, const at::Tensor& mask,
+                   const ForwardOptions& options) {
+  check_ids(ids, mask, "encoder input");
+  StackPass pass{config, weights.encoder, weights.dtype, /*is_decoder=*/false, options, mask, {}, {}, {}};
+  return run_stack(pass, weights.embedding, ids);
+}
+
+StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids, const at::Tensor& mask,
+                   const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask, const ForwardOptions& options) {
+  check_ids(ids, mask, "decoder input");
+  SY_CHECK(encoder_hidden.size(0) == ids.size(0), "decoder input: ", ids.size(0), " rows, the encoder had ", encoder_hidden.size(0));
+  StackPass pass{config, weights.decoder, weights.dtype, /*is_decoder=*/true, options, mask, {}, encoder_hidden, encoder_mask};
+  return run_stack(pass, weights.embedding, ids);
+}
+
+DecoderCache start_decoding(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& encoder_hidden,
+                            const at::Tensor& encoder_mask, int64_t max_length) {
+  const at::NoGradGuard no_grad;
+  DecoderCache cache{.length = 0, .encoder_mask = encoder_mask, .layers = {}};
+  for (const auto& block : weights.decoder.blocks) {
+    const auto empty = [&] {
+      return at::empty({encoder_hidden.size(0), max_length, config.inner_size()}, encoder_hidden.options());
+    };
+    cache.layers.push_back({empty(), empty(), ops::linear(encoder_hidden, block.cross_attention.k),
+                            ops::linear(encoder_hidden, block.cross_attention.v)});
+  }
+  return cache;
+}
+
+at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache, const at::Tensor& ids) {
+  const at::NoGradGuard no_grad;
+  check_ids(ids, {}, "decoder input");
+  const int64_t max_length = cache.layers.at(0).self_keys.size(1);
+  SY_CHECK(cache.length + ids.size(1) <= max_length, "decoding: ", cache.length + ids.size(1), " positions, the cache holds ", max_length);
+  const ForwardOptions options{.drop_tokens = false};
+  StackPass pass{config, weights.decoder, weights.dtype, /*is_decoder=*/true, options, {}, {}, {}, cache.encoder_mask, &cache};
+  auto output = run_stack(pass, weights.embedding, ids);
+  cache.length += ids.size(1);
+  return output.hidden;
+}
+
+void select_rows_(DecoderCache& cache, const at::Tensor& rows) {
+  for (auto& layer : cache.layers)
+    for (auto* tensor : {&layer.self_keys, &layer.self_values, &layer.cross_keys, &layer.cross_values})
+      *tensor = tensor->index_select(0, rows);
+  if (cache.encoder_mask.defined()) cache.encoder_mask = cache.encoder_mask.index_select(0, rows);
+}
+
+at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden) {
+  // The scale goes into the hidden states, as in Mesh and HF, in the compute dtype.
+  const auto scaled = weights.output_scale == 1.0 ? hidden : hidden * weights.output_scale;
+  const auto logits = ops::linear(scaled, weights.output);
+  return logits.scalar_type() == at::kBFloat16 ? logits.to(at::kFloat) : logits;
+}
+
+at::Tensor shift_right(const at::Tensor& targets) {
+  auto inputs = at::zeros_like(targets);
+  inputs.slice(1, 1).copy_(targets.slice(1, 0, targets.size(1) - 1).clamp_min(0));
+  return inputs;
+}
+
+}  // namespace switchyard

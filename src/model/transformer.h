@@ -1,0 +1,85 @@
+// The forward pass: T5's encoder and decoder with dense or Switch feed-forward layers, written for one device.
+//
+// The residual stream is f32 (f64 in f64 models) and every product runs in the compute dtype; norm statistics, softmax
+// and everything from the router's input to its gates are f32 ("selective precision", Switch §2.4).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "model/parameters.h"
+#include "ops/router.h"
+
+namespace switchyard {
+
+// The same struct of tensors in the forms that the forward pass reads: matrices in `dtype`, norm scales, router and
+// position bias in f32 (f64 if dtype is). Casts are differentiable, so gradients arrive at the given weights; a tensor
+// already in the right dtype is not copied. Made once a step.
+struct ComputeWeights {
+  at::ScalarType dtype;
+  at::Tensor embedding;  // [vocab_size, d_model] as given, for input ids
+  at::Tensor output;     // [vocab_size, d_model] in dtype, for logits
+  double output_scale;   // d_model^-0.5 when tied, else 1 (T5; conventions of Mesh and HF)
+  StackWeights encoder, decoder;
+};
+ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype);
+
+struct ForwardOptions {
+  bool training = false;      // dropout, jitter, train_capacity_factor
+  uint64_t seed = 0;          // of the noise; used in training only
+  int64_t step = 0;
+  int64_t first_example = 0;  // number of row 0 in the step's global batch: any split of it draws the same noise
+  bool drop_tokens = true;    // false: capacity is not enforced (decoding, where it would tie a prompt to its batch)
+};
+
+// What one sparse layer did.
+struct SparseLayer {
+  std::string name;          // "encoder.1": stack and block
+  at::Tensor router_logits;  // [batch * length, num_experts] f32
+  ops::Routing routing;
+};
+
+struct StackOutput {
+  at::Tensor hidden;  // [batch, length, d_model] compute dtype, after the final norm and dropout
+  std::vector<SparseLayer> sparse_layers;
+};
+
+// ids [batch, length] i64; mask [batch, length] bool or undefined (all real): false is padding, neither attended nor routed.
+StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids, const at::Tensor& mask,
+                   const ForwardOptions& options);
+
+// The decoder over whole sequences (teacher forcing). ids [batch, decoder_length] i64 are the decoder's inputs (targets
+// shifted right); mask: false positions are not routed. encoder_hidden and encoder_mask as given to and got from encode().
+StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids, const at::Tensor& mask,
+                   const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask, const ForwardOptions& options);
+
+// Keys and values that decoding keeps: the encoder's once, the decoder's own growing with each step.
+struct DecoderCache {
+  int64_t length = 0;       // positions decoded so far
+  at::Tensor encoder_mask;  // [batch, encoder_length] bool or undefined
+  struct Layer {
+    at::Tensor self_keys, self_values;    // [batch, max_length, heads * d_kv]; the first `length` positions are filled
+    at::Tensor cross_keys, cross_values;  // [batch, encoder_length, heads * d_kv]
+  };
+  std::vector<Layer> layers;
+};
+DecoderCache start_decoding(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& encoder_hidden,
+                            const at::Tensor& encoder_mask, int64_t max_length);
+
+// Advances by ids [batch, new_length] i64 and returns their hidden states [batch, new_length, d_model]. Equal to the same
+// positions of decode() when no token is dropped. Without gradient; tokens are never dropped. Throws Error beyond max_length.
+at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache, const at::Tensor& ids);
+
+// Keeps rows `rows` [new_batch] i64 of the batch, in that order (beams, finished prompts).
+void select_rows_(DecoderCache& cache, const at::Tensor& rows);
+
+// Logits [..., vocab_size] f32 of hidden states [..., d_model] from a decoder.
+at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden);
+
+// targets [batch, length] i64 shifted right: pad_id 0 first, -100 becomes 0 (T5's decoder inputs).
+at::Tensor shift_right(const at::Tensor& targets);
+
+}  // namespace switchyard

@@ -1,0 +1,89 @@
+#include "train/run_config.h"
+
+#include "checkpoint/model_directory.h"
+
+namespace switchyard {
+namespace {
+
+const std::vector<std::string> kSections = {"model", "data", "train", "optimizer", "parallel"};
+
+std::string string_at(const ConfigDocument& document, const std::string& section, const std::string& key) {
+  std::string value;
+  if (document.sections.contains(section) && document.sections.at(section).contains(key))
+    config_detail::read_value(document.sections.at(section).at(key), document.place(section + "." + key), value);
+  return value;
+}
+
+std::string from_folder(const std::string& path, const std::filesystem::path& folder) {
+  return path.empty() || path == "-" || std::filesystem::path(path).is_absolute() ? path : (folder / path).lexically_normal().string();
+}
+
+void check_positive(int64_t value, const char* key) { SY_CHECK(value > 0, key, " = ", value, ": expected at least 1"); }
+
+void check_run(const RunConfig& run) {
+  check_positive(run.train.steps, "train.steps");
+  check_positive(run.train.batch_size, "train.batch_size");
+  check_positive(run.train.log_every, "train.log_every");
+  check_positive(run.data.encoder_length, "data.encoder_length");
+  check_positive(run.train.keep_last, "train.keep_last");
+  const auto& train = run.train;
+  SY_CHECK(train.micro_batch_size >= 0 && (train.micro_batch_size == 0 || train.batch_size % train.micro_batch_size == 0),
+           "train.micro_batch_size = ", train.micro_batch_size, ": expected a divisor of train.batch_size = ", train.batch_size);
+  SY_CHECK(train.dtype == "bf16" || train.dtype == "fp32", "train.dtype = \"", train.dtype, "\": expected bf16 or fp32");
+  SY_CHECK(train.seed >= 0, "train.seed = ", train.seed, ": expected 0 or more");
+  SY_CHECK(!run.data.text.empty(), "data.text is missing: list the files to train on, for example text = [\"book.txt\"]");
+  SY_CHECK(!run.data.vocab.empty(), "data.vocab is missing: name a spiece.model; `switchyard vocab train` makes one");
+  SY_CHECK(run.parallel.data == 1 && run.parallel.expert == 1 && run.parallel.tensor == 1,
+           "parallel: this build trains with one process; set parallel.data, expert and tensor to 1");
+}
+
+}  // namespace
+
+RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder) {
+  for (const auto& [section, values] : document.sections.items())
+    SY_CHECK(std::find(kSections.begin(), kSections.end(), section) != kSections.end(), "unknown section [", section, "]",
+             nearest_hint(section, kSections), "; known: [model], [data], [train], [optimizer], [parallel]");
+  RunConfig run;
+  run.preset = string_at(document, "model", "preset");
+  run.init = from_folder(string_at(document, "model", "init"), folder);
+  SY_CHECK(run.preset.empty() || run.init.empty(), "[model] has both preset and init: keep one");
+  if (!run.preset.empty()) run.model = preset(run.preset);
+  if (!run.init.empty()) run.model = read_model_config(run.init);
+  read_section(run.model, document, "model", {"preset", "init"});
+  read_section(run.data, document, "data");
+  read_section(run.train, document, "train");
+  read_section(run.optimizer, document, "optimizer");
+  read_section(run.parallel, document, "parallel");
+  for (auto* paths : {&run.data.text, &run.data.eval_text})
+    for (auto& path : *paths) path = from_folder(path, folder);
+  run.data.vocab = from_folder(run.data.vocab, folder);
+  run.data.cache = from_folder(run.data.cache, folder);
+  check_run(run);
+  return run;
+}
+
+std::string run_to_toml(const RunConfig& run) {
+  Json sections = Json::object();
+  sections["model"] = Json::object();
+  if (!run.preset.empty()) sections["model"]["preset"] = run.preset;
+  if (!run.init.empty()) sections["model"]["init"] = run.init;
+  sections["model"].update(fields_to_json(run.model));
+  sections["data"] = fields_to_json(run.data);
+  sections["train"] = fields_to_json(run.train);
+  sections["optimizer"] = fields_to_json(run.optimizer);
+  sections["parallel"] = fields_to_json(run.parallel);
+  return write_toml(sections);
+}
+
+std::string describe_run_config() {
+  std::string text = "A run file is TOML with these sections and keys (defaults shown):\n\n";
+  text += "[model]\n  preset = \"switch-mini-8\"                # a known shape, or\n";
+  text += "  init = \"MODEL\"                          # a model directory to continue from; any key below overrides it\n";
+  const std::string model = describe_fields<ModelConfig>("model");
+  text += model.substr(model.find('\n') + 1) + "\n";
+  text += describe_fields<DataConfig>("data") + "\n" + describe_fields<TrainConfig>("train") + "\n";
+  text += describe_fields<OptimizerConfig>("optimizer") + "\n" + describe_fields<ParallelConfig>("parallel");
+  return text;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,101 @@
+// The run file of `switchyard train`: [model], [data], [train], [optimizer], [parallel].
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "model/config.h"
+#include "optim/optimizer.h"
+
+namespace switchyard {
+
+struct DataConfig {
+  std::vector<std::string> text;       // training text: files or folders
+  std::vector<std::string> eval_text;  // held-out text
+  std::string vocab;                   // spiece.model
+  int64_t encoder_length = 512;
+  int64_t decoder_length = 0;  // 0: what span corruption needs for encoder_length (114 for 512)
+  double noise_density = 0.15;
+  double mean_noise_span_length = 3.0;
+  std::string cache;  // folder of tokenised shards; empty: `.cache` beside the run's folder
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("text", self.text, "training text: .txt, .jsonl (field text), also .gz or .zst, or folders of them");
+    field("eval_text", self.eval_text, "held-out text, same forms");
+    field("vocab", self.vocab, "SentencePiece model, made by `switchyard vocab train`");
+    field("encoder_length", self.encoder_length, "encoder tokens an example");
+    field("decoder_length", self.decoder_length, "decoder tokens an example; 0: as many as span corruption gives");
+    field("noise_density", self.noise_density, "share of tokens that span corruption masks");
+    field("mean_noise_span_length", self.mean_noise_span_length, "mean length of a masked span, tokens");
+    field("cache", self.cache, "folder for tokenised text; empty: .cache beside the run's folder");
+  }
+};
+
+struct TrainConfig {
+  int64_t steps = 1000;
+  int64_t batch_size = 8;        // sequences a step, over all ranks
+  int64_t micro_batch_size = 0;  // sequences a forward pass; 0: the whole batch
+  int64_t seed = 0;
+  std::string dtype = "bf16";
+  double z_loss = 1e-4;
+  int64_t log_every = 1;
+  int64_t eval_every = 200;    // 0: only at the end
+  int64_t eval_examples = 64;  // held-out sequences an evaluation
+  int64_t save_every = 200;    // 0: only at the end
+  int64_t keep_last = 3;       // checkpoints
+  bool keep_best = true;
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("steps", self.steps, "optimiser updates");
+    field("batch_size", self.batch_size, "sequences a step, over all ranks");
+    field("micro_batch_size", self.micro_batch_size, "sequences a forward pass (gradient accumulation); 0: all");
+    field("seed", self.seed, "of initial weights, data order and noise");
+    field("dtype", self.dtype, "compute precision: bf16 or fp32; weights are always fp32");
+    field("z_loss", self.z_loss, "weight of log(Z)^2 of the output softmax, training only");
+    field("log_every", self.log_every, "steps between lines of metrics.jsonl");
+    field("eval_every", self.eval_every, "steps between evaluations on eval_text; 0: only at the end");
+    field("eval_examples", self.eval_examples, "held-out sequences an evaluation uses");
+    field("save_every", self.save_every, "steps between checkpoints; 0: only at the end");
+    field("keep_last", self.keep_last, "newest checkpoints that are kept");
+    field("keep_best", self.keep_best, "also keep the checkpoint with the lowest held-out loss");
+  }
+};
+
+struct ParallelConfig {
+  int64_t data = 1;
+  int64_t expert = 1;
+  int64_t tensor = 1;
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("data", self.data, "data-parallel ranks");
+    field("expert", self.expert, "expert-parallel ranks");
+    field("tensor", self.tensor, "tensor-parallel ranks");
+  }
+};
+
+struct RunConfig {
+  std::string preset;  // or
+  std::string init;    // a model directory to continue from
+  ModelConfig model;
+  DataConfig data;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  ParallelConfig parallel;
+};
+
+// Reads and checks a run: preset first, then the other keys of [model] over it. Relative paths are taken from `folder`.
+// Throws Error naming place, key and what is allowed.
+RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder);
+
+// The resolved run as TOML that resolve_run reads back to the same run.
+std::string run_to_toml(const RunConfig& run);
+
+// The text of `switchyard train --help-config`.
+std::string describe_run_config();
+
+}  // namespace switchyard
