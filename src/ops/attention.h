@@ -16,8 +16,9 @@ struct AttentionOptions {
 
 // q [batch, query_length, heads * d_kv], k and v [batch, key_length, heads * d_kv], all of one dtype; rows may be strided,
 // the last axis contiguous. Result: same shape and dtype as q.
-// bias_by_distance [heads, query_length + key_length - 1] f32 or undefined: entry (key - query) + (query_length - 1), where
-//   query counts from 0 and key from -query_offset (so with query_offset 0 the middle entry is distance 0). Differentiable.
+// bias_by_distance [heads, query_length + key_length - 1] f32 or undefined: what entry key - query + query_length - 1 holds is
+//   added to that score, query and key counted from 0 in their tensors (so the entry's distance between positions is
+//   key - query - query_offset, and with query_offset 0 the entry query_length - 1 is distance 0). Differentiable.
 // key_mask [batch, key_length] bool or undefined: false keys are never attended. A query with no key left gives 0.
 // Differentiable in q, k, v and bias. f64 and devices other than CPU take the reference path. Throws Error on other shapes.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias_by_distance,
