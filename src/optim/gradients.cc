@@ -1,0 +1,42 @@
+#include "optim/gradients.h"
+
+#include <ATen/ops/sum.h>
+
+#include <cmath>
+
+#include "optim/update_kernels.h"
+
+namespace switchyard {
+namespace {
+
+double square_sum(const at::Tensor& gradient) {
+  if (!gradient.defined() || gradient.numel() == 0) return 0.0;
+  if (gradient.is_cpu() && gradient.scalar_type() == at::kFloat && gradient.is_contiguous())
+    return kernels::square_sum(gradient.const_data_ptr<float>(), gradient.numel());
+  return gradient.to(at::kDouble).square().sum().item<double>();
+}
+
+}  // namespace
+
+std::vector<double> gradient_square_sums(const std::vector<at::Tensor>& gradients) {
+  std::vector<double> sums;
+  sums.reserve(gradients.size());
+  for (const auto& gradient : gradients) sums.push_back(square_sum(gradient));
+  return sums;
+}
+
+double gradient_norm(const std::vector<at::Tensor>& gradients) {
+  double total = 0.0;
+  for (const double sum : gradient_square_sums(gradients)) total += sum;
+  return std::sqrt(total);
+}
+
+std::optional<size_t> first_non_finite(const std::vector<at::Tensor>& gradients) {
+  for (size_t index = 0; index < gradients.size(); ++index)
+    if (!std::isfinite(square_sum(gradients[index]))) return index;
+  return std::nullopt;
+}
+
+double clip_scale(double norm, double clip_norm) { return clip_norm > 0.0 && norm > clip_norm ? clip_norm / norm : 1.0; }
+
+}  // namespace switchyard

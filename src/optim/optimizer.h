@@ -1,0 +1,99 @@
+// The optimisers of a run: Adafactor as T5 uses it, and AdamW. Both take the gradients of one step and change parameters
+// in place; what they remember is a list of named tensors, so that checkpoints need not know which one it is.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace switchyard {
+
+struct OptimizerConfig {
+  std::string name = "adafactor";
+  double learning_rate = 0.01;  // the schedule's peak
+  std::string schedule = "inverse_sqrt";
+  int64_t warmup_steps = 10000;     // of inverse_sqrt: the rate is flat up to here
+  int64_t linear_warmup_steps = 0;  // any schedule: times min(1, step / linear_warmup_steps)
+  int64_t decay_steps = 0;          // of linear and cosine; the trainer puts train.steps in place of 0
+  double final_fraction = 0.0;      // of linear and cosine: rate at decay_steps over learning_rate
+  double gradient_clip_norm = 0.0;
+  double weight_decay = 0.0;
+  double router_learning_rate_scale = 1.0;
+  double decay_rate = 0.8;  // Adafactor: beta2_t = 1 - t^-decay_rate, t from 1
+  double clipping_threshold = 1.0;
+  bool scale_by_parameter = true;
+  int64_t min_dim_size_to_factor = 128;
+  double epsilon1 = 1e-30;
+  double epsilon2 = 1e-3;
+  double beta1 = 0.9;  // AdamW
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("name", self.name, "adafactor or adamw");
+    field("learning_rate", self.learning_rate, "the schedule's highest rate");
+    field("schedule", self.schedule, "inverse_sqrt, constant, linear or cosine");
+    field("warmup_steps", self.warmup_steps, "inverse_sqrt: rate * sqrt(warmup_steps / max(step, warmup_steps))");
+    field("linear_warmup_steps", self.linear_warmup_steps, "any schedule: rate grows linearly over these steps");
+    field("decay_steps", self.decay_steps, "linear, cosine: step at which final_fraction is reached; 0: train.steps");
+    field("final_fraction", self.final_fraction, "linear, cosine: share of the rate that is left at decay_steps");
+    field("gradient_clip_norm", self.gradient_clip_norm, "gradients are scaled down to this global norm; 0: off");
+    field("weight_decay", self.weight_decay, "decoupled: weights *= 1 - rate * weight_decay each step");
+    field("router_learning_rate_scale", self.router_learning_rate_scale, "multiplies the rate of router weights");
+    field("decay_rate", self.decay_rate, "adafactor: second moments decay by 1 - step^-decay_rate");
+    field("clipping_threshold", self.clipping_threshold, "adafactor: largest RMS of an update before the rate; 0: off");
+    field("scale_by_parameter", self.scale_by_parameter, "adafactor: updates *= max(epsilon2, RMS(weights))");
+    field("min_dim_size_to_factor", self.min_dim_size_to_factor, "adafactor: matrices with both sides >= this are factored");
+    field("epsilon1", self.epsilon1, "adafactor: added to squared gradients");
+    field("epsilon2", self.epsilon2, "adafactor: least RMS of weights that scales updates");
+    field("beta1", self.beta1, "adamw: decay of the first moment");
+    field("beta2", self.beta2, "adamw: decay of the second moment");
+    field("epsilon", self.epsilon, "adamw: added to the root of the second moment");
+  }
+};
+
+// Throws Error naming the key if a name is unknown or a number out of range.
+void validate(const OptimizerConfig& config);
+
+// The rate of `step`, counted from 1. T5's 1 / sqrt(max(step, 10000)) is inverse_sqrt with learning_rate 0.01 and
+// warmup_steps 10000. Throws Error if linear or cosine has no decay_steps.
+double learning_rate(const OptimizerConfig& config, int64_t step);
+
+struct OptimizedParameter {
+  std::string name;
+  at::Tensor tensor;        // f32; changed in place
+  bool is_expert = false;   // [num_experts, ...]: every expert is a tensor of its own for factors, RMS and clipping
+  double rate_scale = 1.0;  // multiplies the learning rate
+};
+
+using SlotTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+class Optimizer {
+ public:
+  // Slots start at zero, on the parameters' devices. Throws Error as validate() does.
+  Optimizer(const OptimizerConfig& config, std::vector<OptimizedParameter> parameters);
+
+  // Update number `step`, from 1. gradients: one a parameter in the constructor's order, of its shape; an undefined one
+  // counts as zeros. Each is multiplied by gradient_scale (clipping; 1 / loss scale). Bit-equal for any number of threads.
+  // Throws Error if the number of gradients, a shape or a dtype differs.
+  void step_(const std::vector<at::Tensor>& gradients, int64_t step, double gradient_scale = 1.0);
+
+  // Slots named "<parameter>.<slot>", sharing storage with the optimiser: v_row, v_col or v (Adafactor), m and v (AdamW).
+  // v_row has the size of the smaller side of a matrix, v_col of the larger (T5X); expert slots lead with [num_experts].
+  SlotTensors state() const;
+
+  // Copies the slots of that name; others in `tensors` are ignored. Throws Error, before anything is changed, if one is
+  // missing or has another shape.
+  void load_state(const SlotTensors& tensors);
+
+ private:
+  OptimizerConfig config_;
+  std::vector<OptimizedParameter> parameters_;
+  std::vector<std::vector<std::pair<std::string, at::Tensor>>> slots_;  // [parameter][slot]
+};
+
+}  // namespace switchyard
