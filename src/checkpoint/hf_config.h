@@ -1,0 +1,24 @@
+// ModelConfig from and to Hugging Face's config.json, for model types t5, mt5 and switch_transformers.
+//
+// HF's keys say what they can; all fields stand once more under "switchyard", which is read for what HF cannot express
+// (capacity factors, groups, sparse positions, expert dropout, ...). A key that HF states exactly wins over that block,
+// so that a model which HF resized or edited still opens. Tensor names decide which layers are sparse (Convention:
+// T5X's positions differ from the ones that HF derives from its counts).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "model/config.h"
+
+namespace switchyard {
+
+// What config.json says. tie_output is "hidden scaled by d_model^-0.5", as HF decides it; whether the file has a head
+// of its own is for the caller to reconcile. Throws Error naming `source`, the key, and what is supported.
+ModelConfig config_from_hf(const Json& json, const std::string& source, const std::vector<std::string>& tensor_names);
+
+// dtype: "float32", "bfloat16" or "float16", that of the stored weights.
+Json config_to_hf(const ModelConfig& config, const std::string& dtype);
+
+}  // namespace switchyard

@@ -1,0 +1,87 @@
+#include "checkpoint/model_directory.h"
+
+#include "base/config.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "checkpoint/hf_config.h"
+#include "checkpoint/stored_tensors.h"
+#include "checkpoint/tokenizer_files.h"
+#include "checkpoint/weight_names.h"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 20;
+constexpr uint64_t kMaxVocabularyBytes = uint64_t{1} << 28;
+
+ModelConfig read_config(const fs::path& folder, const NamedTensors& stored) {
+  const auto path = folder / "config.json";
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : stored) names.push_back(name);
+  return config_from_hf(parse_json(read_file(path, kMaxConfigBytes), path.string()), path.string(), names);
+}
+
+NamedTensors read_folder(const fs::path& folder) {
+  SY_CHECK(fs::is_directory(folder), folder.string(), " is not a folder; expected a model directory");
+  SY_CHECK(fs::exists(folder / "config.json"), folder.string(), " is not a model: config.json is missing");
+  return read_model_tensors(folder);
+}
+
+const char* hf_dtype_name(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "float32";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    default:
+      throw Error(join("models are stored as fp32, bf16 or fp16, not ", c10::toString(dtype)));
+  }
+}
+
+// Weights of a save that was cut short; the folder holds no config.json.
+void remove_leftovers(const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("model") && name.find(".safetensors") != std::string::npos) fs::remove(entry.path());
+  }
+}
+
+}  // namespace
+
+LoadedModel open_model(const fs::path& folder, at::ScalarType dtype) {
+  const NamedTensors stored = read_folder(folder);
+  LoadedModel model;
+  model.config = read_config(folder, stored);
+  model.weights = weights_from(model.config, stored, dtype, folder.string());
+  return model;
+}
+
+ModelConfig open_config(const fs::path& folder) { return read_config(folder, read_folder(folder)); }
+
+void save_model(const fs::path& folder, const ModelConfig& config, const ModelWeights& weights,
+                const SaveOptions& options) {
+  validate(config);
+  const char* dtype = hf_dtype_name(options.dtype);
+  std::error_code error;
+  fs::create_directories(folder, error);
+  SY_CHECK(fs::is_directory(folder), "cannot make the folder ", folder.string(), ": ", error.message());
+  SY_CHECK(!fs::exists(folder / "config.json"), folder.string(),
+           " already holds a model; remove it or choose another folder");
+  remove_leftovers(folder);
+  write_model_tensors(folder, tensors_of(config, weights, options.dtype), options.max_shard_bytes);
+  if (!options.vocabulary.empty()) write_tokenizer_files(folder, options.vocabulary);
+  write_file_atomically(folder / "generation_config.json",
+                        Json{{"decoder_start_token_id", 0}, {"eos_token_id", 1}, {"pad_token_id", 0}}.dump(2) + "\n");
+  write_file_atomically(folder / "config.json", config_to_hf(config, dtype).dump(2) + "\n");
+}
+
+std::string read_vocabulary(const fs::path& folder) {
+  const auto path = folder / "spiece.model";
+  return fs::exists(path) ? read_file(path, kMaxVocabularyBytes) : "";
+}
+
+}  // namespace switchyard

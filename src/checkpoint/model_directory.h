@@ -1,0 +1,41 @@
+// A model on disk: config.json, model.safetensors or shards with an index, spiece.model and tokenizer files, under
+// Hugging Face's names and layouts, so that from_pretrained opens what is written here and the other way round.
+//
+// A folder is a model once it has config.json, which is written last: a save that was cut short never opens.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "checkpoint/safetensors.h"
+#include "model/config.h"
+#include "model/parameters.h"
+
+namespace switchyard {
+
+struct LoadedModel {
+  ModelConfig config;
+  ModelWeights weights;  // on the CPU, owned, writable
+};
+
+// Weights converted to `dtype` (kFloat, kBFloat16, kHalf, kDouble). Throws one Error naming every missing, unknown or
+// wrongly shaped tensor (the first of each kind, and how many more).
+LoadedModel open_model(const std::filesystem::path& folder, at::ScalarType dtype);
+
+// config.json alone, with the sparse layers that the weights show. Reads no weights.
+ModelConfig open_config(const std::filesystem::path& folder);
+
+struct SaveOptions {
+  at::ScalarType dtype = at::kFloat;  // kFloat, kBFloat16 or kHalf
+  uint64_t max_shard_bytes = 5'000'000'000;
+  std::string vocabulary = {};  // bytes of spiece.model, written with the tokenizer files; empty: none
+};
+
+// Writes a model into `folder`, made if need be. Throws Error if it already holds a model, and when the disk refuses.
+void save_model(const std::filesystem::path& folder, const ModelConfig& config, const ModelWeights& weights,
+                const SaveOptions& options = {});
+
+// Bytes of the folder's spiece.model, or "" if it has none.
+std::string read_vocabulary(const std::filesystem::path& folder);
+
+}  // namespace switchyard

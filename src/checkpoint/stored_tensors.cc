@@ -1,0 +1,98 @@
+#include "checkpoint/stored_tensors.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/files.h"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kSingleFile[] = "model.safetensors";
+constexpr char kIndexFile[] = "model.safetensors.index.json";
+constexpr uint64_t kMaxIndexBytes = uint64_t{1} << 28;
+
+bool stays_inside(const fs::path& path) {
+  return !path.empty() && path.is_relative() &&
+         std::none_of(path.begin(), path.end(), [](const auto& part) { return part == ".."; });
+}
+
+// Tensor name to file name.
+std::map<std::string, std::string> read_index(const fs::path& path) {
+  std::map<std::string, std::string> files;
+  try {
+    const auto index = nlohmann::json::parse(read_file(path, kMaxIndexBytes));
+    for (const auto& [name, file] : index.at("weight_map").items()) files[name] = file.get<std::string>();
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(join(path.string(), ": expected {\"weight_map\": {tensor: file}}: ", error.what()));
+  }
+  for (const auto& [name, file] : files)
+    SY_CHECK(stays_inside(file), path.string(), ": the file of ", name, " is \"", file.substr(0, 120),
+             "\", which lies outside the model's folder");
+  return files;
+}
+
+std::string shard_name(size_t number, size_t count) {
+  char name[64];
+  std::snprintf(name, sizeof(name), "model-%05zu-of-%05zu.safetensors", number, count);
+  return name;
+}
+
+uint64_t stored_bytes(const TensorToWrite& each) {
+  return static_cast<uint64_t>(each.tensor.numel()) * c10::elementSize(each.dtype);
+}
+
+}  // namespace
+
+NamedTensors read_model_tensors(const fs::path& folder) {
+  if (fs::exists(folder / kSingleFile)) return read_safetensors(folder / kSingleFile).tensors;
+  SY_CHECK(fs::exists(folder / kIndexFile), "no weights in ", folder.string(), ": expected ", kSingleFile, " or ",
+           kIndexFile);
+  const auto files = read_index(folder / kIndexFile);
+  std::map<std::string, NamedTensors> shards;
+  NamedTensors tensors;
+  for (const auto& [name, file] : files) {
+    auto [shard, is_new] = shards.try_emplace(file);
+    if (is_new) {
+      SY_CHECK(fs::exists(folder / file), (folder / kIndexFile).string(), " names ", file,
+               ", which is missing; fetch it again");
+      shard->second = read_safetensors(folder / file).tensors;
+    }
+    const auto found = shard->second.find(name);
+    SY_CHECK(found != shard->second.end(), (folder / kIndexFile).string(), ": ", name, " is not in ", file);
+    tensors.insert(*found);
+  }
+  return tensors;
+}
+
+void write_model_tensors(const fs::path& folder, std::vector<TensorToWrite> tensors, uint64_t max_shard_bytes) {
+  std::vector<std::vector<TensorToWrite>> shards(1);
+  uint64_t total = 0, in_shard = 0;
+  for (auto& each : tensors) {
+    const uint64_t bytes = stored_bytes(each);
+    if (in_shard > 0 && in_shard + bytes > max_shard_bytes) {
+      shards.emplace_back();
+      in_shard = 0;
+    }
+    in_shard += bytes;
+    total += bytes;
+    shards.back().push_back(std::move(each));
+  }
+  if (shards.size() == 1) {
+    write_safetensors(folder / kSingleFile, std::move(shards[0]));
+    return;
+  }
+  nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", nlohmann::json::object()}};
+  for (size_t shard = 0; shard < shards.size(); ++shard) {
+    const auto file = shard_name(shard + 1, shards.size());
+    for (const auto& each : shards[shard]) index["weight_map"][each.name] = file;
+    write_safetensors(folder / file, std::move(shards[shard]));
+  }
+  write_file_atomically(folder / kIndexFile, index.dump(2) + "\n");
+}
+
+}  // namespace switchyard

@@ -1,0 +1,20 @@
+// The tensors of a model folder, whatever files hold them.
+#pragma once
+
+#include <filesystem>
+
+#include "checkpoint/safetensors.h"
+
+namespace switchyard {
+
+// All tensors of `folder` as read-only views: of model.safetensors, or of the shards that model.safetensors.index.json
+// names. Throws Error if neither is there, a shard is missing or lies outside the folder, or a named tensor is not in
+// it.
+NamedTensors read_model_tensors(const std::filesystem::path& folder);
+
+// Writes model.safetensors, or shards of at most `max_shard_bytes` (a larger tensor has one of its own) and their
+// index.
+void write_model_tensors(const std::filesystem::path& folder, std::vector<TensorToWrite> tensors,
+                         uint64_t max_shard_bytes);
+
+}  // namespace switchyard

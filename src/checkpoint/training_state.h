@@ -1,0 +1,31 @@
+// What lies in `training/` beside a model's weights, for exact resume: named tensors and one JSON document.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/config.h"
+
+namespace switchyard {
+
+struct TrainingState {
+  int64_t step = 0;  // steps done
+  std::vector<std::pair<std::string, at::Tensor>>
+      tensors;                  // the caller's: optimiser slots, master weights; sorted by name when read
+  Json state = Json::object();  // the caller's: everything else
+};
+
+// Writes <model folder>/training/optimizer.safetensors and state.json; tensors in their own types, bit for bit.
+void write_training_state(const std::filesystem::path& model_folder, const TrainingState& training);
+
+// Tensors are owned and writable. Throws Error if there is no training state, or it is damaged.
+TrainingState read_training_state(const std::filesystem::path& model_folder);
+
+// state.json alone; `tensors` stays empty.
+TrainingState read_training_step(const std::filesystem::path& model_folder);
+
+}  // namespace switchyard
