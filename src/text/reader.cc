@@ -227,7 +227,8 @@ class TextReader::OpenFile {
   int64_t document_line_ = 0;
 };
 
-TextReader::TextReader(const std::vector<fs::path>& paths) {
+TextReader::TextReader(const std::vector<fs::path>& paths, EmptyText empty_text)
+    : found_any_(empty_text == EmptyText::kAllowed) {
   for (auto& file : find_text_files(paths)) files_.push_back(std::move(file));
   description_ = paths.front().string();
   if (paths.size() > 1) description_ += join(" and ", paths.size() - 1, " more");

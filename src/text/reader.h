@@ -33,8 +33,10 @@ class TextReader {
   static constexpr size_t kMaxTextLineBytes = 1 << 20;    // a longer line of plain text is cut at a space
   static constexpr size_t kMaxJsonLineBytes = 64 << 20;
 
+  enum class EmptyText { kError, kAllowed };
+
   // Throws Error as find_text_files does; files are opened when their turn comes.
-  explicit TextReader(const std::vector<std::filesystem::path>& paths);
+  explicit TextReader(const std::vector<std::filesystem::path>& paths, EmptyText empty_text = EmptyText::kError);
   ~TextReader();
   TextReader(TextReader&&) noexcept;
 
@@ -51,7 +53,7 @@ class TextReader {
   std::string description_;  // of the paths, for the message that there is no text
   std::unique_ptr<OpenFile> file_;
   std::string place_;
-  bool found_any_ = false;
+  bool found_any_;
 };
 
 }  // namespace switchyard

@@ -1,0 +1,100 @@
+// Batches of corrupted segments for pre-training and its evaluation. A batch is a pure function of (tokens, options,
+// step): there is no position to save, and every layout of ranks draws the same examples.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "data/batch.h"
+#include "data/span_corruption.h"
+#include "data/token_store.h"
+
+namespace switchyard {
+
+// How a segment of raw tokens fills a batch's rows.
+struct SegmentShape {
+  int64_t encoder_length = 512;
+  int64_t decoder_length = 0;  // 0: as long as the targets need (114 for 512); longer: padded
+  SpanCorruption corruption = {};
+};
+
+struct PretrainingOptions {
+  SegmentShape shape = {};
+  uint64_t seed = 0;
+  int64_t batch_size = 8;  // sequences a step, over all shards
+  int64_t shard_index =
+      0;  // which part of every batch this process gets: rows shard_index * batch_size / num_shards ...
+  int64_t num_shards = 1;  // divides batch_size
+};
+
+// A shape made definite: raw tokens a segment, and both lengths.
+struct ResolvedShape {
+  int64_t segment_length = 0;  // raw tokens: 568 for 512
+  int64_t encoder_length = 0;
+  int64_t decoder_length = 0;
+  SpanCorruption corruption = {};
+  SpecialTokens special;
+};
+
+// Throws Error, telling the right value, for a decoder_length that is too short for the encoder_length, for more noise
+// spans than sentinels, and for values out of range.
+ResolvedShape resolve_shape(const SegmentShape& shape, const SpecialTokens& special);
+
+// Training examples. The sequence of tokens, closed to a ring, is cut into segments; every epoch starts the cuts at
+// another token and takes the segments in another order, each once. Example number n = step * batch_size + row belongs
+// to epoch n / segments_per_epoch and has its own noise.
+class PretrainingData {
+ public:
+  // Throws Error as resolve_shape does, if the text is shorter than one segment, and if the shards do not fit.
+  PretrainingData(TokenStore tokens, const SpecialTokens& special, const PretrainingOptions& options);
+
+  // This shard's rows of a step's batch; first_example is the first row's number in the whole batch. Thread-safe.
+  Batch batch(int64_t step) const;
+
+  // Raw tokens [segment_length] of an example, before corruption.
+  std::vector<int32_t> segment(int64_t example) const;
+
+  const ResolvedShape& shape() const { return shape_; }
+  int64_t segments_per_epoch() const { return segments_per_epoch_; }
+  int64_t steps_per_epoch() const {
+    return (segments_per_epoch_ + options_.batch_size - 1) / options_.batch_size;
+  }  // rounded up
+
+ private:
+  TokenStore tokens_;
+  ResolvedShape shape_;
+  PretrainingOptions options_;
+  int64_t segments_per_epoch_ = 0;
+};
+
+struct EvaluationOptions {
+  SegmentShape shape = {};
+  uint64_t seed = 0;
+  int64_t batch_size = 8;
+  int64_t max_examples = 0;  // 0: all
+  // Leaves the examples after the last whole batch out, so that every batch has one size and can be shared out among
+  // any ranks; fewer examples than a batch make one smaller batch all the same.
+  bool drop_remainder = true;
+  int64_t shard_index = 0, num_shards = 1;
+};
+
+// A fixed set: the text from its beginning in consecutive segments, the last one shorter, with noise from a fixed seed.
+class EvaluationData {
+ public:
+  // Throws Error as PretrainingData does; a text of two tokens is enough.
+  EvaluationData(TokenStore tokens, const SpecialTokens& special, const EvaluationOptions& options);
+
+  int64_t num_examples() const { return num_examples_; }  // over all batches and shards
+  int64_t num_batches() const { return (num_examples_ + options_.batch_size - 1) / options_.batch_size; }
+  Batch batch(int64_t index) const;  // index in [0, num_batches()), this shard's rows; thread-safe
+
+  const ResolvedShape& shape() const { return shape_; }
+
+ private:
+  TokenStore tokens_;
+  ResolvedShape shape_;
+  EvaluationOptions options_;
+  int64_t num_examples_ = 0;
+};
+
+}  // namespace switchyard

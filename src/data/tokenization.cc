@@ -1,0 +1,108 @@
+#include "data/tokenization.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "text/reader.h"
+#include "text/vocabulary.h"
+
+namespace switchyard {
+namespace {
+
+// One line on stderr, rewritten in place on a terminal; elsewhere only its last state.
+class ProgressLine {
+ public:
+  explicit ProgressLine(std::string what) : what_(std::move(what)) {}
+  ~ProgressLine() {
+    if (is_terminal_ && shown_) std::fputc('\n', stderr);
+  }
+  void update(const TokenizationTotals& totals, bool finished) {
+    const auto now = Clock::now();
+    if (now - start_ < std::chrono::seconds(2)) return;
+    if (!finished && (!is_terminal_ || now - last_ < std::chrono::milliseconds(200))) return;
+    last_ = now;
+    const double seconds = std::chrono::duration<double>(now - start_).count();
+    const double megabytes = static_cast<double>(totals.text_bytes) / 1e6;
+    std::fprintf(stderr, "%stokenising %s: %.1f MB of text, %.2f M tokens, %.1f MB/s%s", is_terminal_ ? "\r" : "",
+                 what_.c_str(), megabytes, static_cast<double>(totals.num_tokens) / 1e6, megabytes / seconds,
+                 is_terminal_ ? "" : "\n");
+    shown_ = true;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::string what_;
+  Clock::time_point start_ = Clock::now(), last_{};
+  bool is_terminal_ = ::isatty(STDERR_FILENO) != 0;
+  bool shown_ = false;
+};
+
+// Runs work(0) ... work(count - 1) on the threads; rethrows the first exception.
+void run_parallel(size_t count, size_t num_threads, const std::function<void(size_t)>& work) {
+  std::atomic<size_t> next{0};
+  std::vector<std::exception_ptr> failures(num_threads);
+  const auto run = [&](size_t thread) {
+    try {
+      for (size_t item = next++; item < count; item = next++) work(item);
+    } catch (...) {
+      failures[thread] = std::current_exception();
+    }
+  };
+  std::vector<std::thread> threads;
+  for (size_t thread = 1; thread < std::min(num_threads, count); ++thread) threads.emplace_back(run, thread);
+  run(0);
+  for (auto& thread : threads) thread.join();
+  for (const auto& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
+  }
+}
+
+}  // namespace
+
+TokenizationTotals tokenize_file(const std::filesystem::path& file, const Vocabulary& vocabulary, int num_threads,
+                                 const std::function<void(std::span<const int32_t>)>& write) {
+  constexpr size_t kBlockBytes = 4 << 20;  // of text held at once
+  constexpr unsigned kMaxThreads = 16;     // one thread decompresses and parses, and feeds no more than that
+  const size_t num_workers = num_threads > 0 ? static_cast<size_t>(num_threads)
+                                             : std::clamp(std::thread::hardware_concurrency(), 1u, kMaxThreads);
+  TokenizationTotals totals;
+  ProgressLine progress(file.filename().string());
+  TextReader reader({file}, TextReader::EmptyText::kAllowed);
+  std::vector<std::string> documents;
+  std::vector<std::vector<int32_t>> encoded;
+  bool at_end = false;
+  while (!at_end) {
+    SY_CHECK(!interrupted(), "interrupted while tokenising ", file.string(), "; start again to go on");
+    documents.clear();
+    for (size_t bytes = 0; bytes < kBlockBytes && !at_end;) {
+      auto document = reader.next_document();
+      at_end = !document;
+      if (at_end) break;
+      bytes += document->size();
+      documents.push_back(std::move(*document));
+    }
+    encoded.assign(documents.size(), {});
+    run_parallel(documents.size(), num_workers,
+                 [&](size_t item) { encoded[item] = vocabulary.encode(documents[item]); });
+    for (size_t item = 0; item < documents.size(); ++item) {
+      write(encoded[item]);
+      totals.num_tokens += static_cast<int64_t>(encoded[item].size());
+      totals.text_bytes += static_cast<int64_t>(documents[item].size());
+      ++totals.num_documents;
+    }
+    progress.update(totals, at_end);
+  }
+  return totals;
+}
+
+}  // namespace switchyard
