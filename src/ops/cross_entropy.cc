@@ -1,39 +1,158 @@
 #include "ops/cross_entropy.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "kernels/cross_entropy.h"
+#include "ops/cpu.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
 namespace {
 
-void check_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels) {
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Labels on the CPU, checked.
+at::Tensor checked_labels(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels) {
   SY_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) &&
                hidden.scalar_type() == weight.scalar_type(),
            "cross entropy: expected hidden [tokens, d_model] and weight [vocab, d_model] of one dtype, got ", hidden.toString(),
            " ", hidden.sizes(), " and ", weight.toString(), " ", weight.sizes());
   SY_CHECK(labels.dim() == 1 && labels.size(0) == hidden.size(0) && labels.scalar_type() == at::kLong,
            "cross entropy: expected int64 labels [", hidden.size(0), "], got ", labels.toString(), " ", labels.sizes());
-  if (labels.numel() == 0) return;
   const auto cpu = labels.cpu().contiguous();
-  const int64_t* values = cpu.const_data_ptr<int64_t>();
+  const auto* values = read<int64_t>(cpu);
   for (int64_t token = 0; token < cpu.numel(); ++token)
     SY_CHECK(values[token] == -100 || (values[token] >= 0 && values[token] < weight.size(0)), "label ", values[token],
              " of token ", token, " is outside the vocabulary of ", weight.size(0), " (-100 marks ignored tokens)");
+  return cpu;
 }
+
+// The rows with a label, padded to the kernel's multiple of 16.
+struct KeptRows {
+  int64_t count = 0;
+  at::Tensor token;  // [count] i64
+  at::Tensor label;  // [padded] i64, -1 in padding
+
+  explicit KeptRows(const at::Tensor& labels) {
+    const auto* values = read<int64_t>(labels);
+    for (int64_t index = 0; index < labels.numel(); ++index) count += values[index] >= 0 ? 1 : 0;
+    token = at::empty({count}, at::kLong);
+    label = at::empty({(count + 15) / 16 * 16}, at::kLong).fill_(-1);
+    auto* tokens = write<int64_t>(token);
+    auto* kept = write<int64_t>(label);
+    for (int64_t index = 0; index < labels.numel(); ++index)
+      if (values[index] >= 0) {
+        *tokens++ = index;
+        *kept++ = values[index];
+      }
+  }
+
+  at::Tensor gather(const at::Tensor& hidden) const {
+    auto rows = at::zeros({label.numel(), hidden.size(1)}, hidden.options());
+    auto real = rows.narrow(0, 0, count);
+    at::index_select_out(real, hidden, 0, token);
+    return rows;
+  }
+
+  kernels::VocabularyProblem problem(const at::Tensor& weight, double scale) const {
+    return {label.numel(), weight.size(0), weight.size(1), static_cast<float>(scale), read<int64_t>(label)};
+  }
+};
+
+// Per padded row: logsumexp of the logits, the label's logit, the largest logit.
+struct RowLogits {
+  at::Tensor log_partition, label_logit, largest;
+};
+
+RowLogits run_forward(const KeptRows& kept, const at::Tensor& hidden, const at::Tensor& weight, double scale) {
+  const auto make = [&] { return at::empty({kept.label.numel()}, at::kFloat); };
+  RowLogits result{make(), make(), make()};
+  const auto rows = kept.gather(hidden), table = weight.contiguous();
+  with_kernel_type(hidden.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    kernels::cross_entropy_forward<T>(kept.problem(table, scale), read<T>(rows), read<T>(table), write<float>(result.log_partition),
+                                      write<float>(result.label_logit), write<float>(result.largest));
+  });
+  return result;
+}
+
+struct Counts {
+  int64_t num_labels = 0, num_correct = 0;
+};
+
+struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& hidden, const at::Tensor& weight,
+                               const at::Tensor& labels, double scale, Counts* counts) {
+    const KeptRows kept(labels);
+    const auto logits = run_forward(kept, hidden, weight, scale);
+    double sum = 0.0, z_sum = 0.0;
+    for (int64_t row = 0; row < kept.count; ++row) {
+      const double log_partition = read<float>(logits.log_partition)[row], label_logit = read<float>(logits.label_logit)[row];
+      sum += log_partition - label_logit;
+      z_sum += log_partition * log_partition;
+      // The largest is kept in other units, so a label that attains it may differ in the last bits.
+      counts->num_correct += label_logit >= read<float>(logits.largest)[row] - 1e-6 * std::abs(label_logit) ? 1 : 0;
+    }
+    counts->num_labels = kept.count;
+    context->save_for_backward({hidden, weight, labels, logits.log_partition});
+    context->saved_data["scale"] = scale;
+    const auto options = hidden.options().dtype(at::kFloat);
+    return {at::scalar_tensor(sum, options), at::scalar_tensor(z_sum, options)};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const auto& hidden = saved[0];
+    const auto weight = saved[1].contiguous();
+    const KeptRows kept(saved[2]);
+    const auto rows = kept.gather(hidden);
+    const auto grad_rows = context->needs_input_grad(0) ? at::empty_like(rows) : at::Tensor();
+    const auto grad_weight = context->needs_input_grad(1) ? at::empty_like(weight) : at::Tensor();
+    const auto number = [](const at::Tensor& grad) { return grad.defined() ? grad.item<float>() : 0.0F; };
+    with_kernel_type(hidden.scalar_type(), [&](auto type) {
+      using T = decltype(type);
+      kernels::cross_entropy_backward<T>(kept.problem(weight, context->saved_data["scale"].toDouble()), read<T>(rows),
+                                         read<T>(weight), read<float>(saved[3]), number(grads[0]), number(grads[1]),
+                                         grad_rows.defined() ? write<T>(grad_rows) : nullptr,
+                                         grad_weight.defined() ? write<T>(grad_weight) : nullptr);
+    });
+    at::Tensor grad_hidden;
+    if (grad_rows.defined())
+      grad_hidden = at::zeros(hidden.sizes(), hidden.options()).index_copy_(0, kept.token, grad_rows.narrow(0, 0, kept.count));
+    return {grad_hidden, grad_weight, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+bool takes_kernel(const at::Tensor& hidden) { return is_fused_product(hidden) && hidden.size(1) % 64 == 0; }
+
+bool any_label(const at::Tensor& labels) { return labels.numel() > 0 && labels.max().item<int64_t>() >= 0; }
 
 }  // namespace
 
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale) {
-  check_cross_entropy(hidden, weight, labels);
-  return reference::linear_cross_entropy(hidden, weight, labels, scale);
+  const auto cpu_labels = checked_labels(hidden, weight, labels);
+  if (!takes_kernel(hidden) || !any_label(cpu_labels)) return reference::linear_cross_entropy(hidden, weight, labels, scale);
+  Counts counts;
+  const auto sums = LinearCrossEntropy::apply(hidden, weight, cpu_labels, scale, &counts);
+  return {.sum = sums[0], .z_sum = sums[1], .num_labels = counts.num_labels, .num_correct = counts.num_correct};
 }
 
 at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale) {
-  check_cross_entropy(hidden, weight, labels);
+  const auto cpu_labels = checked_labels(hidden, weight, labels);
   const at::NoGradGuard no_grad;
-  return reference::label_log_probabilities(hidden, weight, labels, scale);
+  if (!takes_kernel(hidden) || !any_label(cpu_labels)) return reference::label_log_probabilities(hidden, weight, labels, scale);
+  const KeptRows kept(cpu_labels);
+  const auto logits = run_forward(kept, hidden, weight, scale);
+  const auto chosen = logits.label_logit.sub(logits.log_partition).narrow(0, 0, kept.count);
+  return at::zeros({labels.size(0)}, at::kFloat).index_copy_(0, kept.token, chosen);
 }
 
 }  // namespace switchyard::ops
