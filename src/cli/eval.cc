@@ -1,0 +1,122 @@
+// switchyard eval: a model's loss on held-out text under span corruption.
+#include <unistd.h>
+
+#include <cmath>
+#include <iostream>
+#include <memory>
+
+#include "base/config.h"
+#include "base/error.h"
+#include "checkpoint/model_directory.h"
+#include "cli/commands.h"
+#include "cli/compute_options.h"
+#include "data/pretraining.h"
+#include "eval/text_loss.h"
+#include "text/vocabulary.h"
+
+namespace switchyard {
+namespace {
+
+struct EvalCommand {
+  std::string model;
+  std::vector<std::filesystem::path> text;
+  bool json = false;
+  int64_t max_examples = 0, batch_size = 8, seed = 0;
+  SegmentShape shape;
+  ComputeOptions compute;
+};
+
+// UTF-8 bytes of the text behind target tokens: the masked-out spans, without sentinels, EOS and padding. A word mark
+// counts as the space that it stands for, an unknown piece as one byte.
+int64_t masked_text_bytes(const Vocabulary& vocabulary, const Batch& batch) {
+  constexpr std::string_view kWordMark = "▁";
+  int64_t bytes = 0;
+  for (const int32_t id : batch.decoder_target_tokens) {
+    if (id == vocabulary.pad_id() || id == vocabulary.eos_id() || id >= vocabulary.size() - vocabulary.num_sentinels()) continue;
+    if (id == vocabulary.unk_id()) {
+      ++bytes;
+      continue;
+    }
+    const auto piece = vocabulary.piece(id);
+    bytes += static_cast<int64_t>(piece.size());
+    for (size_t mark = piece.find(kWordMark); mark != piece.npos; mark = piece.find(kWordMark, mark + kWordMark.size()))
+      bytes -= static_cast<int64_t>(kWordMark.size()) - 1;
+  }
+  return bytes;
+}
+
+void run(const EvalCommand& command) {
+  apply(command.compute);
+  const auto bytes = read_vocabulary(command.model);
+  SY_CHECK(!bytes.empty(), command.model, ": the model has no vocabulary (spiece.model), and --text needs one");
+  const auto vocabulary = Vocabulary::from_bytes(bytes, Vocabulary::kDefaultSentinels, command.model + "/spiece.model");
+  const EvaluationData data(TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary),
+                            {.shape = command.shape,
+                             .seed = static_cast<uint64_t>(command.seed),
+                             .batch_size = command.batch_size,
+                             .max_examples = command.max_examples,
+                             .drop_remainder = false});
+  const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
+  const auto [config, weights] = [&] {
+    const auto model = open_model(command.model, dtype == at::kDouble ? at::kDouble : at::kFloat);
+    return std::pair(model.config, cast_weights(model.config, model.weights, dtype));
+  }();
+  SY_CHECK(vocabulary.size() <= config.vocab_size, command.model, ": the vocabulary has ", vocabulary.size(),
+           " ids, the model's embedding ", config.vocab_size);
+
+  int64_t text_bytes = 0;
+  const int64_t num_batches = data.num_batches();
+  const bool show = isatty(STDERR_FILENO) != 0;
+  const auto loss = text_loss(config, weights, num_batches, [&](int64_t index) {
+    if (show) std::cerr << "\revaluating batch " << index + 1 << " of " << num_batches << std::flush;
+    auto batch = data.batch(index);
+    text_bytes += masked_text_bytes(vocabulary, batch);
+    return batch;
+  });
+  if (show) std::cerr << '\r' << std::string(60, ' ') << '\r' << std::flush;
+
+  const double nats = loss.loss * static_cast<double>(loss.tokens);
+  const Json result = {{"loss", loss.loss},
+                       {"neg_log_perplexity", -loss.loss},
+                       {"bits_per_byte", nats / std::log(2.0) / static_cast<double>(std::max<int64_t>(1, text_bytes))},
+                       {"accuracy", loss.accuracy},
+                       {"tokens", loss.tokens},
+                       {"bytes", text_bytes},
+                       {"examples", data.num_examples()},
+                       {"dropped_fraction", loss.dropped_fraction}};
+  if (command.json)
+    std::cout << result.dump() << std::endl;
+  else
+    for (const auto& [name, value] : result.items()) std::cout << name << std::string(20 - name.size(), ' ') << value.dump() << '\n';
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  auto command = std::make_shared<EvalCommand>();
+  auto* eval = app.add_subcommand(
+      "eval",
+      "Measure a model on held-out text: spans of it are masked with a fixed seed, and the model predicts them.\n"
+      "loss: mean cross entropy in nats a target token (sentinels and EOS are targets too); neg_log_perplexity: -loss;\n"
+      "bits_per_byte: all those nats in bits, over the bytes of the masked-out text, so that models with different\n"
+      "vocabularies compare; accuracy: share of target tokens that the model puts first; dropped_fraction: tokens that\n"
+      "found no slot at an expert, mean over sparse layers (capacity as in evaluation).");
+  eval->add_option("--model", command->model, "model directory")->required();
+  eval->add_option("--text", command->text, "held-out text: files or folders; .txt, .jsonl (field text), also .gz or .zst")->required();
+  eval->add_flag("--json", command->json, "print one JSON object");
+  eval->add_option("--max-examples", command->max_examples, "segments to use, from the beginning; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  eval->add_option("--batch-size", command->batch_size, "segments a forward pass")->check(CLI::PositiveNumber)->capture_default_str();
+  eval->add_option("--encoder-length", command->shape.encoder_length, "tokens of a corrupted segment, EOS included")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  eval->add_option("--noise-density", command->shape.corruption.noise_density, "share of tokens masked")->capture_default_str();
+  eval->add_option("--mean-span-length", command->shape.corruption.mean_noise_span_length, "tokens of a masked span")->capture_default_str();
+  eval->add_option("--seed", command->seed, "of the masks")->capture_default_str();
+  add_compute_options(*eval, command->compute);
+  eval->footer("Example: switchyard eval --model runs/mini/best --text held-out.txt --json");
+  eval->callback([command] { run(*command); });
+}
+
+}  // namespace switchyard
