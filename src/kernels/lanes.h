@@ -41,6 +41,15 @@ inline void store(BFloat16* to, F32x16 x) {
 inline F32x16 operator+(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.value, b.value)}; }
 inline F32x16 operator-(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.value, b.value)}; }
 inline F32x16 operator*(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.value, b.value)}; }
+inline F32x16 operator/(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.value, b.value)}; }
+// x where test > 0, else 0.
+inline F32x16 where_positive(F32x16 test, F32x16 x) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(test.value, _mm512_setzero_ps(), _CMP_GT_OQ), x.value)};
+}
+// x where test >= bound, else 0.
+inline F32x16 where_at_least(F32x16 test, F32x16 bound, F32x16 x) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(test.value, bound.value, _CMP_GE_OQ), x.value)};
+}
 // a * b + c
 inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.value, b.value, c.value)}; }
 // The larger; b if either is NaN.
@@ -50,6 +59,11 @@ inline F32x16 round(F32x16 x) { return {_mm512_roundscale_ps(x.value, _MM_FROUND
 inline F32x16 scale_by_power(F32x16 x, F32x16 exponent) { return {_mm512_scalef_ps(x.value, exponent.value)}; }
 inline float reduce_max(F32x16 x) { return _mm512_reduce_max_ps(x.value); }
 inline float reduce_add(F32x16 x) { return _mm512_reduce_add_ps(x.value); }
+
+// to[0, 16) = a, to[16, 32) = b.
+inline void store_wide(BFloat16* to, F32x16 a, F32x16 b) {
+  _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.value, a.value)));
+}
 
 // Every lane moves up by one; lane 0 becomes `from`'s lane 15.
 inline F32x16 shift_up(F32x16 x, F32x16 from) {
@@ -104,6 +118,15 @@ inline F32x16 operator-(F32x16 a, F32x16 b) {
 inline F32x16 operator*(F32x16 a, F32x16 b) {
   return each_lane([&](int64_t lane) { return a.value[lane] * b.value[lane]; });
 }
+inline F32x16 operator/(F32x16 a, F32x16 b) {
+  return each_lane([&](int64_t lane) { return a.value[lane] / b.value[lane]; });
+}
+inline F32x16 where_positive(F32x16 test, F32x16 x) {
+  return each_lane([&](int64_t lane) { return test.value[lane] > 0.0f ? x.value[lane] : 0.0f; });
+}
+inline F32x16 where_at_least(F32x16 test, F32x16 bound, F32x16 x) {
+  return each_lane([&](int64_t lane) { return test.value[lane] >= bound.value[lane] ? x.value[lane] : 0.0f; });
+}
 inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
   return each_lane([&](int64_t lane) { return a.value[lane] * b.value[lane] + c.value[lane]; });
 }
@@ -114,13 +137,18 @@ inline F32x16 round(F32x16 x) {
   return each_lane([&](int64_t lane) { return std::nearbyint(x.value[lane]); });
 }
 inline F32x16 scale_by_power(F32x16 x, F32x16 exponent) {
-  return each_lane([&](int64_t lane) { return std::ldexp(x.value[lane], static_cast<int>(exponent.value[lane])); });
+  return each_lane(
+      [&](int64_t lane) { return std::ldexp(x.value[lane], static_cast<int>(std::clamp(exponent.value[lane], -1e4f, 1e4f))); });
 }
 inline float reduce_max(F32x16 x) { return *std::max_element(x.value, x.value + kLanes); }
 inline float reduce_add(F32x16 x) {
   for (int64_t half = kLanes / 2; half > 0; half /= 2)
     for (int64_t lane = 0; lane < half; ++lane) x.value[lane] += x.value[lane + half];
   return x.value[0];
+}
+inline void store_wide(BFloat16* to, F32x16 a, F32x16 b) {
+  store(to, a);
+  store(to + kLanes, b);
 }
 inline F32x16 shift_up(F32x16 x, F32x16 from) {
   return each_lane([&](int64_t lane) { return lane == 0 ? from.value[kLanes - 1] : x.value[lane - 1]; });
@@ -139,17 +167,20 @@ inline void store_pair_interleaved(BFloat16* to0, BFloat16* to1, BFloat16* inter
 
 #endif
 
+inline void store_wide(float* to, F32x16 a, F32x16 b) {
+  store(to, a);
+  store(to + kLanes, b);
+}
 inline void store_pair(float* to0, float* to1, F32x16 a, F32x16 b) {
   store(to0, a);
   store(to1, b);
 }
 
-// 2^x with relative error below 2e-7 (degree-5 minimax polynomial on [-1/2, 1/2], exact at 0). 0 below -160, also at -inf;
-// NaN stays NaN.
-inline F32x16 exp2(F32x16 x) {
-  const F32x16 clamped = max(splat(-160.0f), x);
-  const F32x16 whole = round(clamped);
-  const F32x16 rest = clamped - whole;
+// 2^x with relative error below 2e-7 (degree-5 minimax polynomial on [-1/2, 1/2], exact at 0) for every finite x below 128,
+// underflowing to 0; NaN at -inf, so that no instruction is spent on it: hide a score by -1e30 instead.
+inline F32x16 exp2_finite(F32x16 x) {
+  const F32x16 whole = round(x);
+  const F32x16 rest = x - whole;
   F32x16 power = splat(0x1.5bba12p-10f);
   power = fma(power, rest, splat(0x1.3cea88p-7f));
   power = fma(power, rest, splat(0x1.c6b752p-5f));
@@ -158,5 +189,8 @@ inline F32x16 exp2(F32x16 x) {
   power = fma(power, rest, splat(1.0f));
   return scale_by_power(power, whole);
 }
+
+// The same for any x; NaN stays NaN.
+inline F32x16 exp2(F32x16 x) { return exp2_finite(max(splat(-160.0f), x)); }
 
 }  // namespace switchyard::kernels

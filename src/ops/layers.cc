@@ -1,16 +1,113 @@
 #include "ops/layers.h"
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "kernels/rms_norm.h"
+#include "kernels/stream.h"
+#include "ops/cpu.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
 namespace {
 
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
 bool reference_selected = false;
 
 bool is_wide(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kDouble; }
+
+// Saves x and makes the statistic again in the backward pass: a row is read into cache anyway.
+struct RmsNorm : torch::autograd::Function<RmsNorm> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& scale, double epsilon,
+                            at::ScalarType out_dtype) {
+    const auto x = input.contiguous();
+    const int64_t d_model = x.size(-1), rows = x.numel() / d_model;
+    auto y = at::empty(x.sizes(), x.options().dtype(out_dtype));
+    with_kernel_type(out_dtype, [&](auto type) {
+      kernels::rms_norm(read<float>(x), read<float>(scale), write<decltype(type)>(y), rows, d_model, static_cast<float>(epsilon));
+    });
+    context->save_for_backward({x, scale});
+    context->saved_data["epsilon"] = epsilon;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const auto &x = saved[0], &scale = saved[1];
+    const auto grad_y = grads[0].contiguous();
+    const int64_t d_model = x.size(-1), rows = x.numel() / d_model;
+    auto grad_x = at::empty_like(x), grad_scale = at::empty_like(scale);
+    const auto epsilon = static_cast<float>(context->saved_data["epsilon"].toDouble());
+    with_kernel_type(grad_y.scalar_type(), [&](auto type) {
+      kernels::rms_norm_backward(read<float>(x), read<float>(scale), read<decltype(type)>(grad_y), write<float>(grad_x),
+                                 write<float>(grad_scale), rows, d_model, epsilon);
+    });
+    return {grad_x, grad_scale, at::Tensor(), at::Tensor()};
+  }
+};
+
+struct AddResidual : torch::autograd::Function<AddResidual> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& delta) {
+    const auto stream = x.contiguous(), change = delta.contiguous();
+    auto sum = at::empty_like(stream);
+    with_kernel_type(change.scalar_type(), [&](auto type) {
+      kernels::add_to_stream(read<float>(stream), read<decltype(type)>(change), write<float>(sum), sum.numel());
+    });
+    context->saved_data["dtype"] = static_cast<int64_t>(delta.scalar_type());
+    return sum;
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt());
+    return {grads[0], context->needs_input_grad(1) ? grads[0].to(dtype) : at::Tensor()};
+  }
+};
+
+struct Embedding : torch::autograd::Function<Embedding> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& weight, const at::Tensor& ids) {
+    context->save_for_backward({ids});
+    context->saved_data["vocab"] = weight.size(0);
+    return reference::embedding(weight, ids);
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto ids = context->get_saved_variables()[0];
+    const auto grad = grads[0].contiguous();
+    auto table = at::zeros({context->saved_data["vocab"].toInt(), grad.size(-1)}, grad.options());
+    kernels::scatter_add_rows(read<float>(grad), read<int64_t>(ids), write<float>(table), ids.numel(), grad.size(-1));
+    return {table, at::Tensor()};
+  }
+};
+
+struct Dropout : torch::autograd::Function<Dropout> {
+  static at::Tensor drop(const at::Tensor& input, double rate, const kernels::StreamKey& key, int64_t first_example) {
+    const auto x = input.contiguous();
+    auto y = at::empty_like(x);
+    const kernels::RowDropout dropout{static_cast<float>(rate), key, first_example, /*rows_per_number=*/x.size(1)};
+    with_kernel_type(x.scalar_type(), [&](auto type) {
+      using T = decltype(type);
+      kernels::drop_channels(read<T>(x), dropout, write<T>(y), x.size(0) * x.size(1), x.size(2));
+    });
+    return y;
+  }
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, double rate, const kernels::StreamKey& key,
+                            int64_t first_example) {
+    context->saved_data["rate"] = rate;
+    context->saved_data["key"] = static_cast<int64_t>(uint64_t{key[0]} << 32 | key[1]);
+    context->saved_data["first_example"] = first_example;
+    return drop(x, rate, key, first_example);
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto key = static_cast<uint64_t>(context->saved_data["key"].toInt());
+    return {drop(grads[0], context->saved_data["rate"].toDouble(), {static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(key)},
+                 context->saved_data["first_example"].toInt()),
+            at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
 
 }  // namespace
 
@@ -22,12 +119,15 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double epsilon
                scale.scalar_type() == x.scalar_type(),
            "rms_norm: expected x [..., d_model] f32 or f64 and scale [d_model] of its dtype, got ", x.toString(), " ", x.sizes(),
            " and ", scale.toString(), " ", scale.sizes());
-  return reference::rms_norm(x, scale, epsilon, out_dtype);
+  const bool known_output = out_dtype == at::kFloat || out_dtype == at::kBFloat16;
+  if (!is_fused(x) || !known_output || x.size(-1) % 16 != 0) return reference::rms_norm(x, scale, epsilon, out_dtype);
+  return RmsNorm::apply(x, scale.contiguous(), epsilon, out_dtype);
 }
 
 at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta) {
   SY_CHECK(x.sizes() == delta.sizes(), "add_residual: the stream is ", x.sizes(), ", the sublayer gave ", delta.sizes());
-  return reference::add_residual(x, delta);
+  if (!is_fused(x) || !is_fused(delta) || x.scalar_type() != at::kFloat) return reference::add_residual(x, delta);
+  return AddResidual::apply(x, delta);
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
@@ -47,14 +147,16 @@ at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids) {
     SY_CHECK(lowest >= 0 && highest < weight.size(0), "embedding: id ", lowest < 0 ? lowest : highest, " is outside the table of ",
              weight.size(0), " rows; is this the vocabulary that the model was trained with?");
   }
-  return reference::embedding(weight, ids);
+  if (!is_fused(weight) || weight.scalar_type() != at::kFloat) return reference::embedding(weight, ids);
+  return Embedding::apply(weight, ids.contiguous());
 }
 
 at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example) {
   SY_CHECK(rate >= 0.0 && rate < 1.0, "dropout: rate ", rate, " is not in [0, 1)");
   if (rate == 0.0) return x;
   SY_CHECK(x.dim() == 3, "dropout: expected [batch, length, channels], got ", x.sizes());
-  return reference::dropout(x, rate, key, first_example);
+  if (!is_fused(x) || x.size(2) % 16 != 0) return reference::dropout(x, rate, key, first_example);
+  return Dropout::apply(x, rate, stream_key(key), first_example);
 }
 
 at::Tensor activation(const at::Tensor& x, const std::string& name) { return reference::activation(x, name); }

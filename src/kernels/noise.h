@@ -1,0 +1,49 @@
+// The numbers of base/random.h a row at a time, to the bit those of NoiseStream.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "base/random.h"
+#include "kernels/bfloat16.h"
+
+namespace switchyard::kernels {
+
+using StreamKey = std::array<uint32_t, 2>;  // stream_key() of a NoiseKey
+
+// The first `width` uniforms of subsequence `row`; `to` has room for width rounded up to a multiple of 64.
+void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to);
+
+// y[row] = x[row] * U(1 - spread, 1 + spread), from subsequence first_row + row. x, y [rows, width].
+template <class T>
+void jitter_rows(const StreamKey& key, uint64_t first_row, const T* x, float* y, int64_t rows, int64_t width, float spread);
+
+// Dropout: which subsequence each row draws from. Row r has number numbers[r], or r / rows_per_number without a list.
+struct RowDropout {
+  float rate = 0.0f;
+  StreamKey key{};
+  int64_t first_number = 0;
+  int64_t rows_per_number = 1;
+  const int64_t* numbers = nullptr;
+
+  uint64_t number(int64_t row) const {
+    return static_cast<uint64_t>(first_number + (numbers != nullptr ? numbers[row] : row / rows_per_number));
+  }
+};
+
+// One row's dropout factors: 0 or 1 / (1 - rate). Remembers the last row, so that rows that share a number cost one fill.
+class DropoutRow {
+ public:
+  DropoutRow(const RowDropout& dropout, int64_t width, float* buffer) : dropout_(dropout), width_(width), buffer_(buffer) {}
+  // `width` factors, or null if the rate is 0. `buffer` has room for width rounded up to a multiple of 64.
+  const float* factors(int64_t row);
+
+ private:
+  const RowDropout& dropout_;
+  int64_t width_;
+  float* buffer_;
+  bool filled_ = false;
+  uint64_t number_ = 0;
+};
+
+}  // namespace switchyard::kernels
