@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 PROGRAM = pathlib.Path(os.environ.get("SWITCHYARD_PROGRAM", pathlib.Path(__file__).parents[2] / "build/release/switchyard"))
 
 
-def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference over the largest expected magnitude; infinite where one side is not a number or shapes differ."""
+def relative_error(actual: torch.Tensor, expected: torch.Tensor, noise: float = 0.0) -> float:
+    """Largest difference, beyond `noise`, over the largest expected magnitude; infinite where one side is not a number or
+    shapes differ."""
     if actual.shape != expected.shape:
         return float("inf")
     if expected.numel() == 0:
@@ -20,13 +21,14 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     scale = expected.double().abs().max()
     if not torch.isfinite(difference) or not torch.isfinite(scale):
         return float("inf")
+    difference = (difference - noise).clamp(min=0)
     if scale == 0:
         return 0.0 if difference == 0 else float("inf")
     return (difference / scale).item()
 
 
-def check(name: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
-    error = relative_error(actual, expected)
+def check(name: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: float, noise: float = 0.0) -> None:
+    error = relative_error(actual, expected, noise)
     assert error <= tolerance, (
         f"{name}: relative error {error:.3g}, allowed {tolerance:g}; shapes {list(actual.shape)} and {list(expected.shape)}"
     )

@@ -60,10 +60,14 @@ def compare(out: dict, expected: dict, inputs: dict, logits: float, gradients: f
         "encoder": inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool(),
         "decoder": inputs["labels"].ne(-100) if "labels" in inputs else torch.ones_like(inputs["decoder_input_ids"]).bool(),
     }
+    # A gradient that is zero in theory (one key: nothing to choose from) is a difference of rounded terms: it may be off by
+    # one rounding of the largest gradient.
+    largest = max((value.abs().max().item() for name, value in expected.items() if name.startswith("grad.")), default=0.0)
+    rounding = torch.finfo(expected["logits"].dtype).eps * largest
     for name, value in expected.items():
         assert name in out, f"{name} is missing; there are {sorted(out)[:20]} ..."
         if name.startswith("grad."):
-            check(name, out[name], value, gradients)
+            check(name, out[name], value, gradients, rounding)
         elif name in ("loss", "load_balance_loss", "router_z_loss"):
             check(name, out[name].reshape(()), value, logits)
         else:
@@ -83,7 +87,7 @@ def cases():
                 yield model, batch
 
 
-@pytest.mark.parametrize("model,batch", cases())
+@pytest.mark.parametrize("model,batch", list(cases()))
 def test_equals_transformers(model, batch, model_folder, hf_model, tmp_path):
     reference_model = hf_model(model)
     inputs = BATCHES[batch].inputs(reference_model.config.vocab_size)
