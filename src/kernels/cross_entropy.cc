@@ -83,8 +83,8 @@ void cross_entropy_forward(const VocabularyProblem& problem, const T* hidden, co
             float* state = chunk_sums + (start + row) * 2 * kLanes;
             const F32x16 before = load(state);
             const F32x16 after = max(max(before, max(x[0], x[1])), max(x[2], x[3]));
-            F32x16 sum = load(state + kLanes) * exp2(before - after);
-            sum = sum + (exp2(x[0] - after) + exp2(x[1] - after)) + (exp2(x[2] - after) + exp2(x[3] - after));
+            F32x16 sum = load(state + kLanes) * exp2_finite(before - after);
+            sum = sum + (exp2_finite(x[0] - after) + exp2_finite(x[1] - after)) + (exp2_finite(x[2] - after) + exp2_finite(x[3] - after));
             store(state, after);
             store(state + kLanes, sum);
           }
@@ -99,7 +99,7 @@ void cross_entropy_forward(const VocabularyProblem& problem, const T* hidden, co
       F32x16 sum = splat(0.0f);
       for (int64_t chunk = 0; chunk < chunks; ++chunk) {
         const float* state = sums.data() + (chunk * rows + row) * 2 * kLanes;
-        sum = fma(load(state + kLanes), exp2(load(state) - splat(top)), sum);
+        sum = fma(load(state + kLanes), exp2_finite(load(state) - splat(top)), sum);
       }
       log_partition[row] = kLn2 * (top + std::log2(reduce_add(sum)));
       largest[row] = kLn2 * top;
@@ -162,7 +162,7 @@ void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, c
               const F32x16 factor = splat(label < 0 ? 0.0f : problem.scale * (grad_sum + 2.0f * grad_z * log_z));
               const F32x16 shift = splat(-kLog2e * log_z);
               for (int64_t lane = 0; lane < kPanel; lane += kLanes)
-                store(logits + lane, factor * exp2(fma(load(logits + lane), to_log2, shift)));
+                store(logits + lane, factor * exp2_finite(fma(load(logits + lane), to_log2, shift)));
               const int64_t column = label - panel * kPanel;
               if (column >= 0 && column < kPanel) logits[column] -= problem.scale * grad_sum;
               for (int64_t lane = 0; lane < kPanel; lane += kLanes)

@@ -1,16 +1,85 @@
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
+
 #include "base/error.h"
+#include "ops/hidden_layer.h"
 #include "ops/layers.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Keeps the input and, with plain ReLU, the hidden layer; else what entered the activation and the gate.
+struct FeedForward : torch::autograd::Function<FeedForward> {
+  static HiddenLayer layer(const FeedForwardOptions& options, int64_t length) {
+    return {kernel_activation(options.activation).value(),
+            {static_cast<float>(options.hidden_dropout_rate), stream_key(options.key), options.first_example, length}};
+  }
+
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& wi,
+                            const std::optional<at::Tensor>& wi_1, const at::Tensor& wo, const FeedForwardOptions& options) {
+    const auto rows = x.reshape({-1, x.size(2)});
+    const auto a = at::mm(rows, wi.t());
+    const auto b = wi_1 ? at::mm(rows, wi_1->t()) : at::Tensor();
+    const auto hidden_layer = layer(options, x.size(1));
+    const bool in_place = hidden_layer.activation == kernels::Activation::kRelu && !wi_1;
+    auto hidden = in_place ? a : at::empty_like(a);
+    hidden_layer.forward(a, b, hidden);
+    context->save_for_backward({rows, wi, wi_1.value_or(at::Tensor()), wo, a, b});
+    context->saved_data["options"] = c10::IValue::make_capsule(c10::make_intrusive<Saved>(options, x.size(1)));
+    return at::mm(hidden, wo.t()).view(x.sizes());
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const auto &rows = saved[0], &wi = saved[1], &wi_1 = saved[2], &wo = saved[3], &a = saved[4], &b = saved[5];
+    const auto capsule = context->saved_data["options"].toCapsule();
+    const auto& call = static_cast<const Saved&>(*capsule);
+    const auto grad_y = grads[0].reshape({-1, grads[0].size(-1)});
+    const auto hidden_layer = layer(call.options, call.length);
+    const bool in_place = hidden_layer.activation == kernels::Activation::kRelu && !wi_1.defined();
+
+    const auto grad_a = at::mm(grad_y, wo);
+    const auto grad_b = b.defined() ? at::empty_like(b) : at::Tensor();
+    const auto hidden = in_place ? a : at::empty_like(a);
+    hidden_layer.backward(a, b, grad_a, grad_a, grad_b, in_place ? at::Tensor() : hidden);
+
+    at::Tensor grad_x;
+    if (context->needs_input_grad(0)) {
+      grad_x = at::mm(grad_a, wi);
+      if (b.defined()) grad_x.addmm_(grad_b, wi_1);
+    }
+    return {grad_x.defined() ? grad_x.view(grads[0].sizes()) : grad_x, at::mm(grad_a.t(), rows),
+            b.defined() ? at::mm(grad_b.t(), rows) : at::Tensor(), at::mm(grad_y.t(), hidden), at::Tensor()};
+  }
+
+ private:
+  struct Saved : torch::CustomClassHolder {
+    Saved(FeedForwardOptions options_, int64_t length_) : options(std::move(options_)), length(length_) {}
+    FeedForwardOptions options;
+    int64_t length;
+  };
+};
+
+}  // namespace
 
 at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                         const FeedForwardOptions& options) {
-  SY_CHECK(x.dim() == 3 && wi.dim() == 2 && wo.dim() == 2 && wi.size(1) == x.size(2) && wo.size(1) == wi.size(0) &&
-               (!wi_1.defined() || wi_1.sizes() == wi.sizes()),
+  SY_CHECK(x.dim() == 3 && wi.dim() == 2 && wo.dim() == 2 && wi.size(1) == x.size(2) && wo.size(0) == x.size(2) &&
+               wo.size(1) == wi.size(0) && (!wi_1.defined() || wi_1.sizes() == wi.sizes()),
            "feed_forward: expected x [batch, length, d_model], wi [d_ff, d_model], wo [d_model, d_ff], got ", x.sizes(), ", ",
            wi.sizes(), ", ", wo.sizes());
-  return reference::feed_forward(x, wi, wi_1, wo, options);
+  SY_CHECK(wi.scalar_type() == x.scalar_type() && wo.scalar_type() == x.scalar_type() &&
+               (!wi_1.defined() || wi_1.scalar_type() == x.scalar_type()),
+           "feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(), "; expected one dtype");
+  if (!is_fused(x) || !kernel_activation(options.activation) || wi.size(0) % 16 != 0)
+    return reference::feed_forward(x, wi, wi_1, wo, options);
+  return FeedForward::apply(x, wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo, options);
 }
 
 }  // namespace switchyard::ops
