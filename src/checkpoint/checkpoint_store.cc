@@ -60,8 +60,8 @@ void rename_folder(const fs::path& from, const fs::path& to) {
   SY_CHECK(!error, "cannot rename ", from.string(), " to ", to.string(), ": ", error.message());
 }
 
-// Puts `from` in the place of an existing `to` by one exchange, so that at no instant neither has the name. Where the file
-// system cannot exchange, the old one goes first.
+// Puts `from` in the place of an existing `to` by one exchange, so that at no instant neither has the name. Where the
+// file system cannot exchange, the old one goes first.
 void replace_folder(const fs::path& from, const fs::path& to) {
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
   fs::path aside = from;

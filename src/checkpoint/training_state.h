@@ -12,11 +12,11 @@
 
 namespace switchyard {
 
+// What the caller wants back: optimiser slots as tensors, positions and settings as JSON.
 struct TrainingState {
-  int64_t step = 0;  // steps done
-  std::vector<std::pair<std::string, at::Tensor>>
-      tensors;                  // the caller's: optimiser slots, master weights; sorted by name when read
-  Json state = Json::object();  // the caller's: everything else
+  int64_t step = 0;                                              // steps done
+  std::vector<std::pair<std::string, at::Tensor>> tensors = {};  // sorted by name when read
+  Json state = Json::object();
 };
 
 // Writes <model folder>/training/optimizer.safetensors and state.json; tensors in their own types, bit for bit.

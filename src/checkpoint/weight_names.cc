@@ -61,6 +61,10 @@ class Lookup {
     }
     return &found->second;
   }
+  void miss_experts(const ParameterSpec& spec) {
+    missing_.add(join(expert_tensor_name(spec.name, 0), " and on: ", spec.shape[0], " experts expected, but there are ",
+                      stored_.size(), " tensors in all"));
+  }
   void use(const std::string& name) { used_.insert(name); }
   void refuse(const std::string& problem) { wrong_.add(problem); }
   void finish() {
@@ -128,6 +132,30 @@ Head reconcile_head(ModelConfig& config, const NamedTensors& stored, Lookup& loo
   return result;
 }
 
+// Which stored tensors fill each parameter: one, or one an expert.
+struct Plan {
+  Head head;
+  std::vector<std::vector<const at::Tensor*>> sources;
+};
+
+Plan make_plan(ModelConfig& config, const NamedTensors& stored, const std::string& source) {
+  Lookup lookup(stored, source);
+  Plan plan{reconcile_head(config, stored, lookup), {}};
+  for (const auto& spec : parameter_specs(config)) {
+    auto& parts = plan.sources.emplace_back();
+    if (spec.is_expert && static_cast<uint64_t>(spec.shape[0]) > stored.size()) {
+      lookup.miss_experts(spec);  // before a list of that length is made
+    } else if (spec.is_expert) {
+      for (int64_t expert = 0; expert < spec.shape[0]; ++expert)
+        parts.push_back(lookup.find(expert_tensor_name(spec.name, expert), at::IntArrayRef(spec.shape).slice(1)));
+    } else {
+      parts.push_back(lookup.find(plan.head.from_shared && spec.name == kHead ? kShared : spec.name, spec.shape));
+    }
+  }
+  lookup.finish();
+  return plan;
+}
+
 }  // namespace
 
 std::string expert_tensor_name(const std::string& parameter, int64_t expert) {
@@ -159,29 +187,23 @@ std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const ModelWeig
 
 ModelWeights weights_from(ModelConfig& config, const NamedTensors& stored, at::ScalarType dtype,
                           const std::string& source) {
-  Lookup lookup(stored, source);
-  const Head head = reconcile_head(config, stored, lookup);
+  const Plan plan = make_plan(config, stored, source);
   ModelWeights weights;
   const auto parameters = list_parameters(config, weights);
-  std::vector<std::vector<const at::Tensor*>> sources;  // one a parameter, or one an expert
-  for (const auto& [spec, tensor] : parameters) {
-    auto& parts = sources.emplace_back();
-    if (spec.is_expert) {
-      for (int64_t expert = 0; expert < spec.shape[0]; ++expert)
-        parts.push_back(lookup.find(expert_tensor_name(spec.name, expert), at::IntArrayRef(spec.shape).slice(1)));
-    } else {
-      parts.push_back(lookup.find(head.from_shared && spec.name == kHead ? kShared : spec.name, spec.shape));
-    }
-  }
-  lookup.finish();
   for (size_t i = 0; i < parameters.size(); ++i) {
     const auto& [spec, tensor] = parameters[i];
+    const auto& parts = plan.sources[i];
     *tensor = at::empty(spec.shape, at::TensorOptions().dtype(dtype));
-    for (size_t part = 0; part < sources[i].size(); ++part)
-      (spec.is_expert ? tensor->select(0, static_cast<int64_t>(part)) : *tensor).copy_(*sources[i][part]);
-    if (spec.name == kHead && head.scale != 1.0) tensor->mul_(head.scale);
+    for (size_t part = 0; part < parts.size(); ++part)
+      (spec.is_expert ? tensor->select(0, static_cast<int64_t>(part)) : *tensor).copy_(*parts[part]);
+    if (spec.name == kHead && plan.head.scale != 1.0) tensor->mul_(plan.head.scale);
   }
   return weights;
+}
+
+void check_weights(const ModelConfig& config, const NamedTensors& stored, const std::string& source) {
+  ModelConfig reconciled = config;
+  make_plan(reconciled, stored, source);
 }
 
 }  // namespace switchyard

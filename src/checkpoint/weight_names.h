@@ -22,4 +22,7 @@ std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const ModelWeig
 ModelWeights weights_from(ModelConfig& config, const NamedTensors& stored, at::ScalarType dtype,
                           const std::string& source);
 
+// Throws that Error without reading a weight (heads and input tables that must be equal are compared).
+void check_weights(const ModelConfig& config, const NamedTensors& stored, const std::string& source);
+
 }  // namespace switchyard

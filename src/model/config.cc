@@ -27,13 +27,14 @@ bool is_sparse(int64_t block, int64_t step, const std::vector<int64_t>& layers) 
   return step > 0 && block % step == step - 1;
 }
 
-void check_sparse_layers(const std::string& stack, int64_t num_layers, int64_t step, const std::vector<int64_t>& layers) {
+void check_sparse_layers(const std::string& stack, int64_t num_layers, int64_t step,
+                         const std::vector<int64_t>& layers) {
   SY_CHECK(step >= 0 && step <= num_layers, "model.", stack, "_sparse_step is ", step, ", but the ", stack, " has ",
            num_layers, " layers; expected 0 (none) to ", num_layers);
   int64_t previous = -1;
   for (const int64_t layer : layers) {
-    SY_CHECK(layer > previous && layer < num_layers, "model.sparse_", stack, "_layers lists block ", layer, " after ", previous,
-             "; expected increasing block numbers from 0 to ", num_layers - 1);
+    SY_CHECK(layer > previous && layer < num_layers, "model.sparse_", stack, "_layers lists block ", layer, " after ",
+             previous, "; expected increasing block numbers from 0 to ", num_layers - 1);
     previous = layer;
   }
 }
@@ -71,36 +72,38 @@ bool ModelConfig::is_sparse_decoder_layer(int64_t block) const {
 }
 
 bool ModelConfig::has_sparse_layers() const {
-  return routing.num_experts > 0 && (encoder_sparse_step > 0 || decoder_sparse_step > 0 || !sparse_encoder_layers.empty() ||
-                                     !sparse_decoder_layers.empty());
+  return routing.num_experts > 0 && (encoder_sparse_step > 0 || decoder_sparse_step > 0 ||
+                                     !sparse_encoder_layers.empty() || !sparse_decoder_layers.empty());
 }
 
 void validate(const ModelConfig& config) {
   const std::pair<const char*, int64_t> sizes[] = {
-      {"vocab_size", config.vocab_size}, {"d_model", config.d_model},     {"d_ff", config.d_ff},
-      {"d_kv", config.d_kv},             {"num_heads", config.num_heads},
+      {"vocab_size", config.vocab_size}, {"d_model", config.d_model}, {"d_ff", config.d_ff}, {"d_kv", config.d_kv},
+      {"num_heads", config.num_heads},
   };
   for (const auto& [name, size] : sizes) check_range(name, size, 1, kMaxSize);
   check_range("num_encoder_layers", config.num_encoder_layers, int64_t{1}, kMaxLayers);
   check_range("num_decoder_layers", config.num_decoder_layers, int64_t{1}, kMaxLayers);
   const auto& activation = config.activation;
   SY_CHECK(activation == "relu" || activation == "gelu" || activation == "gelu_new" || activation == "silu",
-           "model.activation is \"", activation.substr(0, 64), "\", expected relu, gelu (erf), gelu_new (tanh) or silu");
+           "model.activation is \"", activation.substr(0, 64),
+           "\", expected relu, gelu (erf), gelu_new (tanh) or silu");
 
   const int64_t num_buckets = config.relative_attention_num_buckets;
   check_range("relative_attention_num_buckets", num_buckets, int64_t{4}, kMaxSize);
   SY_CHECK(num_buckets % 4 == 0, "model.relative_attention_num_buckets is ", num_buckets,
            ", expected a multiple of 4: half for each direction, half of that for exact distances");
-  SY_CHECK(config.relative_attention_max_distance > num_buckets / 2 && config.relative_attention_max_distance <= kMaxSize,
-           "model.relative_attention_max_distance is ", config.relative_attention_max_distance, ", expected more than ",
-           num_buckets / 2, " (half the buckets hold exact distances) and at most ", kMaxSize);
+  SY_CHECK(
+      config.relative_attention_max_distance > num_buckets / 2 && config.relative_attention_max_distance <= kMaxSize,
+      "model.relative_attention_max_distance is ", config.relative_attention_max_distance, ", expected more than ",
+      num_buckets / 2, " (half the buckets hold exact distances) and at most ", kMaxSize);
 
   SY_CHECK(config.layer_norm_epsilon > 0 && config.layer_norm_epsilon <= 1, "model.layer_norm_epsilon is ",
            config.layer_norm_epsilon, ", expected more than 0, at most 1");
   SY_CHECK(config.initializer_scale > 0 && config.initializer_scale <= 1e6, "model.initializer_scale is ",
            config.initializer_scale, ", expected more than 0");
-  for (const auto& [name, rate] : {std::pair{"dropout_rate", config.dropout_rate},
-                                   std::pair{"expert_dropout_rate", config.expert_dropout_rate}})
+  for (const auto& [name, rate] :
+       {std::pair{"dropout_rate", config.dropout_rate}, std::pair{"expert_dropout_rate", config.expert_dropout_rate}})
     SY_CHECK(rate >= 0 && rate < 1, "model.", name, " is ", rate, ", expected 0 to less than 1");
 
   check_routing(config.routing);
@@ -112,7 +115,8 @@ void validate(const ModelConfig& config) {
            "model.num_experts is 0, but sparse layers are asked for; set model.num_experts, or for a dense model "
            "model.encoder_sparse_step = 0 and model.decoder_sparse_step = 0");
   SY_CHECK(config.routing.num_experts == 0 || places_experts, "model.num_experts is ", config.routing.num_experts,
-           ", but no layer is sparse; set model.encoder_sparse_step and model.decoder_sparse_step (2: every second layer), or "
+           ", but no layer is sparse; set model.encoder_sparse_step and model.decoder_sparse_step (2: every second "
+           "layer), or "
            "model.num_experts = 0 for a dense model");
   SY_CHECK(count_parameters(config) < kMaxParameters, "the model would have about ", count_parameters(config),
            " parameters; expected less than 2^56");

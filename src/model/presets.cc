@@ -23,8 +23,8 @@ ModelConfig dense_t5(const Shape& shape) {
   return config;
 }
 
-// Every second feed-forward layer (blocks 1, 3, 5, ...) becomes `num_experts` experts of the dense layer's shape, so that
-// the FLOPs of a token stay the dense model's. Scale 0.1: Switch §2.4.
+// Every second feed-forward layer (blocks 1, 3, 5, ...) becomes `num_experts` experts of the dense layer's shape, so
+// that the FLOPs of a token stay the dense model's. Scale 0.1: Switch §2.4.
 ModelConfig with_experts(ModelConfig dense, int64_t num_experts, int64_t group_size) {
   dense.initializer_scale = 0.1;
   dense.encoder_sparse_step = dense.decoder_sparse_step = 2;
@@ -57,8 +57,8 @@ ModelConfig switch_xxl() {
 
 // Switch Table 9 prints 32 heads; the released model has 30. Experts in every layer.
 ModelConfig switch_c() {
-  auto config = with_experts(
-      dense_t5({.d_model = 2080, .d_ff = 6144, .d_kv = 64, .num_heads = 30, .num_layers = 15}), 2048, 2048);
+  auto config = with_experts(dense_t5({.d_model = 2080, .d_ff = 6144, .d_kv = 64, .num_heads = 30, .num_layers = 15}),
+                             2048, 2048);
   config.encoder_sparse_step = config.decoder_sparse_step = 1;
   config.tie_output = false;
   config.routing.train_capacity_factor = 1.0;
@@ -89,12 +89,14 @@ std::map<std::string, ModelConfig> make_presets() {
   presets["t5-11b"] = dense_t5({.d_model = 1024, .d_ff = 65536, .d_kv = 128, .num_heads = 128, .num_layers = 24});
 
   presets["mt5-base"] = mt5_base();
-  presets["mswitch-base"] = with_experts(mt5_base(), 128, 8192);  // the paper does not say how many experts: as Switch-Base
+  presets["mswitch-base"] =
+      with_experts(mt5_base(), 128, 8192);  // the paper does not say how many experts: as Switch-Base
 
   // The shapes of the paper's MoE baseline, Mesh's default group. The model's routing is top-1, so as trained here they
   // differ from Switch-Base by group and capacity only.
   for (const int64_t num_experts : {2, 4, 8, 16, 32, 64, 128, 256}) {
-    auto& config = presets["moe-base-" + std::to_string(num_experts)] = with_experts(dense_t5(kBase), num_experts, 1024);
+    auto& config = presets["moe-base-" + std::to_string(num_experts)] =
+        with_experts(dense_t5(kBase), num_experts, 1024);
     config.routing.train_capacity_factor = 2.0;
   }
 

@@ -35,13 +35,16 @@ TEST_P(PresetCount, EqualsThePrintedParameters) {
   const auto& [name, parameters, unit] = GetParam();
   const auto config = preset(name);
   validate(config);
-  EXPECT_DOUBLE_EQ(std::round(static_cast<double>(count_parameters(config)) / unit), std::round(parameters * 1e9 / unit)) << name;
+  EXPECT_DOUBLE_EQ(std::round(static_cast<double>(count_parameters(config)) / unit),
+                   std::round(parameters * 1e9 / unit))
+      << name;
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Printed, PresetCount,
-    testing::Values(PrintedCount{"t5-small", 0.0605, 1e5}, PrintedCount{"t5-base", 0.2229, 1e5}, PrintedCount{"t5-large", 0.7377, 1e5},
-                    PrintedCount{"t5-3b", 2.852, 1e6}, PrintedCount{"t5-11b", 11.31, 1e7}, PrintedCount{"mt5-base", 0.5824, 1e5},
+    testing::Values(PrintedCount{"t5-small", 0.0605, 1e5}, PrintedCount{"t5-base", 0.2229, 1e5},
+                    PrintedCount{"t5-large", 0.7377, 1e5}, PrintedCount{"t5-3b", 2.852, 1e6},
+                    PrintedCount{"t5-11b", 11.31, 1e7}, PrintedCount{"mt5-base", 0.5824, 1e5},
                     PrintedCount{"switch-base-8", 0.619339008, 1}, PrintedCount{"switch-base-16", 1.072, 1e6},
                     PrintedCount{"switch-base-32", 1.98, 1e7}, PrintedCount{"switch-base-64", 3.791, 1e6},
                     PrintedCount{"switch-base-128", 7.415, 1e6}, PrintedCount{"switch-base-256", 14.66, 1e7},
@@ -67,7 +70,8 @@ TEST(Preset, AnUnknownNameIsAnsweredWithTheNearest) {
 
 TEST(SparseLayers, AreTheLastOfEachStep) {
   auto config = preset("switch-base-8");
-  for (int64_t block = 0; block < 12; ++block) EXPECT_EQ(config.is_sparse_encoder_layer(block), block % 2 == 1) << block;
+  for (int64_t block = 0; block < 12; ++block)
+    EXPECT_EQ(config.is_sparse_encoder_layer(block), block % 2 == 1) << block;
   config.decoder_sparse_step = 4;  // T5X: 3, 7, 11; HF's rule would give 1, 5, 9
   std::vector<int64_t> sparse;
   for (int64_t block = 0; block < 12; ++block)
@@ -124,19 +128,31 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadConfig{"width", [](ModelConfig& c) { c.d_model = 0; }, "model.d_model is 0"},
         BadConfig{"huge", [](ModelConfig& c) { c.d_ff = int64_t{1} << 62; }, "model.d_ff is"},
-        BadConfig{"layers", [](ModelConfig& c) { c.num_decoder_layers = 1000000; }, "model.num_decoder_layers is 1000000"},
+        BadConfig{"layers", [](ModelConfig& c) { c.num_decoder_layers = 1000000; },
+                  "model.num_decoder_layers is 1000000"},
         BadConfig{"activation", [](ModelConfig& c) { c.activation = "swish"; }, "model.activation is \"swish\""},
         BadConfig{"dropout", [](ModelConfig& c) { c.dropout_rate = 1.0; }, "model.dropout_rate is 1"},
-        BadConfig{"not_a_number", [](ModelConfig& c) { c.expert_dropout_rate = std::nan(""); }, "model.expert_dropout_rate"},
+        BadConfig{"not_a_number", [](ModelConfig& c) { c.expert_dropout_rate = std::nan(""); },
+                  "model.expert_dropout_rate"},
         BadConfig{"buckets", [](ModelConfig& c) { c.relative_attention_num_buckets = 30; }, "multiple of 4"},
-        BadConfig{"distance", [](ModelConfig& c) { c.relative_attention_max_distance = 16; }, "relative_attention_max_distance is 16"},
+        BadConfig{"distance", [](ModelConfig& c) { c.relative_attention_max_distance = 16; },
+                  "relative_attention_max_distance is 16"},
         BadConfig{"step", [](ModelConfig& c) { c.encoder_sparse_step = 3; }, "model.encoder_sparse_step is 3"},
-        BadConfig{"list", [](ModelConfig& c) { c.sparse_decoder_layers = {2}; }, "model.sparse_decoder_layers lists block 2"},
-        BadConfig{"twice", [](ModelConfig& c) { c.sparse_encoder_layers = {1, 1}; }, "block 1 after 1"},
-        BadConfig{"no_experts", [](ModelConfig& c) { c.routing.num_experts = 0; }, "model.num_experts is 0, but sparse layers"},
-        BadConfig{"no_layer", [](ModelConfig& c) { c.encoder_sparse_step = c.decoder_sparse_step = 0; }, "no layer is sparse"},
-        BadConfig{"factor", [](ModelConfig& c) { c.routing.train_capacity_factor = 0; }, "model.train_capacity_factor is 0"},
-        BadConfig{"minimum", [](ModelConfig& c) { c.routing.min_expert_capacity = 0; }, "model.min_expert_capacity is 0"},
+        BadConfig{"list", [](ModelConfig& c) { c.sparse_decoder_layers = {2}; },
+                  "model.sparse_decoder_layers lists block 2"},
+        BadConfig{"twice",
+                  [](ModelConfig& c) {
+                    c.sparse_encoder_layers = {1, 1};
+                  },
+                  "block 1 after 1"},
+        BadConfig{"no_experts", [](ModelConfig& c) { c.routing.num_experts = 0; },
+                  "model.num_experts is 0, but sparse layers"},
+        BadConfig{"no_layer", [](ModelConfig& c) { c.encoder_sparse_step = c.decoder_sparse_step = 0; },
+                  "no layer is sparse"},
+        BadConfig{"factor", [](ModelConfig& c) { c.routing.train_capacity_factor = 0; },
+                  "model.train_capacity_factor is 0"},
+        BadConfig{"minimum", [](ModelConfig& c) { c.routing.min_expert_capacity = 0; },
+                  "model.min_expert_capacity is 0"},
         BadConfig{"jitter", [](ModelConfig& c) { c.routing.jitter_noise = 1; }, "model.jitter_noise is 1"},
         BadConfig{"product",
                   [](ModelConfig& c) {

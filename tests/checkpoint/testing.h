@@ -1,0 +1,48 @@
+// What several test files of this folder need: scratch folders, small models, comparison of whole models.
+#pragma once
+
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "model/parameters.h"
+
+namespace switchyard {
+
+// A folder that goes away with the object.
+class ScratchFolder {
+ public:
+  ScratchFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "switchyard-XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) std::abort();
+    path_ = pattern;
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  ~ScratchFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// Asserts that two models have the same parameters, bit for bit.
+inline void expect_equal_weights(const ModelConfig& config, ModelWeights expected, ModelWeights actual) {
+  const auto expected_list = list_parameters(config, expected), actual_list = list_parameters(config, actual);
+  ASSERT_EQ(expected_list.size(), actual_list.size());
+  for (size_t i = 0; i < expected_list.size(); ++i) {
+    const auto& name = expected_list[i].spec.name;
+    ASSERT_TRUE(actual_list[i].tensor->defined()) << name;
+    EXPECT_EQ(expected_list[i].tensor->scalar_type(), actual_list[i].tensor->scalar_type()) << name;
+    EXPECT_TRUE(at::equal(*expected_list[i].tensor, *actual_list[i].tensor)) << name;
+  }
+}
+
+}  // namespace switchyard
