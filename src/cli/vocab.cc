@@ -16,9 +16,11 @@
 namespace switchyard {
 namespace {
 
+void check_output() { SY_CHECK(std::cout.good(), "cannot write to standard output"); }
+
 void write_line(const std::string& line) {
   std::cout << line << '\n';
-  SY_CHECK(std::cout.good(), "cannot write to standard output");
+  check_output();
 }
 
 void encode_lines(const std::filesystem::path& vocab) {
@@ -33,6 +35,8 @@ void encode_lines(const std::filesystem::path& vocab) {
     for (const int32_t id : vocabulary.encode(line)) ids += (ids.empty() ? "" : " ") + std::to_string(id);
     write_line(ids);
   }
+  std::cout.flush();
+  check_output();
 }
 
 std::vector<int32_t> parse_ids(std::string_view line, int64_t number) {
@@ -57,6 +61,8 @@ void decode_lines(const std::filesystem::path& vocab) {
   for (int64_t number = 1; std::getline(std::cin, line); ++number) {
     write_line(vocabulary.decode(parse_ids(line, number)));
   }
+  std::cout.flush();
+  check_output();
 }
 
 }  // namespace

@@ -12,9 +12,13 @@ namespace switchyard {
 namespace {
 
 // Field numbers of sentencepiece_model.proto.
-constexpr uint32_t kModelPieces = 1, kModelNormalizer = 3, kModelSelfTest = 4, kModelDenormalizer = 5;
+constexpr uint32_t kModelPieces = 1, kModelTrainer = 2, kModelNormalizer = 3, kModelSelfTest = 4,
+                   kModelDenormalizer = 5;
 constexpr uint32_t kPieceText = 1, kPieceScore = 2;
+constexpr uint32_t kTrainerUnkSurface = 44;
 constexpr uint32_t kNormalizerCharsmap = 2, kNormalizerDummyPrefix = 3, kNormalizerRemoveExtra = 4;
+// Of a piece, of what unknown ids print, of what one rule puts in: text grows by no more than this factor.
+constexpr size_t kMaxStringBytes = 4096;
 constexpr char kSpaceSymbol[] = "\xe2\x96\x81";  // U+2581, SentencePiece's mark of a space
 
 struct Field {
@@ -106,7 +110,7 @@ void check_charsmap(std::string_view blob, const std::string& source) {
   check(trie_bytes >= 4 && trie_bytes % 4 == 0 && trie_bytes < blob.size() && blob.back() == '\0');
   std::vector<uint32_t> units(trie_bytes / 4);
   std::memcpy(units.data(), blob.data(), trie_bytes);
-  const uint64_t num_string_bytes = blob.size() - trie_bytes;
+  const std::string_view strings = blob.substr(trie_bytes);
 
   constexpr int kMaxMatches = 32;
   const auto children_of = [&](uint64_t index) {
@@ -128,7 +132,10 @@ void check_charsmap(std::string_view blob, const std::string& source) {
     const uint64_t children = children_of(visit.index);
     check((children | 0xFF) < units.size());
     const bool has_leaf = visit.index != 0 && (units[visit.index] & 0x100) != 0;
-    if (visit.next_byte == 0 && has_leaf) check((units[children] & 0x7FFFFFFF) < num_string_bytes);
+    if (visit.next_byte == 0 && has_leaf) {
+      const uint64_t begin = units[children] & 0x7FFFFFFF;
+      check(begin < strings.size() && strings.find('\0', begin) - begin <= kMaxStringBytes);
+    }
     bool descended = false;
     while (visit.next_byte < 256) {
       const auto byte = static_cast<uint32_t>(visit.next_byte);
@@ -166,12 +173,26 @@ void read_normalizer(std::string_view message, const std::string& source, Senten
   }
 }
 
+void check_string(std::string_view text, const std::string& source) {
+  SY_CHECK(text.size() <= kMaxStringBytes, source, ": a piece of ", text.size(), " bytes, expected at most ",
+           kMaxStringBytes);
+}
+
+void read_trainer(std::string_view message, const std::string& source) {
+  FieldReader reader(message, source);
+  Field field;
+  while (reader.next(field)) {
+    if (field.number == kTrainerUnkSurface) check_string(field.bytes, source);
+  }
+}
+
 std::string_view read_piece(std::string_view message, const std::string& source) {
   FieldReader reader(message, source);
   Field field;
   std::string_view text;
   while (reader.next(field)) {
     if (field.number == kPieceText) text = field.bytes;
+    check_string(text, source);
     if (field.number == kPieceScore) {
       const float score = std::bit_cast<float>(static_cast<uint32_t>(field.value));
       SY_CHECK(std::isfinite(score), source, ": piece \"", text,
@@ -211,6 +232,7 @@ SentencePieceModelInfo inspect_sentencepiece_model(std::string_view bytes, const
   std::vector<std::string_view> pieces;
   while (reader.next(field)) {
     if (field.number == kModelPieces) pieces.push_back(read_piece(field.bytes, source));
+    if (field.number == kModelTrainer) read_trainer(field.bytes, source);
     if (field.number == kModelNormalizer) read_normalizer(field.bytes, source, &info);
     if (field.number == kModelDenormalizer) read_normalizer(field.bytes, source, nullptr);
     SY_CHECK(pieces.size() <= static_cast<size_t>(kMaxPieces), source, ": more than ", kMaxPieces, " pieces");

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/interrupt.h"
 #include "base/random.h"
 #include "text/reader.h"
 #include "text/sentencepiece_model.h"
@@ -126,10 +127,16 @@ void train_vocabulary(const VocabularyTraining& training) {
   // The suffix array of the text is indexed with 32 bits, one number a character.
   SY_CHECK(training.max_text_bytes >= 1000 && training.max_text_bytes <= (int64_t{1} << 30), "at most ",
            training.max_text_bytes, " bytes of text: expected 1000 to ", int64_t{1} << 30);
+  const auto folder = training.out.has_parent_path() ? training.out.parent_path() : std::filesystem::path(".");
+  SY_CHECK(std::filesystem::is_directory(folder), "cannot write ", training.out.string(), ": there is no folder ",
+           folder.string());
   const auto start = std::chrono::steady_clock::now();
   SentenceSample sample(static_cast<size_t>(training.max_text_bytes), static_cast<uint64_t>(training.seed));
   TextReader reader(training.text);
-  while (const auto document = reader.next_document()) add_sentences(*document, sample);
+  while (const auto document = reader.next_document()) {
+    SY_CHECK(!interrupted(), "interrupted; no vocabulary was made");
+    add_sentences(*document, sample);
+  }
   const size_t num_bytes = sample.num_bytes();
   const std::vector<std::string> sentences = sample.take();
   std::cerr << "training " << training.size << " pieces on " << sentences.size();
@@ -157,7 +164,7 @@ void train_vocabulary(const VocabularyTraining& training) {
     std::cerr << " failed\n";
     throw Error(explain(status.error_message(), training));
   }
-  inspect_sentencepiece_model(model, "trained vocabulary");
+  SY_CHECK(!interrupted(), "interrupted; no vocabulary was made");
   write_file_atomically(training.out, model);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   std::cerr << " done in " << static_cast<int64_t>(seconds.count() * 10) / 10.0 << " s: " << training.out.string()

@@ -99,6 +99,17 @@ TEST(TokenStore, DoesNotDependOnTheNumberOfThreads) {
   EXPECT_EQ(one.num_documents(), 100);
 }
 
+TEST(TokenStore, LongDocumentsEncodeAsAWhole) {
+  const ScratchFolder folder;
+  std::string text = sample_text(1'000'000, 8) + "  two  spaces <extra_id_3> " + std::string(200'000, 'x') + " end";
+  std::string json = "{\"text\": \"";
+  for (const char c : text) json += c == '\n' ? "\\n" : std::string(1, c);
+  const auto path = folder.write("long.jsonl", json + "\"}\n");
+  const auto store = TokenStore::open({path}, vocabulary(), {});
+  EXPECT_TRUE(all_tokens(store) == vocabulary().encode(text));
+  EXPECT_EQ(store.num_documents(), 1);
+}
+
 TEST(TokenStore, UsesTheCacheAgainUntilTextOrVocabularyChange) {
   const ScratchFolder folder;
   const auto cache = folder.path() / "cache";
