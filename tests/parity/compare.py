@@ -30,7 +30,8 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor, noise: float = 
 def check(name: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: float, noise: float = 0.0) -> None:
     error = relative_error(actual, expected, noise)
     assert error <= tolerance, (
-        f"{name}: relative error {error:.3g}, allowed {tolerance:g}; shapes {list(actual.shape)} and {list(expected.shape)}"
+        f"{name}: relative error {error:.3g}, allowed {tolerance:g}; largest {actual.abs().max():.3g} and {expected.abs().max():.3g}, "
+        f"shapes {list(actual.shape)} and {list(expected.shape)}"
     )
 
 
