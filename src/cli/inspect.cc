@@ -152,7 +152,7 @@ std::vector<std::string> describe_routing(const ModelConfig& config) {
   return words;
 }
 
-// 619339008 as "619.3M".
+// 619339008 as "619.3 M", with a unit to follow.
 std::string short_number(double value) {
   const char* units[] = {"", "K", "M", "G", "T", "P"};
   size_t unit = 0;
@@ -161,7 +161,7 @@ std::string short_number(double value) {
     ++unit;
   }
   char text[32];
-  std::snprintf(text, sizeof(text), unit == 0 ? "%.0f%s" : "%.4g%s", value, units[unit]);
+  std::snprintf(text, sizeof(text), unit == 0 ? "%.0f %s" : "%.4g %s", value, units[unit]);
   return text;
 }
 
@@ -202,7 +202,7 @@ void print_text(const InspectCommand& command, const Subject& subject, const Cou
   std::printf("parameters   %" PRId64 " (%s), active per token %" PRId64 " (%s)\n", counts.parameters,
               short_number(static_cast<double>(counts.parameters)).c_str(), counts.active,
               short_number(static_cast<double>(counts.active)).c_str());
-  std::printf("weights      %s bytes%s\n", short_number(static_cast<double>(bytes)).c_str(),
+  std::printf("weights      %sB%s\n", short_number(static_cast<double>(bytes)).c_str(),
               subject.stored.empty() ? " in fp32, half of it in bf16" : " as stored");
   std::printf("forward      %sFLOP a sequence of %" PRId64 " + %" PRId64
               " tokens, %sFLOP a token; routers %sFLOP more a sequence\n",
