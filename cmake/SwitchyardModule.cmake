@@ -11,7 +11,8 @@ endif()
 
 # -fopenmp as an option rather than OpenMP::OpenMP_CXX: the latter adds a full path to the system's libgomp,
 # while torch brings its own under the same soname.
-add_compile_options(-Wall -Wextra -Wshadow -Wno-unknown-pragmas -fopenmp)
+# -Wno-restrict: GCC 12 warns inside std::string where nothing is wrong (GCC bug 105651).
+add_compile_options(-Wno-restrict -Wall -Wextra -Wshadow -Wno-unknown-pragmas -fopenmp)
 add_link_options(-fopenmp)
 if(SWITCHYARD_WERROR)
   add_compile_options(-Werror)

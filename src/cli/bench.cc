@@ -1,20 +1,22 @@
 // switchyard bench: speed of training and generation at a preset's shape, random weights, next to the machine's own limits.
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
 
-#include "base/error.h"
+#include "base/config.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
 #include "model/flops.h"
 #include "model/loss.h"
-#include "optim/optimizer.h"
+#include "train/trainer.h"
 
 namespace switchyard {
 namespace {
@@ -79,7 +81,8 @@ void bench_train(const BenchCommand& command) {
   auto weights = initialize(config, 0);
   const auto parameters = list_parameters(config, weights);
   for (const auto& parameter : parameters) parameter.tensor->requires_grad_();
-  Optimizer optimizer({}, parameters);
+  const OptimizerConfig optimizer_config;
+  Optimizer optimizer(optimizer_config, optimized_parameters(parameters, optimizer_config));
   const auto ids = [&](int64_t length) { return at::randint(3, config.vocab_size, {batch, length}, at::kLong); };
   const auto labels = ids(command.decoder_length);
   const LossInput input{ids(command.encoder_length), {}, shift_right(labels), {}, labels};
@@ -93,7 +96,7 @@ void bench_train(const BenchCommand& command) {
     std::vector<at::Tensor> gradients;
     for (const auto& parameter : parameters) gradients.push_back(parameter.tensor->grad());
     optimizer.step_(gradients, step, 1.0);
-    for (const auto& parameter : parameters) parameter.tensor->mutable_grad() = {};
+    for (const auto& parameter : parameters) parameter.tensor->mutable_grad() = at::Tensor();
     last_loss = loss.total.item<double>();
     if (step > 2) seconds.push_back(now() - start);
   }

@@ -58,12 +58,8 @@ void run(CompareCommand& command) {
   auto runs = open_runs(command);
   const auto comparison = compare_runs(runs, command.minutes, command.quiet || command.json);
   Json result = to_json(comparison);
-  std::vector<std::string> names;
-  for (size_t n = 0; n < runs.size(); ++n) {
-    result["runs"][n]["parameters"] = runs[n].trainer->num_parameters();
-    names.push_back(runs[n].name);
-  }
-  const Json samples = comparison.interrupted ? Json() : fill_blanks(runs, 3);
+  for (size_t n = 0; n < runs.size(); ++n) result["runs"][n]["parameters"] = runs[n].trainer->num_parameters();
+  const Json samples = comparison.interrupted ? Json::array() : sample_blanks(runs, 3);
   result["samples"] = samples;
   write_file_atomically(std::filesystem::path(command.out) / "comparison.json", result.dump(2) + "\n");
   if (command.json) {
@@ -71,7 +67,7 @@ void run(CompareCommand& command) {
     return;
   }
   print_table(comparison, runs);
-  print_samples(samples, names);
+  print_samples(samples);
   std::printf("\n");
   for (const auto& outcome : comparison.runs)
     std::printf("%-18s checkpoint %s\n%-18s metrics    %s\n", outcome.name.c_str(), outcome.checkpoint.c_str(), "",

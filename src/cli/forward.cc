@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/weight_names.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
 #include "model/loss.h"
@@ -68,6 +69,15 @@ void add_layers(const StackOutput& stack, int64_t batch, Outputs& out) {
   }
 }
 
+// Under HF's names: experts one by one; zeros where nothing flowed (an expert that got no token).
+void add_gradient(const NamedParameter& parameter, Outputs& out) {
+  const auto& [spec, tensor] = parameter;
+  const auto gradient = tensor->grad().defined() ? tensor->grad() : at::zeros_like(*tensor);
+  if (!spec.is_expert) return add(out, "grad." + spec.name, gradient);
+  for (int64_t expert = 0; expert < gradient.size(0); ++expert)
+    add(out, "grad." + expert_tensor_name(spec.name, expert), gradient[expert]);
+}
+
 void run(const ForwardCommand& command) {
   apply(command.compute);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
@@ -89,9 +99,7 @@ void run(const ForwardCommand& command) {
     add(out, "loss", loss.cross_entropy.detach());
     if (command.gradients) {
       loss.total.backward();
-      for (const auto& [spec, tensor] : parameters)
-        for (auto& [name, gradient] : split_experts(spec, tensor->grad().defined() ? tensor->grad() : at::zeros_like(*tensor)))
-          add(out, "grad." + name, gradient);
+      for (const auto& parameter : parameters) add_gradient(parameter, out);
     }
   } else {
     SY_CHECK(!command.gradients, "--gradients needs labels in ", command.inputs);

@@ -60,12 +60,6 @@ Subject find_subject(const std::string& model) {
   return subject;
 }
 
-int64_t product(const std::vector<int64_t>& shape) {
-  int64_t size = 1;
-  for (const int64_t each : shape) size *= each;
-  return size;
-}
-
 struct Counts {
   int64_t parameters = 0, expert_parameters = 0;
   int64_t active = 0;  // with one expert in each sparse layer

@@ -20,7 +20,7 @@ Ids widen(const std::vector<int32_t>& tokens, int64_t first, int64_t rows, int64
     mask[n] = ids[n] != 0;
     padded |= ids[n] == 0;
   }
-  if (!padded) result.mask = {};
+  if (!padded) result.mask = at::Tensor();
   return result;
 }
 

@@ -47,7 +47,7 @@ Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool qui
   const double budget = minutes * 60.0 / static_cast<double>(runs.size());
   double total_work = 0.0;
   for (const auto& run : runs) {
-    comparison.runs.push_back({.name = run.name});
+    comparison.runs.emplace_back().name = run.name;
     total_work += minutes > 0 ? budget : static_cast<double>(run.trainer->run().train.steps);
   }
   const auto is_done = [&](size_t n) {

@@ -48,7 +48,7 @@ RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::pat
   run.init = from_folder(string_at(document, "model", "init"), folder);
   SY_CHECK(run.preset.empty() || run.init.empty(), "[model] has both preset and init: keep one");
   if (!run.preset.empty()) run.model = preset(run.preset);
-  if (!run.init.empty()) run.model = read_model_config(run.init);
+  if (!run.init.empty()) run.model = open_config(run.init);
   read_section(run.model, document, "model", {"preset", "init"});
   read_section(run.data, document, "data");
   read_section(run.train, document, "train");

@@ -6,9 +6,14 @@
 
 #include "base/config.h"
 #include "model/loss.h"
+#include "optim/optimizer.h"
+#include "text/vocabulary.h"
 #include "train/run_config.h"
 
 namespace switchyard {
+
+// What the optimiser gets: every parameter under its name, routers with their own share of the rate.
+std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters, const OptimizerConfig& config);
 
 class Trainer {
  public:
@@ -36,6 +41,7 @@ class Trainer {
   std::filesystem::path save();
 
   const ModelWeights& weights() const;
+  const Vocabulary& vocabulary() const;
   std::string initial_checkpoint() const;  // folder that a resumed run started from, "" for a new run
 
  private:

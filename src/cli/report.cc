@@ -1,0 +1,40 @@
+// switchyard report: a page of curves, routing and samples from the folders of runs.
+#include <cstdio>
+#include <iostream>
+
+#include "base/files.h"
+#include "cli/commands.h"
+#include "report/page.h"
+
+namespace switchyard {
+namespace {
+
+struct ReportCommand {
+  std::vector<std::string> folders;
+  std::string out = "report.html";
+  bool json = false;
+};
+
+void run(const ReportCommand& command) {
+  const auto input = read_runs({command.folders.begin(), command.folders.end()});
+  const std::string page = make_page(input);
+  write_file_atomically(command.out, page);
+  if (command.json)
+    std::cout << Json{{"out", command.out}, {"runs", input.runs.size()}, {"bytes", page.size()}}.dump() << "\n";
+  else
+    std::fprintf(stderr, "%s: %zu %s, %zu KB\n", command.out.c_str(), input.runs.size(), input.runs.size() == 1 ? "run" : "runs", page.size() / 1000);
+}
+
+}  // namespace
+
+void add_report(CLI::App& app) {
+  auto command = std::make_shared<ReportCommand>();
+  auto* report = app.add_subcommand("report", "Make one HTML page of runs: curves, routing, samples");
+  report->add_option("folders", command->folders, "folders of runs, or of `switchyard compare`")->required();
+  report->add_option("--out", command->out, "the page")->capture_default_str();
+  report->add_flag("--json", command->json, "print one JSON object, nothing else");
+  report->footer("Example: switchyard report runs/sparse runs/dense --out report.html");
+  report->callback([command] { run(*command); });
+}
+
+}  // namespace switchyard

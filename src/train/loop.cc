@@ -1,0 +1,56 @@
+// The loop of `switchyard train`: steps, evaluations and checkpoints on schedule.
+#include <cstdio>
+
+#include "base/interrupt.h"
+#include "train/progress.h"
+#include "train/trainer.h"
+
+namespace switchyard {
+namespace {
+
+bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+std::string describe(const Json& metrics, double eval_loss) {
+  char text[128];
+  std::snprintf(text, sizeof text, "loss %.3f  %.0f tok/s", metrics.at("cross_entropy").get<double>(),
+                metrics.at("tokens_per_second").get<double>());
+  std::string line = text;
+  double dropped = 0.0;
+  const Json& layers = metrics.at("dropped_fraction");
+  for (const auto& [name, value] : layers.items()) dropped += value.get<double>() / static_cast<double>(layers.size());
+  if (!layers.empty()) {
+    std::snprintf(text, sizeof text, "  dropped %.1f%%", 100.0 * dropped);
+    line += text;
+  }
+  if (eval_loss > 0) {
+    std::snprintf(text, sizeof text, "  held-out %.4f", eval_loss);
+    line += text;
+  }
+  return line;
+}
+
+}  // namespace
+
+bool run_training(Trainer& trainer, bool quiet) {
+  const auto& train = trainer.run().train;
+  Progress progress({.name = "train", .unit = "steps", .quiet = quiet}, static_cast<double>(train.steps));
+  double eval_loss = 0.0;
+  bool saved = trainer.step() > 0;
+  while (trainer.step() < train.steps && !interrupted()) {
+    const Json metrics = trainer.train_step();
+    const int64_t step = trainer.step();
+    const bool last = step == train.steps;
+    if (last || is_due(step, train.eval_every)) {
+      const Json line = trainer.evaluate();
+      if (!line.is_null()) eval_loss = line.at("eval_loss").get<double>();
+    }
+    saved = last || is_due(step, train.save_every);
+    if (saved) trainer.save();
+    progress.update(static_cast<double>(step), describe(metrics, eval_loss));
+  }
+  if (!saved) trainer.save();
+  progress.finish();
+  return trainer.step() >= train.steps;
+}
+
+}  // namespace switchyard
