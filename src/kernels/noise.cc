@@ -1,6 +1,8 @@
 #include "kernels/noise.h"
 
 #include <algorithm>
+#include <cmath>
+#include <type_traits>
 
 #include "kernels/lanes.h"
 #include "kernels/scratch.h"
@@ -68,20 +70,24 @@ void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to) 
   for (int64_t first = 0; first < width; first += kBatch) fill_batch(key, row, static_cast<uint64_t>(first / 4), to + first);
 }
 
-template <class T>
-void jitter_rows(const StreamKey& key, uint64_t first_row, const T* x, float* y, int64_t rows, int64_t width, float spread) {
+template <class X, class Y>
+void jitter_rows(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width, float spread) {
 #pragma omp parallel if (rows * width > 8192)
   {
     Scratch<float> noise(width + kBatch);
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
       fill_uniform(key, first_row + static_cast<uint64_t>(row), width, noise.data());
-      const T* from = x + row * width;
-      float* to = y + row * width;
+      const X* from = x + row * width;
+      Y* to = y + row * width;
       const F32x16 range = splat(2.0f * spread), low = splat(1.0f - spread);
       int64_t i = 0;
       for (; i + kLanes <= width; i += kLanes) store(to + i, load(from + i) * fma(load(noise.data() + i), range, low));
-      for (; i < width; ++i) to[i] = to_float(from[i]) * (noise.data()[i] * (2.0f * spread) + (1.0f - spread));
+      for (; i < width; ++i) {
+        const float product = to_float(from[i]) * std::fma(noise.data()[i], 2.0f * spread, 1.0f - spread);
+        if constexpr (std::is_same_v<Y, float>) to[i] = product;
+        else to[i] = to_bfloat16(product);
+      }
     }
   }
 }
@@ -100,5 +106,6 @@ const float* DropoutRow::factors(int64_t row) {
 
 template void jitter_rows(const StreamKey&, uint64_t, const float*, float*, int64_t, int64_t, float);
 template void jitter_rows(const StreamKey&, uint64_t, const BFloat16*, float*, int64_t, int64_t, float);
+template void jitter_rows(const StreamKey&, uint64_t, const float*, BFloat16*, int64_t, int64_t, float);
 
 }  // namespace switchyard::kernels

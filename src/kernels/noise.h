@@ -15,8 +15,9 @@ using StreamKey = std::array<uint32_t, 2>;  // stream_key() of a NoiseKey
 void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to);
 
 // y[row] = x[row] * U(1 - spread, 1 + spread), from subsequence first_row + row. x, y [rows, width].
-template <class T>
-void jitter_rows(const StreamKey& key, uint64_t first_row, const T* x, float* y, int64_t rows, int64_t width, float spread);
+// X and Y are float or BFloat16, not both BFloat16.
+template <class X, class Y>
+void jitter_rows(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width, float spread);
 
 // Dropout: which subsequence each row draws from. Row r has number numbers[r], or r / rows_per_number without a list.
 struct RowDropout {

@@ -346,12 +346,13 @@ TEST(RouterLogits, JitterTouchesOnlyItsOwnCopy) {
 
 TEST(RouterLogits, JitterIsAFunctionOfTheTokensNumber) {
   // The weight picks out single channels, so that logits are the jittered inputs themselves, exactly.
-  const auto x = at::ones({10, 16}, at::kFloat);
-  const auto weight = at::ones({1, 1}, at::kFloat).expand({16, 16}).triu().tril().contiguous();
+  constexpr int64_t kChannels = 200;
+  const auto x = at::ones({10, kChannels}, at::kFloat);
+  const auto weight = at::ones({kChannels, kChannels}, at::kFloat).triu().tril();
   const auto jittered = router_logits(x, weight, {}, 0.5, kKey, 100);
   for (int64_t token = 0; token < 10; ++token) {
     NoiseStream stream(kKey, static_cast<uint64_t>(100 + token));
-    for (int64_t channel = 0; channel < 16; ++channel)
+    for (int64_t channel = 0; channel < kChannels; ++channel)
       EXPECT_EQ(jittered[token][channel].item<float>(), stream.uniform() * 1.0F + 0.5F) << token << " " << channel;
   }
   EXPECT_TRUE(router_logits(x.narrow(0, 4, 3), weight, {}, 0.5, kKey, 104).equal(jittered.narrow(0, 4, 3)));
