@@ -183,7 +183,13 @@ TEST(TokenStore, ManyProcessesAndThreadsMakeItOnce) {
   std::vector<std::thread> threads;
   std::vector<Ids> results(3);
   for (auto& result : results) {
-    threads.emplace_back([&] { result = all_tokens(TokenStore::open({text}, vocabulary(), {.cache_folder = cache})); });
+    threads.emplace_back([&] {
+      try {
+        result = all_tokens(TokenStore::open({text}, vocabulary(), {.cache_folder = cache}));
+      } catch (const std::exception& error) {
+        ADD_FAILURE() << error.what();
+      }
+    });
   }
   for (auto& thread : threads) thread.join();
   for (const auto& result : results) EXPECT_TRUE(result == expected);

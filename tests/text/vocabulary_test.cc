@@ -189,7 +189,7 @@ TEST(Vocabulary, DamagedModelsAreErrorsNeverCrashes) {
   const ScratchFolder folder;
   const auto out = folder.path() / "spiece.model";
   train_vocabulary({.text = {folder.write("text.txt", "the cat sat on the mat and the dog sat on the log")},
-                    .size = 24,
+                    .size = 17,
                     .out = out});
   const std::string whole = read_file(out);
   int num_refused = 0;
