@@ -31,6 +31,8 @@ int main(int argc, char** argv) {
   switchyard::add_report(app);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RuntimeError& error) {
+    return error.get_exit_code();  // 130: stopped by Ctrl-C, everything saved
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   } catch (const switchyard::Error& error) {

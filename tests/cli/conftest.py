@@ -34,9 +34,11 @@ def make_text(sentences, seed):
     things = ["a red lamp", "the old bridge", "seven apples", "a long letter", "the north gate", "her green coat"]
     verbs = ["found", "painted", "sold", "carried", "forgot", "described"]
     places = ["in the harbour", "behind the mill", "at the market", "near the station"]
+    syllables = ["ba", "ro", "mi", "ten", "sul", "ka", "ver", "do", "lin", "pa", "gor", "fe"]
+    coined = ["".join(draw.choice(syllables) for _ in range(3)) for _ in range(300)]
     lines = []
     for number in range(sentences):
-        line = f"{draw.choice(names)} {draw.choice(verbs)} {draw.choice(things)} {draw.choice(places)}."
+        line = f"{draw.choice(names)} {draw.choice(verbs)} {draw.choice(things)} {draw.choice(places)} of {draw.choice(coined)}."
         lines.append(line + ("\n" if number % 6 == 5 else ""))
     return "\n".join(lines) + "\n"
 

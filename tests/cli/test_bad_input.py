@@ -65,7 +65,7 @@ def test_vocabulary_that_does_not_fit_the_model(workshop, tmp_path):
     done = switchyard("train", workshop / "tiny.toml", "--out", tmp_path / "small", "--set", "train.steps=2")
     assert done.returncode == 0, done.stderr
     model = tmp_path / "small" / "checkpoints" / "step-000002"
-    done = switchyard("vocab", "train", "--text", workshop / "train.txt", "--size", 420, "--out", tmp_path / "large.model")
+    done = switchyard("vocab", "train", "--text", workshop / "train.txt", "--size", 300, "--out", tmp_path / "large.model")
     assert done.returncode == 0, done.stderr
     run = (workshop / "tiny.toml").read_text().replace('preset = "switch-tiny-4"', f'init = "{model}"')
     for name in ("train.txt", "held.txt"):
@@ -129,7 +129,7 @@ def test_full_disk_keeps_what_was_saved(workshop, tmp_path):
 
 def test_non_finite_loss_stops_with_step_and_saved_state(workshop, tmp_path):
     done = switchyard("train", workshop / "tiny.toml", "--out", tmp_path / "run", "--set", "train.steps=60", "--set",
-                      "optimizer.name=adamw", "--set", "optimizer.learning_rate=1e30", "--set", "optimizer.schedule=constant")
+                      "train.z_loss=1e38")
     assert done.returncode == 2, done.stderr
     assert "step" in done.stderr and "not finite" in done.stderr
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))

@@ -1,0 +1,61 @@
+#include "train/run_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace switchyard {
+namespace {
+
+using testing::HasSubstr;
+
+const char* const kRun = R"(
+[model]
+preset = "switch-mini-8"
+num_experts = 16
+[data]
+text = ["a.txt", "/data/b.jsonl.gz"]
+vocab = "spiece.model"
+[optimizer]
+learning_rate = 0.02
+)";
+
+RunConfig resolve(const std::string& text) { return resolve_run(parse_toml(text, "run.toml"), "/runs"); }
+
+std::string refusal(const std::string& more) {
+  try {
+    resolve(std::string(kRun) + more);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(RunConfig, KeysFollowThePresetAndPathsTheFile) {
+  const auto run = resolve(kRun);
+  EXPECT_EQ(run.model.d_model, 256);
+  EXPECT_EQ(run.model.routing.num_experts, 16);
+  EXPECT_EQ(run.data.text, (std::vector<std::string>{"/runs/a.txt", "/data/b.jsonl.gz"}));
+  EXPECT_EQ(run.optimizer.learning_rate, 0.02);
+  EXPECT_EQ(run.train.steps, 1000);
+}
+
+TEST(RunConfig, ResolvedTomlGivesTheSameRun) {
+  const auto run = resolve(kRun);
+  EXPECT_EQ(run_to_toml(resolve(run_to_toml(run))), run_to_toml(run));
+}
+
+TEST(RunConfig, RefusesWhatItCannotDo) {
+  EXPECT_THAT(refusal("[trian]\nsteps = 1\n"), HasSubstr("[train]"));
+  EXPECT_THAT(refusal("[train]\nbatch_size = 0\n"), HasSubstr("batch_size"));
+  EXPECT_THAT(refusal("[train]\nmicro_batch_size = 3\n"), HasSubstr("divisor"));
+  EXPECT_THAT(refusal("[parallel]\ndata = 2\n"), HasSubstr("one process"));
+}
+
+TEST(RunConfig, HelpListsEveryKey) {
+  const std::string help = describe_run_config();
+  for (const char* key : {"encoder_length", "capacity_factor", "learning_rate", "save_every", "expert_dropout_rate", "tensor"})
+    EXPECT_THAT(help, HasSubstr(key));
+}
+
+}  // namespace
+}  // namespace switchyard
