@@ -57,10 +57,15 @@ void keep_top_k(size_t k, std::vector<Token>& tokens) {
   std::erase_if(tokens, [smallest](const Token& token) { return token.logit < smallest; });
 }
 
-// exp(logit - largest) of every token, and their sum.
-double exponentials(const std::vector<Token>& tokens, std::vector<double>& values) {
+float largest_logit(const std::vector<Token>& tokens) {
   float largest = kForbidden;
   for (const auto& token : tokens) largest = std::max(largest, token.logit);
+  return largest;
+}
+
+// exp(logit - largest) of every token, and their sum.
+double exponentials(const std::vector<Token>& tokens, std::vector<double>& values) {
+  const float largest = largest_logit(tokens);
   values.resize(tokens.size());
   double sum = 0.0;
   for (size_t n = 0; n < tokens.size(); ++n) sum += values[n] = std::exp(tokens[n].logit - largest);
@@ -72,13 +77,14 @@ double exponentials(const std::vector<Token>& tokens, std::vector<double>& value
 void keep_top_p(double p, std::vector<Token>& tokens) {
   std::vector<double> values;
   const double target = p * exponentials(tokens, values);
-  const float largest = std::max_element(tokens.begin(), tokens.end(), [](auto& a, auto& b) { return a.logit < b.logit; })->logit;
+  const float largest = largest_logit(tokens);
   double mass = 0.0;
   size_t sorted = 0;
   for (size_t block = 64; sorted < tokens.size(); block *= 4) {
     const size_t end = std::min(tokens.size(), sorted + block);
-    const auto begin = tokens.begin() + static_cast<std::ptrdiff_t>(sorted);
-    std::partial_sort(begin, tokens.begin() + static_cast<std::ptrdiff_t>(end), tokens.end(), before);
+    const auto at = [&](size_t place) { return tokens.begin() + static_cast<std::ptrdiff_t>(place); };
+    if (end < tokens.size()) std::nth_element(at(sorted), at(end), tokens.end(), before);
+    std::sort(at(sorted), at(end), before);
     for (; sorted < end; ++sorted) {
       if (sorted > 0 && mass >= target) {
         tokens.resize(sorted);
@@ -93,8 +99,7 @@ void keep_top_p(double p, std::vector<Token>& tokens) {
 void keep_typical(double p, std::vector<Token>& tokens) {
   std::vector<double> values;
   const double log_sum = std::log(exponentials(tokens, values));
-  float largest = kForbidden;
-  for (const auto& token : tokens) largest = std::max(largest, token.logit);
+  const float largest = largest_logit(tokens);
   double entropy = 0.0;
   for (const auto& token : tokens) {
     const double log_probability = token.logit - largest - log_sum;
