@@ -44,6 +44,7 @@ ModelConfig with_geglu(ModelConfig config) {
 constexpr Shape kBase{.d_model = 768, .d_ff = 3072, .d_kv = 64, .num_heads = 12, .num_layers = 12};
 constexpr Shape kLarge{.d_model = 1024, .d_ff = 4096, .d_kv = 64, .num_heads = 16, .num_layers = 24};
 constexpr Shape kMini{.d_model = 256, .d_ff = 1024, .d_kv = 64, .num_heads = 4, .num_layers = 4};
+constexpr Shape kNano{.d_model = 128, .d_ff = 512, .d_kv = 32, .num_heads = 4, .num_layers = 2};
 constexpr Shape kTiny{.d_model = 64, .d_ff = 128, .d_kv = 32, .num_heads = 2, .num_layers = 2};
 
 // Switch Table 9 gives XXL 64 experts; the released model and the printed 395B parameters have 128.
@@ -102,6 +103,10 @@ std::map<std::string, ModelConfig> make_presets() {
 
   presets["t5-mini"] = dense_t5(kMini);
   presets["switch-mini-8"] = with_experts(dense_t5(kMini), 8, 1024);
+  // The quickstart's pair: minutes of training on a processor. Every feed-forward layer is sparse (docs/results.md).
+  presets["t5-nano"] = dense_t5(kNano);
+  presets["switch-nano-8"] = with_experts(dense_t5(kNano), 8, 1024);
+  presets["switch-nano-8"].encoder_sparse_step = presets["switch-nano-8"].decoder_sparse_step = 1;
   presets["t5-tiny"] = dense_t5(kTiny);
   presets["switch-tiny-4"] = with_experts(dense_t5(kTiny), 4, 1024);
   return presets;
