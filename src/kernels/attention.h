@@ -2,12 +2,13 @@
 //
 //   s[i][j] = q[i] . k[j] + bias[j - i + query_length - 1],  out[i] = sum_j softmax_j(s[i])[j] v[j]
 //
-// The scores are not scaled (T5 §2.1). Sums and softmax in f32; for bf16 the probabilities are rounded to bf16 before they
-// meet v, as in the composition. A (batch, head) is computed by one thread in one order, so results depend neither on the
-// number of threads nor on the rest of the batch.
+// The scores are not scaled (T5 §2.1). Sums and softmax in f32; for bf16 the probabilities are rounded to bf16 before
+// they meet v, as in the composition. A (batch, head) is computed by one thread in one order, so results depend neither
+// on the number of threads nor on the rest of the batch.
 //
-// Not here: an online softmax. A block of query rows holds all its scores, which is faster as long as they fit the cache
-// (64 rows of 1024 keys are 256 KiB); longer keys take fewer rows at a time.
+// Not here: an online softmax, which rescales as it goes. Exponents have range to spare: a row's scores are shifted by
+// the maximum of its first 64 keys, and only if a later score is larger by 2^70 is the block of rows made again with
+// the true one.
 #pragma once
 
 #include <cstdint>
@@ -27,15 +28,15 @@ struct Rows {
 template <class T>
 struct AttentionArguments {
   int64_t batch = 0, num_heads = 0, query_length = 0, key_length = 0, d_kv = 0;
-  bool causal = false;       // query i sees key j if j <= i + query_offset
+  bool causal = false;  // query i sees key j if j <= i + query_offset
   int64_t query_offset = 0;
   Rows<const T> q, k, v;
   const float* bias = nullptr;     // [num_heads, query_length + key_length - 1], or null: no bias
   const bool* key_mask = nullptr;  // [batch, key_length], or null; false: never attended
 };
 
-// log2_sum_exp [batch, num_heads, query_length]: log2 of the sum over the seen keys of 2^(s log2 e); +inf for a query that
-// sees no key, whose output is 0. May be null. Instantiated for float and BFloat16.
+// log2_sum_exp [batch, num_heads, query_length]: log2 of the sum over the seen keys of 2^(s log2 e); 1e30 for a query
+// that sees no key, whose output is 0. May be null. Instantiated for float and BFloat16.
 template <class T>
 void attention_forward(const AttentionArguments<T>& arguments, Rows<T> out, float* log2_sum_exp);
 
@@ -44,8 +45,9 @@ void attention_forward(const AttentionArguments<T>& arguments, Rows<T> out, floa
 template <class T>
 void attention_decode(const AttentionArguments<T>& arguments, Rows<T> out);
 
-// Gradients from out and log2_sum_exp of attention_forward. d_bias [batch, num_heads, query_length + key_length - 1] gets each
-// (batch, head)'s own share, to be summed over the batch by the caller; null: not wanted. d_q, d_k, d_v are overwritten.
+// Gradients from out and log2_sum_exp of attention_forward. d_bias [batch, num_heads, query_length + key_length - 1]
+// gets each (batch, head)'s own share, to be summed over the batch by the caller; null: not wanted. d_q, d_k, d_v are
+// overwritten.
 template <class T>
 void attention_backward(const AttentionArguments<T>& arguments, Rows<const T> out, const float* log2_sum_exp,
                         Rows<const T> d_out, Rows<T> d_q, Rows<T> d_k, Rows<T> d_v, float* d_bias);

@@ -6,33 +6,35 @@ namespace switchyard::kernels {
 namespace {
 
 // With P the probabilities, recomputed from the saved sums, and delta[i] = d_out[i] . out[i]:
-//   dS = P o (d_out v^T - delta),  d_v = P^T d_out,  d_k = dS^T q,  d_q = dS k,  d_bias[distance] = sum of dS along its diagonal.
-// Scores are made transposed, [64 keys][queries]: so P^T and dS^T are first operands as they stand, and dS^T with its rows
-// interleaved is the second operand of d_q^T = k^T dS^T. Only d_q^T accumulates in memory, over blocks of keys.
+//   dS = P o (d_out v^T - delta),  d_v = P^T d_out,  d_k = dS^T q,  d_q = dS k,  d_bias[distance] = sum of its diagonal
+//   of dS
+// Scores are made transposed, [64 keys][queries]. So P^T and dS^T are first operands as they stand, and dS^T with its
+// rows interleaved is the second operand of d_q^T = k^T dS^T, which alone accumulates in memory, over the blocks of
+// keys.
 
 // A thread's buffers; sizes for the padded lengths q (queries) and width d.
 template <class T>
 struct BackwardBuffers {
-  Buffer<T> rows;               // [64][d]
-  Buffer<T> q_transposed;       // [q/64] panels, each the packed [d][64]; d_out_transposed the same
+  Buffer<T> rows;          // [64][d]
+  Buffer<T> q_transposed;  // [q/64] panels, each the packed [d][64]; d_out_transposed the same
   Buffer<T> d_out_transposed;
-  Buffer<T> q_packed;           // [d/64] panels, each the packed [q][64 or the rest of d]; d_out_packed the same
+  Buffer<T> q_packed;  // [d/64] panels, each the packed [q][64 or the rest of d]; d_out_packed the same
   Buffer<T> d_out_packed;
-  Buffer<float> log2_sum_exp;   // [q], +inf past the end; delta [q], 0 past the end
+  Buffer<float> log2_sum_exp;  // [q], -kHidden past the end; delta [q], 0 past the end
   Buffer<float> delta;
-  Buffer<float> bias;           // [64 + distances + 64], descending distance: along a row of S^T
-  Buffer<float> d_bias;         // the same
-  Buffer<float> minus_infinity;  // [q]: the bias of a key that is never attended
-  Buffer<T> k_rows, v_rows;     // [64][d]
-  Buffer<T> k_panel;            // the packed [d][64] of the block's keys, then split into k_columns
-  Buffer<T> k_columns;          // [d][64]
-  Buffer<float> scores;         // [64][64]
+  Buffer<float> bias;             // [64 + distances + 64], descending distance: along a row of S^T
+  Buffer<float> d_bias;           // the same
+  Buffer<float> hidden;           // [q]: the bias of a key that is never attended
+  Buffer<T> k_rows, v_rows;       // [64][d]
+  Buffer<T> k_panel;              // the packed [d][64] of the block's keys, then split into k_columns
+  Buffer<T> k_columns;            // [d][64]
+  Buffer<float> scores;           // [64][64]
   Buffer<float> d_probabilities;  // [64][64]
-  Buffer<T> probabilities;      // P^T [64][q + 32]
-  Buffer<T> d_scores;           // dS^T [64][q + 32]
-  Buffer<T> d_scores_packed;    // one [64][64] tile of it, rows interleaved; unused for f32
-  Buffer<float> d_q_transposed;  // [q/64][d][64]
-  Buffer<float> result;         // [64][64]
+  Buffer<T> probabilities;        // P^T [64][q + 32]
+  Buffer<T> d_scores;             // dS^T [64][q + 32]
+  Buffer<T> d_scores_packed;      // one [64][64] tile of it, rows interleaved; unused for f32
+  Buffer<float> d_q_transposed;   // [q/64][d][64]
+  Buffer<float> result;           // [64][64]
 };
 
 // One [rows][64] tile of S^T: what it reads and writes. Strides in elements; pointers at the tile's first query.
@@ -40,25 +42,29 @@ template <class T>
 struct Tile {
   const float* scores;
   const float* d_probabilities;
-  const float* const* bias;  // [rows]: the bias along each key's row
+  const float* const* bias;  // [rows]: the bias along each key's row, at query 0 of the sequence
+  int64_t query;             // the tile's first
   const float* log2_sum_exp;
   const float* delta;
   T* probabilities;
   T* d_scores;
-  int64_t stride;            // of the two above
+  int64_t stride;  // of the two above
   T* d_scores_packed;
-  float* d_bias;             // at (key 0, query 0) of the tile; each further key's begins one entry earlier; null: not wanted
+  float* d_bias;  // at (key 0, query 0) of the tile; each further key's begins one entry earlier; null: not wanted
 };
 
 inline void store_d_scores(BFloat16* row0, BFloat16* row1, BFloat16* packed, F32x16 first, F32x16 second) {
   store_pair_interleaved(row0, row1, packed, first, second);
 }
-inline void store_d_scores(float* row0, float* row1, float*, F32x16 first, F32x16 second) { store_pair(row0, row1, first, second); }
+inline void store_d_scores(float* row0, float* row1, float*, F32x16 first, F32x16 second) {
+  store_pair(row0, row1, first, second);
+}
 
 inline void accumulate(float* to, F32x16 x) { store(to, load(to) + x); }
 
-// Probabilities and score gradients of a tile, sixteen queries at a time. Along a diagonal, key and query grow together: the
-// sums of sixteen neighbouring diagonals stay in a register that moves up by one lane a key; the lane that leaves is complete.
+// Probabilities and score gradients of a tile, sixteen queries at a time. Along a diagonal, key and query grow
+// together, so the sums of sixteen neighbouring diagonals stay in a register that moves up a lane with each key; what
+// leaves is complete.
 template <class T, bool kBiasGradient>
 void differentiate_tile(const Tile<T>& tile, int64_t rows) {
   for (int64_t query = 0; query < kBlock; query += kLanes) {
@@ -68,8 +74,9 @@ void differentiate_tile(const Tile<T>& tile, int64_t rows) {
       F32x16 probability[2], d_score[2];
       for (int64_t i = 0; i < 2; ++i) {
         const int64_t offset = (key + i) * kBlock + query;
-        const F32x16 score = fma(load(tile.scores + offset), splat(kLog2e), load(tile.bias[key + i] + query));
-        probability[i] = exp2(score - log2_sum_exp);
+        const F32x16 score =
+            fma(load(tile.scores + offset), splat(kLog2e), load(tile.bias[key + i] + tile.query + query));
+        probability[i] = exp2_finite(score - log2_sum_exp);
         d_score[i] = probability[i] * (load(tile.d_probabilities + offset) - delta);
         if constexpr (kBiasGradient) {
           diagonals = shift_up(diagonals, splat(0.0f)) + d_score[i];
@@ -102,163 +109,180 @@ void zero_rows(T* to, int64_t row_stride, int64_t count, int64_t d_kv) {
   for (int64_t row = 0; row < count; ++row) std::memset(static_cast<void*>(to + row * row_stride), 0, sizeof(T) * d_kv);
 }
 
-// Reads the queries' side of one head: q and d_out in both packed forms, the saved sums and delta.
+// One (batch, head) and its padded sizes.
 template <class T>
-void pack_queries(const AttentionArguments<T>& arguments, int64_t batch, int64_t head, Rows<const T> out, Rows<const T> d_out,
-                  const float* log2_sum_exp, int64_t queries, int64_t width, BackwardBuffers<T>& buffers) {
+struct Head {
+  const AttentionArguments<T>& arguments;
+  int64_t batch, index;
+  int64_t queries, width;  // multiples of 64 and 32
+  BackwardBuffers<T>& buffers;
+};
+
+// Reads the queries' side: q and d_out in both packed forms, the saved sums and delta.
+template <class T>
+void pack_queries(const Head<T>& head, Rows<const T> out, Rows<const T> d_out, const float* log2_sum_exp) {
+  const auto& [arguments, batch, index, queries, width, buffers] = head;
   const int64_t d_kv = arguments.d_kv, query_length = arguments.query_length;
   T* rows = buffers.rows.reserve(kBlock * width);
-  const auto pack = [&](const T* from, int64_t row_stride, int64_t query, T* transposed, T* packed) {
-    copy_rows(from, row_stride, std::min(kBlock, query_length - query), d_kv, rows, kBlock, width);
-    pack_transposed(rows, width, kBlock, width, transposed + query * width);
-    for (int64_t column = 0; column < width; column += kBlock) {
-      const int64_t columns = std::min(kBlock, width - column);
-      pack_rows(rows + column, width, kBlock, columns, packed + column * queries + query * columns);
-    }
-  };
   T* q_transposed = buffers.q_transposed.reserve(queries * width);
   T* q_packed = buffers.q_packed.reserve(queries * width);
   T* d_out_transposed = buffers.d_out_transposed.reserve(queries * width);
   T* d_out_packed = buffers.d_out_packed.reserve(queries * width);
   float* delta = buffers.delta.reserve(queries);
   for (int64_t query = 0; query < queries; query += kBlock) {
-    const T* q_rows = head_rows(arguments.q, batch, head, d_kv) + query * arguments.q.row_stride;
-    pack(q_rows, arguments.q.row_stride, query, q_transposed, q_packed);
-    const T* d_out_rows = head_rows(d_out, batch, head, d_kv) + query * d_out.row_stride;
-    pack(d_out_rows, d_out.row_stride, query, d_out_transposed, d_out_packed);
+    const int64_t count = std::min(kBlock, query_length - query);
+    const auto pack = [&](Rows<const T> from, T* transposed, T* packed) {
+      copy_rows(head_rows(from, batch, index, arguments.d_kv) + query * from.row_stride, from.row_stride, count,
+                arguments.d_kv, rows, kBlock, head.width);
+      pack_transposed(rows, head.width, kBlock, head.width, transposed + query * head.width);
+      for (int64_t column = 0; column < head.width; column += kBlock) {
+        const int64_t columns = std::min(kBlock, head.width - column);
+        pack_rows(rows + column, head.width, kBlock, columns, packed + column * head.queries + query * columns);
+      }
+    };
+    pack(arguments.q, q_transposed, q_packed);
+    pack(d_out, d_out_transposed, d_out_packed);
     // rows still holds d_out.
-    const T* out_rows = head_rows(out, batch, head, d_kv) + query * out.row_stride;
-    for (int64_t row = 0; row < kBlock; ++row) {
-      float sum = 0.0f;
-      if (query + row < query_length) sum = dot(rows + row * width, out_rows + row * out.row_stride, d_kv);
-      delta[query + row] = sum;
-    }
+    const T* out_rows = head_rows(out, batch, index, d_kv) + query * out.row_stride;
+    for (int64_t row = 0; row < count; ++row)
+      delta[query + row] = dot(rows + row * width, out_rows + row * out.row_stride, d_kv);
+    std::fill(delta + query + count, delta + query + kBlock, 0.0f);
   }
   float* sums = buffers.log2_sum_exp.reserve(queries);
   std::copy_n(log2_sum_exp, query_length, sums);
-  std::fill(sums + query_length, sums + queries, kInfinity);
+  std::fill(sums + query_length, sums + queries, -kHidden);
 }
 
+// Fills P^T and dS^T of `count` keys for the queries from `first` on, and adds to d_q^T and the diagonals' sums (unless
+// null).
 template <class T>
-void backward_head(const AttentionArguments<T>& arguments, int64_t batch, int64_t head, Rows<const T> out,
-                   const float* log2_sum_exp, Rows<const T> d_out, Rows<T> d_q, Rows<T> d_k, Rows<T> d_v, float* d_bias,
-                   BackwardBuffers<T>& buffers) {
-  const int64_t query_length = arguments.query_length, key_length = arguments.key_length, d_kv = arguments.d_kv;
-  const int64_t num_keys = used_keys(arguments, batch);
-  const int64_t queries = round_up(query_length, kBlock), width = round_up(d_kv, 32);
-  const int64_t distances = query_length + key_length - 1;
-  pack_queries(arguments, batch, head, out, d_out, log2_sum_exp, queries, width, buffers);
-  const T* q_transposed = buffers.q_transposed.data();
-  const T* q_packed = buffers.q_packed.data();
-  const T* d_out_transposed = buffers.d_out_transposed.data();
-  const T* d_out_packed = buffers.d_out_packed.data();
-
-  // Entry x is distance entry distances - 1 - x: (key 0, query 0) is at key_length - 1, (key, query) at that - key + query.
-  float* bias = buffers.bias.reserve(distances + 2 * kBlock) + kBlock;
-  std::fill(bias - kBlock, bias, 0.0f);
-  for (int64_t x = 0; x < distances; ++x) bias[x] = distance_term(arguments, head, distances - 1 - x);
-  std::fill(bias + distances, bias + distances + kBlock, 0.0f);
-  float* d_bias_sums = nullptr;
-  if (d_bias != nullptr) {
-    d_bias_sums = buffers.d_bias.reserve(distances + 2 * kBlock);
-    std::fill(d_bias_sums, d_bias_sums + distances + 2 * kBlock, 0.0f);
-    d_bias_sums += kBlock;
-  }
-  float* minus_infinity = buffers.minus_infinity.reserve(queries);
-  std::fill(minus_infinity, minus_infinity + queries, -kInfinity);
-
-  const int64_t stride = queries + 32;  // off the powers of two, which would share cache sets
+void differentiate_keys(const Head<T>& head, int64_t key, int64_t count, int64_t first, const float* bias,
+                        float* d_bias) {
+  const auto& [arguments, batch, index, queries, width, buffers] = head;
+  const int64_t rows = round_up(count, kLanes), stride = queries + kPadding;
+  const auto copy_keys = [&](Rows<const T> from, T* to) {
+    copy_rows(head_rows(from, head.batch, head.index, head.arguments.d_kv) + key * from.row_stride, from.row_stride,
+              count, head.arguments.d_kv, to, kBlock, head.width);
+  };
   T* k_rows = buffers.k_rows.reserve(kBlock * width);
   T* v_rows = buffers.v_rows.reserve(kBlock * width);
-  T* k_panel = buffers.k_panel.reserve(kBlock * width);
   T* k_columns = buffers.k_columns.reserve(kBlock * width);
+  copy_keys(arguments.k, k_rows);
+  copy_keys(arguments.v, v_rows);
+  transpose_rows(k_rows, width, buffers.k_panel.reserve(kBlock * width), k_columns);
+
+  const float* bias_rows[kBlock];  // of each key, at query 0
+  for (int64_t row = 0; row < rows; ++row) {
+    const bool seen =
+        row < count && (arguments.key_mask == nullptr || arguments.key_mask[batch * arguments.key_length + key + row]);
+    bias_rows[row] = seen ? bias + arguments.key_length - 1 - (key + row) : buffers.hidden.data();
+  }
   float* scores = buffers.scores.reserve(kBlock * kBlock);
   float* d_probabilities = buffers.d_probabilities.reserve(kBlock * kBlock);
   T* probabilities = buffers.probabilities.reserve(kBlock * stride);
   T* d_scores = buffers.d_scores.reserve(kBlock * stride);
   T* d_scores_packed = buffers.d_scores_packed.reserve(kBlock * kBlock);
-  float* d_q_transposed = buffers.d_q_transposed.reserve(queries * width);
-  float* result = buffers.result.reserve(kBlock * kBlock);
-  const float* bias_rows[kBlock];
+  for (int64_t query = first; query < queries; query += kBlock) {
+    brgemm(rows, kBlock, width, width, kBlock, kBlock, /*add=*/false, k_rows,
+           buffers.q_transposed.data() + query * width, scores);
+    brgemm(rows, kBlock, width, width, kBlock, kBlock, /*add=*/false, v_rows,
+           buffers.d_out_transposed.data() + query * width, d_probabilities);
+    const Tile<T> tile{.scores = scores,
+                       .d_probabilities = d_probabilities,
+                       .bias = bias_rows,
+                       .query = query,
+                       .log2_sum_exp = buffers.log2_sum_exp.data() + query,
+                       .delta = buffers.delta.data() + query,
+                       .probabilities = probabilities + query,
+                       .d_scores = d_scores + query,
+                       .stride = stride,
+                       .d_scores_packed = d_scores_packed,
+                       .d_bias = d_bias == nullptr ? nullptr : d_bias + arguments.key_length - 1 - key + query};
+    d_bias == nullptr ? differentiate_tile<T, false>(tile, rows) : differentiate_tile<T, true>(tile, rows);
 
-  T* d_k_rows = head_rows(d_k, batch, head, d_kv);
-  T* d_v_rows = head_rows(d_v, batch, head, d_kv);
-  for (int64_t key = 0; key < num_keys; key += kBlock) {
-    const int64_t count = std::min(kBlock, num_keys - key), padded_count = round_up(count, kLanes);
-    // The first panel of queries that see any key of the block.
-    const int64_t first = arguments.causal ? std::max<int64_t>(0, key - arguments.query_offset) / kBlock * kBlock : 0;
-    if (first >= queries) {
-      zero_rows(d_k_rows + key * d_k.row_stride, d_k.row_stride, count, d_kv);
-      zero_rows(d_v_rows + key * d_v.row_stride, d_v.row_stride, count, d_kv);
-      continue;
-    }
-    copy_rows(head_rows(arguments.k, batch, head, d_kv) + key * arguments.k.row_stride, arguments.k.row_stride, count, d_kv,
-              k_rows, kBlock, width);
-    copy_rows(head_rows(arguments.v, batch, head, d_kv) + key * arguments.v.row_stride, arguments.v.row_stride, count, d_kv,
-              v_rows, kBlock, width);
-    transpose_rows(k_rows, width, k_panel, k_columns);
-
-    for (int64_t query = first; query < queries; query += kBlock) {
-      for (int64_t row = 0; row < padded_count; ++row) {
-        const bool seen = row < count && (arguments.key_mask == nullptr || arguments.key_mask[batch * key_length + key + row]);
-        bias_rows[row] = seen ? bias + key_length - 1 - (key + row) + query : minus_infinity;
-      }
-      brgemm(padded_count, kBlock, width, width, kBlock, kBlock, /*add=*/false, k_rows, q_transposed + query * width, scores);
-      brgemm(padded_count, kBlock, width, width, kBlock, kBlock, /*add=*/false, v_rows, d_out_transposed + query * width,
-             d_probabilities);
-      const Tile<T> tile{.scores = scores,
-                         .d_probabilities = d_probabilities,
-                         .bias = bias_rows,
-                         .log2_sum_exp = buffers.log2_sum_exp.data() + query,
-                         .delta = buffers.delta.data() + query,
-                         .probabilities = probabilities + query,
-                         .d_scores = d_scores + query,
-                         .stride = stride,
-                         .d_scores_packed = d_scores_packed,
-                         .d_bias = d_bias == nullptr ? nullptr : d_bias_sums + key_length - 1 - key + query};
-      d_bias == nullptr ? differentiate_tile<T, false>(tile, padded_count) : differentiate_tile<T, true>(tile, padded_count);
-
-      const bool first_block = key == 0;
-      for (int64_t row = 0; row < width; row += kBlock) {
-        const int64_t rows = std::min(kBlock, width - row);
-        float* to = d_q_transposed + query * width + row * kBlock;
-        if constexpr (kPerWord<T> == 2)
-          brgemm(rows, kBlock, padded_count, kBlock, kBlock, kBlock, !first_block, k_columns + row * kBlock, d_scores_packed, to);
-        else
-          brgemm(rows, kBlock, padded_count, kBlock, stride, kBlock, !first_block, k_columns + row * kBlock, d_scores + query, to);
-      }
-    }
-
-    for (int64_t column = 0; column < d_kv; column += kBlock) {
-      const int64_t columns = std::min(kBlock, width - column), stored = std::min(columns, d_kv - column);
-      const int64_t packed = column * queries + first * columns;
-      brgemm(padded_count, columns, queries - first, stride, columns, kBlock, /*add=*/false, probabilities + first,
-             d_out_packed + packed, result);
-      for (int64_t row = 0; row < count; ++row)
-        store_scaled(result + row * kBlock, 1.0f, d_v_rows + (key + row) * d_v.row_stride + column, stored);
-      brgemm(padded_count, columns, queries - first, stride, columns, kBlock, /*add=*/false, d_scores + first, q_packed + packed,
-             result);
-      for (int64_t row = 0; row < count; ++row)
-        store_scaled(result + row * kBlock, 1.0f, d_k_rows + (key + row) * d_k.row_stride + column, stored);
-    }
+    constexpr bool kPacked = kPerWord<T> == 2;  // else dS^T as it stands is a second operand
+    for (int64_t column = 0; column < width; column += kBlock)
+      brgemm(std::min(kBlock, width - column), kBlock, rows, kBlock, kPacked ? kBlock : stride, kBlock,
+             /*add=*/key > 0, k_columns + column * kBlock, kPacked ? d_scores_packed : d_scores + query,
+             buffers.d_q_transposed.data() + query * width + column * kBlock);
   }
-  zero_rows(d_k_rows + num_keys * d_k.row_stride, d_k.row_stride, key_length - num_keys, d_kv);
-  zero_rows(d_v_rows + num_keys * d_v.row_stride, d_v.row_stride, key_length - num_keys, d_kv);
+}
 
-  T* d_q_rows = head_rows(d_q, batch, head, d_kv);
-  if (num_keys == 0) zero_rows(d_q_rows, d_q.row_stride, query_length, d_kv);
-  for (int64_t query = 0; num_keys > 0 && query < query_length; query += kBlock) {
-    float* transposed = result;  // [64][64]
+// to [count][d_kv] = the first operand [count][queries from `first` on] times the packed rows.
+template <class T>
+void store_product(const Head<T>& head, const T* operand, int64_t count, int64_t first, const T* packed, T* to,
+                   int64_t row_stride) {
+  const int64_t stride = head.queries + kPadding, d_kv = head.arguments.d_kv;
+  float* result = head.buffers.result.reserve(kBlock * kBlock);
+  for (int64_t column = 0; column < d_kv; column += kBlock) {
+    const int64_t columns = std::min(kBlock, head.width - column);
+    brgemm(round_up(count, kLanes), columns, head.queries - first, stride, columns, kBlock, /*add=*/false,
+           operand + first, packed + column * head.queries + first * columns, result);
+    for (int64_t row = 0; row < count; ++row)
+      store_scaled(result + row * kBlock, 1.0f, to + row * row_stride + column, std::min(columns, d_kv - column));
+  }
+}
+
+template <class T>
+void store_d_q(const Head<T>& head, T* to, int64_t row_stride) {
+  const int64_t query_length = head.arguments.query_length, d_kv = head.arguments.d_kv;
+  float* rows = head.buffers.result.reserve(kBlock * kBlock);
+  for (int64_t query = 0; query < query_length; query += kBlock)
     for (int64_t column = 0; column < d_kv; column += kBlock) {
-      const int64_t columns = std::min(kBlock, width - column);
-      transpose_words(d_q_transposed + query * width + column * kBlock, kBlock, columns, kBlock, transposed, kBlock);
+      const int64_t columns = std::min(kBlock, head.width - column);
+      transpose_words(head.buffers.d_q_transposed.data() + query * head.width + column * kBlock, kBlock, columns,
+                      kBlock, rows, kBlock);
       for (int64_t row = 0; row < std::min(kBlock, query_length - query); ++row)
-        store_scaled(transposed + row * kBlock, 1.0f, d_q_rows + (query + row) * d_q.row_stride + column,
+        store_scaled(rows + row * kBlock, 1.0f, to + (query + row) * row_stride + column,
                      std::min(columns, d_kv - column));
     }
+}
+
+template <class T>
+void backward_head(const Head<T>& head, Rows<const T> out, const float* log2_sum_exp, Rows<const T> d_out, Rows<T> d_q,
+                   Rows<T> d_k, Rows<T> d_v, float* d_bias) {
+  const auto& [arguments, batch, index, queries, width, buffers] = head;
+  const int64_t query_length = arguments.query_length, key_length = arguments.key_length, d_kv = arguments.d_kv;
+  const int64_t distances = query_length + key_length - 1;
+  T* d_q_rows = head_rows(d_q, batch, index, d_kv);
+  T* d_k_rows = head_rows(d_k, batch, index, d_kv);
+  T* d_v_rows = head_rows(d_v, batch, index, d_kv);
+
+  pack_queries(head, out, d_out, log2_sum_exp);
+  // Where (key, query) is at key_length - 1 - key + query.
+  const float* bias = distance_terms(arguments, index, /*descending=*/true, buffers.bias);
+  float* d_bias_sums = nullptr;
+  if (d_bias != nullptr) {
+    d_bias_sums = buffers.d_bias.reserve(distances + 2 * kBlock) + kBlock;
+    std::fill(d_bias_sums - kBlock, d_bias_sums + distances + kBlock, 0.0f);
   }
-  if (d_bias != nullptr)
-    for (int64_t x = 0; x < distances; ++x) d_bias[distances - 1 - x] = d_bias_sums[x];
+  float* hidden = buffers.hidden.reserve(queries);
+  std::fill(hidden, hidden + queries, kHidden);
+  buffers.d_q_transposed.reserve(queries * width);
+
+  const int64_t num_keys = used_keys(arguments, batch);
+  for (int64_t key = 0; key < num_keys; key += kBlock) {
+    const int64_t count = std::min(kBlock, num_keys - key);
+    // The first panel of queries that see any key of the block.
+    const int64_t first = arguments.causal ? std::max<int64_t>(0, key - arguments.query_offset) / kBlock * kBlock : 0;
+    if (first < queries) {
+      differentiate_keys(head, key, count, first, bias, d_bias_sums);
+      store_product(head, buffers.probabilities.data(), count, first, buffers.d_out_packed.data(),
+                    d_v_rows + key * d_v.row_stride, d_v.row_stride);
+      store_product(head, buffers.d_scores.data(), count, first, buffers.q_packed.data(),
+                    d_k_rows + key * d_k.row_stride, d_k.row_stride);
+    } else {
+      zero_rows(d_v_rows + key * d_v.row_stride, d_v.row_stride, count, d_kv);
+      zero_rows(d_k_rows + key * d_k.row_stride, d_k.row_stride, count, d_kv);
+    }
+  }
+  zero_rows(d_v_rows + num_keys * d_v.row_stride, d_v.row_stride, key_length - num_keys, d_kv);
+  zero_rows(d_k_rows + num_keys * d_k.row_stride, d_k.row_stride, key_length - num_keys, d_kv);
+  if (num_keys > 0)
+    store_d_q(head, d_q_rows, d_q.row_stride);
+  else
+    zero_rows(d_q_rows, d_q.row_stride, query_length, d_kv);
+  if (d_bias != nullptr) std::reverse_copy(d_bias_sums, d_bias_sums + distances, d_bias);
 }
 
 }  // namespace
@@ -273,16 +297,21 @@ void attention_backward(const AttentionArguments<T>& arguments, Rows<const T> ou
     static thread_local BackwardBuffers<T> buffers;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t item = 0; item < items; ++item)
-      backward_head(arguments, item / arguments.num_heads, item % arguments.num_heads, out,
-                    log2_sum_exp + item * arguments.query_length, d_out, d_q, d_k, d_v,
-                    d_bias == nullptr ? nullptr : d_bias + item * distances, buffers);
+      backward_head(Head<T>{.arguments = arguments,
+                            .batch = item / arguments.num_heads,
+                            .index = item % arguments.num_heads,
+                            .queries = round_up(arguments.query_length, kBlock),
+                            .width = round_up(arguments.d_kv, 32),
+                            .buffers = buffers},
+                    out, log2_sum_exp + item * arguments.query_length, d_out, d_q, d_k, d_v,
+                    d_bias == nullptr ? nullptr : d_bias + item * distances);
     brgemm_release();
   }
 }
 
 template void attention_backward(const AttentionArguments<float>&, Rows<const float>, const float*, Rows<const float>,
                                  Rows<float>, Rows<float>, Rows<float>, float*);
-template void attention_backward(const AttentionArguments<BFloat16>&, Rows<const BFloat16>, const float*, Rows<const BFloat16>,
-                                 Rows<BFloat16>, Rows<BFloat16>, Rows<BFloat16>, float*);
+template void attention_backward(const AttentionArguments<BFloat16>&, Rows<const BFloat16>, const float*,
+                                 Rows<const BFloat16>, Rows<BFloat16>, Rows<BFloat16>, Rows<BFloat16>, float*);
 
 }  // namespace switchyard::kernels

@@ -1,4 +1,4 @@
-#include <cmath>
+#include <omp.h>
 
 #include "kernels/attention.h"
 #include "kernels/attention_pieces.h"
@@ -6,61 +6,100 @@
 namespace switchyard::kernels {
 namespace {
 
-// One query of one head. scores: scratch [key_length]; sum: scratch [d_kv].
+struct DecodeBuffers {
+  Buffer<float> q;       // [queries][heads][d_kv]
+  Buffer<float> scores;  // [queries][heads][keys], then the probabilities
+  Buffer<float> sums;    // [queries][heads][d_kv]
+};
+
+// All queries of one example and of heads [first_head, first_head + num_heads). The cost is reading k and v, so the
+// keys are the outer loop: memory is read in the order in which it lies.
 template <class T>
-void decode_query(const AttentionArguments<T>& arguments, int64_t batch, int64_t head, int64_t query, Rows<T> out, float* scores,
-                  float* sum) {
-  const int64_t d_kv = arguments.d_kv;
-  const int64_t num_keys = arguments.causal ? std::min(arguments.key_length, query + arguments.query_offset + 1) : arguments.key_length;
-  const int64_t distances = arguments.query_length + arguments.key_length - 1;
-  const T* q = head_rows(arguments.q, batch, head, d_kv) + query * arguments.q.row_stride;
-  const T* k = head_rows(arguments.k, batch, head, d_kv);
-  const T* v = head_rows(arguments.v, batch, head, d_kv);
+void decode_heads(const AttentionArguments<T>& arguments, int64_t batch, int64_t first_head, int64_t num_heads,
+                  Rows<T> out, DecodeBuffers& buffers) {
+  const int64_t d_kv = arguments.d_kv, queries = arguments.query_length, width = round_up(d_kv, kLanes);
+  const int64_t num_keys =
+      std::min(used_keys(arguments, batch), arguments.causal ? queries + arguments.query_offset : arguments.key_length);
+  const int64_t keys = round_up(num_keys, kLanes);
+  const int64_t whole = d_kv / kLanes * kLanes;
   const bool* mask = arguments.key_mask == nullptr ? nullptr : arguments.key_mask + batch * arguments.key_length;
-  const float* bias = arguments.bias == nullptr ? nullptr : arguments.bias + head * distances + arguments.query_length - 1 - query;
 
-  float maximum = -1e30f;  // finite, for a query that sees no key
+  float* q = buffers.q.reserve(queries * num_heads * width);
+  float* scores = buffers.scores.reserve(queries * num_heads * keys);
+  float* sums = buffers.sums.reserve(queries * num_heads * width);
+  for (int64_t query = 0; query < queries; ++query)
+    for (int64_t head = 0; head < num_heads; ++head) {
+      const T* from = head_rows(arguments.q, batch, first_head + head, d_kv) + query * arguments.q.row_stride;
+      for (int64_t i = 0; i < d_kv; ++i) q[(query * num_heads + head) * width + i] = to_float(from[i]);
+    }
+
+  std::fill(scores, scores + queries * num_heads * keys, kHidden);
   for (int64_t key = 0; key < num_keys; ++key) {
-    scores[key] = -kInfinity;
     if (mask != nullptr && !mask[key]) continue;
-    scores[key] = (dot(q, k + key * arguments.k.row_stride, d_kv) + (bias == nullptr ? 0.0f : bias[key])) * kLog2e;
-    maximum = std::max(maximum, scores[key]);
+    const T* row = head_rows(arguments.k, batch, first_head, d_kv) + key * arguments.k.row_stride;
+    for (int64_t query = 0; query < queries; ++query)
+      for (int64_t head = 0; head < num_heads; ++head) {
+        const float* q_row = q + (query * num_heads + head) * width;
+        const T* k_row = row + head * d_kv;
+        F32x16 sum = splat(0.0f);
+        float rest = 0.0f;
+        for (int64_t i = 0; i < whole; i += kLanes) sum = fma(load(q_row + i), load(k_row + i), sum);
+        for (int64_t i = whole; i < d_kv; ++i) rest += q_row[i] * to_float(k_row[i]);
+        const float term = distance_term(arguments, first_head + head, key - query + queries - 1);
+        scores[(query * num_heads + head) * keys + key] = (reduce_add(sum) + rest) * kLog2e + term;
+      }
   }
-  F32x16 total = splat(0.0f);
-  std::fill(scores + num_keys, scores + round_up(num_keys, kLanes), -kInfinity);
-  for (int64_t key = 0; key < num_keys; key += kLanes) {
-    const F32x16 probability = exp2(load(scores + key) - splat(maximum));
-    store(scores + key, probability);
-    total = total + probability;
-  }
-  const float normalizer = reduce_add(total);
 
-  std::fill_n(sum, d_kv, 0.0f);
-  for (int64_t key = 0; key < num_keys; ++key) {
-    if (scores[key] == 0.0f) continue;
-    const T* row = v + key * arguments.v.row_stride;
-    const F32x16 probability = splat(scores[key]);
-    int64_t i = 0;
-    for (; i + kLanes <= d_kv; i += kLanes) store(sum + i, fma(probability, load(row + i), load(sum + i)));
-    for (; i < d_kv; ++i) sum[i] += scores[key] * to_float(row[i]);
+  for (int64_t row = 0; row < queries * num_heads; ++row) {
+    F32x16 maximum = splat(kUnseen), total = splat(0.0f);
+    for (int64_t key = 0; key < keys; key += kLanes) maximum = max(load(scores + row * keys + key), maximum);
+    const F32x16 shift = splat(reduce_max(maximum));
+    for (int64_t key = 0; key < keys; key += kLanes) {
+      const F32x16 exponential = exp2_finite(load(scores + row * keys + key) - shift);
+      store(scores + row * keys + key, exponential);
+      total = total + exponential;
+    }
+    const float sum = reduce_add(total);
+    const F32x16 factor = splat(sum == 0.0f ? 0.0f : 1.0f / sum);
+    for (int64_t key = 0; key < keys; key += kLanes)
+      store(scores + row * keys + key, load(scores + row * keys + key) * factor);
   }
-  store_scaled(sum, normalizer == 0.0f ? 0.0f : 1.0f / normalizer, head_rows(out, batch, head, d_kv) + query * out.row_stride, d_kv);
+
+  std::fill(sums, sums + queries * num_heads * width, 0.0f);
+  for (int64_t key = 0; key < num_keys; ++key) {
+    if (mask != nullptr && !mask[key]) continue;
+    const T* row = head_rows(arguments.v, batch, first_head, d_kv) + key * arguments.v.row_stride;
+    for (int64_t query = 0; query < queries; ++query)
+      for (int64_t head = 0; head < num_heads; ++head) {
+        const float probability = scores[(query * num_heads + head) * keys + key];
+        if (probability == 0.0f) continue;
+        float* sum = sums + (query * num_heads + head) * width;
+        const T* v_row = row + head * d_kv;
+        const F32x16 factor = splat(probability);
+        for (int64_t i = 0; i < whole; i += kLanes) store(sum + i, fma(factor, load(v_row + i), load(sum + i)));
+        for (int64_t i = whole; i < d_kv; ++i) sum[i] += probability * to_float(v_row[i]);
+      }
+  }
+  for (int64_t query = 0; query < queries; ++query)
+    for (int64_t head = 0; head < num_heads; ++head)
+      store_scaled(sums + (query * num_heads + head) * width, 1.0f,
+                   head_rows(out, batch, first_head + head, d_kv) + query * out.row_stride, d_kv);
 }
 
 }  // namespace
 
 template <class T>
 void attention_decode(const AttentionArguments<T>& arguments, Rows<T> out) {
-  const int64_t items = arguments.batch * arguments.num_heads * arguments.query_length;
+  // As few groups of heads as keep every thread at work; a head's result does not depend on its group.
+  const int64_t groups = std::min(arguments.num_heads, (omp_get_max_threads() + arguments.batch - 1) / arguments.batch);
 #pragma omp parallel
   {
-    static thread_local Buffer<float> scores_buffer, sum_buffer;
-    float* scores = scores_buffer.reserve(round_up(arguments.key_length, kLanes));
-    float* sum = sum_buffer.reserve(arguments.d_kv);
+    static thread_local DecodeBuffers buffers;
 #pragma omp for schedule(static)
-    for (int64_t item = 0; item < items; ++item) {
-      const int64_t row = item / arguments.query_length;
-      decode_query(arguments, row / arguments.num_heads, row % arguments.num_heads, item % arguments.query_length, out, scores, sum);
+    for (int64_t item = 0; item < arguments.batch * groups; ++item) {
+      const int64_t first_head = item % groups * arguments.num_heads / groups;
+      const int64_t end_head = (item % groups + 1) * arguments.num_heads / groups;
+      decode_heads(arguments, item / groups, first_head, end_head - first_head, out, buffers);
     }
   }
 }

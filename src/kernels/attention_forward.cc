@@ -7,57 +7,90 @@
 namespace switchyard::kernels {
 namespace {
 
-// A thread's buffers; sizes for the padded lengths q, k and width d.
+constexpr int64_t kChunk = 1024;  // keys whose probabilities a block of queries holds at a time
+// Sums of exponentials up to this are accepted with the shift of the first keys; the products with v stay far from
+// overflow.
+constexpr float kLargestSum = 0x1p70f;
+
+// A thread's buffers; sizes for the padded number of keys k and width d.
 template <class T>
 struct ForwardBuffers {
-  Buffer<T> rows;             // [64][d] rows on their way to a packed form, and the queries of a block
-  Buffer<T> k_packed;         // [k/64] panels, each the packed [d][64]
-  Buffer<T> v_packed;         // [d/64] panels, each the packed [k][64 or the rest of d]
-  Buffer<float> bias;         // [64 + distances + 64]
-  Buffer<float> mask;         // [k]: 0, or -inf where masked or past the end
-  Buffer<float> scores;       // [k/64][rows][64]
-  Buffer<T> probabilities;    // [rows][k + 32]
-  Buffer<float> maxima;       // [rows][16]
-  Buffer<float> result;       // [rows][64]
+  Buffer<T> rows;           // [64][d]: keys and values on their way to a packed form, then the queries of a block
+  Buffer<T> k_packed;       // [k/64] panels, each the packed [d][64]
+  Buffer<T> v_packed;       // [d/64] panels, each the packed [k][64 or the rest of d]
+  Buffer<float> bias;       // [64 + distances + 64]
+  Buffer<float> mask;       // [k]: 0, or kHidden where masked or past the end
+  Buffer<float> scores;     // [64][64]
+  Buffer<T> probabilities;  // [64][chunk + 32]
+  Buffer<float> sums;       // [64][16]: sixteen partial sums a row
+  Buffer<float> result;     // [d/64][64][64]
 };
 
-// Rows of a block: as many as keep scores and probabilities in the second-level cache.
-int64_t block_rows(int64_t padded_keys) { return padded_keys <= 1024 ? kBlock : padded_keys <= 2048 ? kBlock / 2 : kBlock / 4; }
+// What turns one [rows][64] tile of products q . k into scores in units of log2.
+struct ScoreTerms {
+  const float* bias;  // entry of (row 0, column 0); each further row's begins one entry earlier
+  const float* mask;  // [64], or null: nothing is masked
+};
 
-// scores = scores log2 e + bias (+ mask) for one [rows][64] tile, and the running maxima of its rows. bias points at the entry of
-// (row 0, column 0); each further row's begins one entry earlier.
 template <bool kMasked>
-void add_bias(float* scores, int64_t rows, const float* bias, const float* mask, float* maxima) {
+F32x16 score(const float* product, const ScoreTerms& terms, int64_t row, int64_t column) {
+  const F32x16 result = fma(load(product + row * kBlock + column), splat(kLog2e), load(terms.bias - row + column));
+  if constexpr (kMasked) return result + load(terms.mask + column);
+  return result;
+}
+
+template <bool kMasked>
+void update_maxima(const float* products, const ScoreTerms& terms, int64_t rows, float* maxima) {
   for (int64_t row = 0; row < rows; ++row) {
-    F32x16 maximum = load(maxima + row * kLanes);
-    for (int64_t column = 0; column < kBlock; column += kLanes) {
-      F32x16 score = fma(load(scores + row * kBlock + column), splat(kLog2e), load(bias - row + column));
-      if constexpr (kMasked) score = score + load(mask + column);
-      store(scores + row * kBlock + column, score);
-      maximum = max(score, maximum);
-    }
-    store(maxima + row * kLanes, maximum);
+    F32x16 maximum = score<kMasked>(products, terms, row, 0);
+    for (int64_t column = kLanes; column < kBlock; column += kLanes)
+      maximum = max(score<kMasked>(products, terms, row, column), maximum);
+    maxima[row] = std::max(maxima[row], reduce_max(maximum));
   }
 }
 
-// probabilities[column] = 2^(scores - maximum) of one row over its panels; returns their sum in f32.
+// probabilities [rows][64] = 2^(score - shift[row]), added to the partial sums as f32.
+template <bool kMasked, class T>
+void exponentiate(const float* products, const ScoreTerms& terms, int64_t rows, const float* shift, T* probabilities,
+                  int64_t stride, float* sums) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const F32x16 row_shift = splat(shift[row]);
+    F32x16 exponential[kBlock / kLanes];
+    for (int64_t i = 0; i < kBlock / kLanes; ++i)
+      exponential[i] = exp2_finite(score<kMasked>(products, terms, row, i * kLanes) - row_shift);
+    store_wide(probabilities + row * stride, exponential[0], exponential[1]);
+    store_wide(probabilities + row * stride + 2 * kLanes, exponential[2], exponential[3]);
+    float* sum = sums + row * kLanes;
+    store(sum, load(sum) + ((exponential[0] + exponential[1]) + (exponential[2] + exponential[3])));
+  }
+}
+
+// Reads the keys' side of one head: k and v in packed form, and the mask. keys and width are the padded sizes.
 template <class T>
-float exponentials(const float* scores, int64_t panel_stride, int64_t num_panels, float maximum, T* probabilities) {
-  const F32x16 shift = splat(maximum);
-  F32x16 sum[2] = {splat(0.0f), splat(0.0f)};
-  for (int64_t panel = 0; panel < num_panels; ++panel) {
-    const float* from = scores + panel * panel_stride;
-    T* to = probabilities + panel * kBlock;
-    for (int64_t column = 0; column < kBlock; column += 2 * kLanes) {
-      const F32x16 first = exp2(load(from + column) - shift);
-      const F32x16 second = exp2(load(from + column + kLanes) - shift);
-      sum[0] = sum[0] + first;
-      sum[1] = sum[1] + second;
-      store(to + column, first);
-      store(to + column + kLanes, second);
+void pack_keys(const AttentionArguments<T>& arguments, int64_t batch, int64_t head, int64_t num_keys, int64_t keys,
+               int64_t width, ForwardBuffers<T>& buffers) {
+  T* rows = buffers.rows.reserve(kBlock * width);
+  T* k_packed = buffers.k_packed.reserve(keys * width);
+  T* v_packed = buffers.v_packed.reserve(keys * width);
+  for (int64_t key = 0; key < keys; key += kBlock) {
+    const auto copy = [&](Rows<const T> from) {
+      copy_rows(head_rows(from, batch, head, arguments.d_kv) + key * from.row_stride, from.row_stride,
+                std::min(kBlock, num_keys - key), arguments.d_kv, rows, kBlock, width);
+    };
+    copy(arguments.k);
+    pack_transposed(rows, width, kBlock, width, k_packed + key * width);
+    copy(arguments.v);
+    for (int64_t column = 0; column < width; column += kBlock) {
+      const int64_t columns = std::min(kBlock, width - column);
+      pack_rows(rows + column, width, kBlock, columns, v_packed + column * keys + key * columns);
     }
   }
-  return reduce_add(sum[0] + sum[1]);
+  float* mask = buffers.mask.reserve(keys);
+  for (int64_t key = 0; key < keys; ++key) {
+    const bool seen =
+        key < num_keys && (arguments.key_mask == nullptr || arguments.key_mask[batch * arguments.key_length + key]);
+    mask[key] = seen ? 0.0f : kHidden;
+  }
 }
 
 template <class T>
@@ -66,82 +99,82 @@ void forward_head(const AttentionArguments<T>& arguments, int64_t batch, int64_t
   const int64_t query_length = arguments.query_length, d_kv = arguments.d_kv;
   const int64_t num_keys = used_keys(arguments, batch);
   const int64_t keys = round_up(num_keys, kBlock), width = round_up(d_kv, 32);
-  const int64_t distances = query_length + arguments.key_length - 1;
+  pack_keys(arguments, batch, head, num_keys, keys, width, buffers);
+  const T* k_packed = buffers.k_packed.data();
+  const T* v_packed = buffers.v_packed.data();
+  const float* mask = buffers.mask.data();
+  const float* bias = distance_terms(arguments, head, /*descending=*/false, buffers.bias);
 
   T* rows = buffers.rows.reserve(kBlock * width);
-  T* k_packed = buffers.k_packed.reserve(keys * width);
-  T* v_packed = buffers.v_packed.reserve(keys * width);
-  for (int64_t key = 0; key < keys; key += kBlock) {
-    const int64_t count = std::min(kBlock, num_keys - key);
-    copy_rows(head_rows(arguments.k, batch, head, d_kv) + key * arguments.k.row_stride, arguments.k.row_stride, count, d_kv, rows,
-              kBlock, width);
-    pack_transposed(rows, width, kBlock, width, k_packed + key * width);
-    copy_rows(head_rows(arguments.v, batch, head, d_kv) + key * arguments.v.row_stride, arguments.v.row_stride, count, d_kv, rows,
-              kBlock, width);
-    for (int64_t column = 0; column < width; column += kBlock) {
-      const int64_t columns = std::min(kBlock, width - column);
-      pack_rows(rows + column, width, kBlock, columns, v_packed + column * keys + key * columns);
-    }
-  }
+  const int64_t stride = std::min(keys, kChunk) + kPadding;
+  float* scores = buffers.scores.reserve(kBlock * kBlock);
+  T* probabilities = buffers.probabilities.reserve(kBlock * stride);
+  float* sums = buffers.sums.reserve(kBlock * kLanes);
+  float* result = buffers.result.reserve(round_up(width, kBlock) * kBlock);
+  alignas(64) float shift[kBlock];
 
-  float* bias = buffers.bias.reserve(distances + 2 * kBlock) + kBlock;
-  std::fill(bias - kBlock, bias, 0.0f);
-  for (int64_t entry = 0; entry < distances; ++entry) bias[entry] = distance_term(arguments, head, entry);
-  std::fill(bias + distances, bias + distances + kBlock, 0.0f);
-
-  float* mask = buffers.mask.reserve(keys);
-  for (int64_t key = 0; key < keys; ++key) {
-    const bool seen = key < num_keys && (arguments.key_mask == nullptr || arguments.key_mask[batch * arguments.key_length + key]);
-    mask[key] = seen ? 0.0f : -kInfinity;
-  }
-
-  const int64_t step = block_rows(keys);
-  const int64_t probability_stride = keys + 32;  // off the powers of two, which would share cache sets
-  float* scores = buffers.scores.reserve(step * keys);
-  T* probabilities = buffers.probabilities.reserve(step * probability_stride);
-  float* maxima = buffers.maxima.reserve(step * kLanes);
-  float* result = buffers.result.reserve(step * kBlock);
-  alignas(64) float inverse_sum[kBlock];
-
-  for (int64_t query = 0; query < query_length; query += step) {
-    const int64_t count = std::min(step, query_length - query), padded_count = round_up(count, kLanes);
-    const int64_t seen_keys =
-        arguments.causal ? std::min(num_keys, query + count + arguments.query_offset) : num_keys;
-    const int64_t num_panels = round_up(seen_keys, kBlock) / kBlock;
-    copy_rows(head_rows(arguments.q, batch, head, d_kv) + query * arguments.q.row_stride, arguments.q.row_stride, count, d_kv, rows,
-              padded_count, width);
-
-    std::fill(maxima, maxima + padded_count * kLanes, -kInfinity);
-    for (int64_t panel = 0; panel < num_panels; ++panel) {
-      const int64_t key = panel * kBlock;
-      float* tile = scores + panel * step * kBlock;
-      brgemm(padded_count, kBlock, width, width, kBlock, kBlock, /*add=*/false, rows, k_packed + key * width, tile);
-      const float* tile_bias = bias + key - query + query_length - 1;
+  for (int64_t query = 0; query < query_length; query += kBlock) {
+    const int64_t count = std::min(kBlock, query_length - query), padded_count = round_up(count, kLanes);
+    const int64_t num_seen = arguments.causal ? std::min(num_keys, query + count + arguments.query_offset) : num_keys;
+    const int64_t seen = round_up(num_seen, kBlock);
+    copy_rows(head_rows(arguments.q, batch, head, d_kv) + query * arguments.q.row_stride, arguments.q.row_stride, count,
+              d_kv, rows, padded_count, width);
+    const auto multiply = [&](int64_t key) {
+      brgemm(padded_count, kBlock, width, width, kBlock, kBlock, /*add=*/false, rows, k_packed + key * width, scores);
+    };
+    const auto terms = [&](int64_t key) {
       const bool masked = std::any_of(mask + key, mask + key + kBlock, [](float term) { return term != 0.0f; });
-      (masked ? add_bias<true> : add_bias<false>)(tile, padded_count, tile_bias, mask + key, maxima);
-    }
+      return ScoreTerms{.bias = bias + key - query + query_length - 1, .mask = masked ? mask + key : nullptr};
+    };
+    const auto find_maxima = [&](int64_t key) {
+      const ScoreTerms tile = terms(key);
+      multiply(key);
+      tile.mask == nullptr ? update_maxima<false>(scores, tile, padded_count, shift)
+                           : update_maxima<true>(scores, tile, padded_count, shift);
+    };
+    // Probabilities against the present shifts, their sums and their products with v. False if a sum is too large.
+    const auto attend = [&](bool first_tile_is_made) {
+      std::fill(sums, sums + padded_count * kLanes, 0.0f);
+      for (int64_t chunk = 0; chunk < seen; chunk += kChunk) {
+        const int64_t chunk_end = std::min(chunk + kChunk, seen);
+        for (int64_t key = chunk; key < chunk_end; key += kBlock) {
+          const ScoreTerms tile = terms(key);
+          if (key > 0 || !first_tile_is_made) multiply(key);
+          T* to = probabilities + key - chunk;
+          tile.mask == nullptr ? exponentiate<false>(scores, tile, padded_count, shift, to, stride, sums)
+                               : exponentiate<true>(scores, tile, padded_count, shift, to, stride, sums);
+        }
+        for (int64_t column = 0; column < width; column += kBlock) {
+          const int64_t columns = std::min(kBlock, width - column);
+          brgemm(padded_count, columns, chunk_end - chunk, stride, columns, kBlock, /*add=*/chunk > 0, probabilities,
+                 v_packed + column * keys + chunk * columns, result + column * kBlock);
+        }
+      }
+      for (int64_t row = 0; row < padded_count; ++row)
+        if (!(reduce_add(load(sums + row * kLanes)) <= kLargestSum)) return false;
+      return true;
+    };
 
-    for (int64_t row = 0; row < padded_count; ++row) {
-      // Finite for a query that sees no key, so that its probabilities are 2^-inf and not NaN.
-      const float maximum = std::max(reduce_max(load(maxima + row * kLanes)), -1e30f);
-      const float sum =
-          exponentials(scores + row * kBlock, step * kBlock, num_panels, maximum, probabilities + row * probability_stride);
-      const bool sees_no_key = sum == 0.0f;
-      inverse_sum[row] = sees_no_key ? 0.0f : 1.0f / sum;
-      if (log2_sum_exp != nullptr && row < count) log2_sum_exp[query + row] = sees_no_key ? kInfinity : maximum + std::log2(sum);
+    std::fill(shift, shift + padded_count, kUnseen);
+    if (seen > 0) find_maxima(0);
+    if (!attend(/*first_tile_is_made=*/true)) {
+      for (int64_t key = kBlock; key < seen; key += kBlock) find_maxima(key);
+      attend(/*first_tile_is_made=*/false);
     }
 
     T* out_rows = head_rows(out, batch, head, d_kv) + query * out.row_stride;
-    for (int64_t column = 0; column < d_kv; column += kBlock) {
-      const int64_t columns = std::min(kBlock, width - column);
-      if (num_panels > 0)
-        brgemm(padded_count, columns, num_panels * kBlock, probability_stride, columns, kBlock, /*add=*/false, probabilities,
-               v_packed + column * keys, result);
-      else
-        std::fill(result, result + padded_count * kBlock, 0.0f);
-      for (int64_t row = 0; row < count; ++row)
-        store_scaled(result + row * kBlock, inverse_sum[row], out_rows + row * out.row_stride + column,
-                     std::min(columns, d_kv - column));
+    for (int64_t row = 0; row < count; ++row) {
+      const float sum = reduce_add(load(sums + row * kLanes));
+      const bool sees_no_key = sum == 0.0f;
+      if (log2_sum_exp != nullptr) log2_sum_exp[query + row] = sees_no_key ? -kHidden : shift[row] + std::log2(sum);
+      for (int64_t column = 0; column < d_kv; column += kBlock) {
+        T* to = out_rows + row * out.row_stride + column;
+        const int64_t columns = std::min(kBlock, d_kv - column);
+        if (sees_no_key)
+          std::memset(static_cast<void*>(to), 0, sizeof(T) * columns);
+        else
+          store_scaled(result + column * kBlock + row * kBlock, 1.0f / sum, to, columns);
+      }
     }
   }
 }

@@ -1,14 +1,13 @@
-// What the forward and the backward attention kernels share: padded buffers, the rows of one head, and the bias table with
-// the causal mask folded in.
+// What the forward and the backward attention kernels share: padded buffers, the rows of one head, and the bias table
+// with the causal mask folded in.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <memory>
-#include <numbers>
 #include <new>
+#include <numbers>
 
 #include "kernels/attention.h"
 #include "kernels/lanes.h"
@@ -16,9 +15,14 @@
 
 namespace switchyard::kernels {
 
-inline constexpr int64_t kBlock = 64;  // rows of a tile, and columns: brgemm's widest panel
+inline constexpr int64_t kBlock = 64;    // rows of a tile, and columns: brgemm's widest panel
+inline constexpr int64_t kPadding = 32;  // keeps row strides off the powers of two, whose rows would share cache sets
 inline constexpr float kLog2e = std::numbers::log2e_v<float>;
-inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// Added to a score that does not count. Finite, because exponentials of infinities would cost instructions; kHidden -
+// kUnseen and kHidden + any score still give exactly 0.
+inline constexpr float kHidden = -1e30f;
+// The least maximum of a row of scores: that of a query which sees no key, whose log2_sum_exp is -kHidden.
+inline constexpr float kUnseen = -1e20f;
 
 // A thread's scratch memory: aligned, kept between calls, growing only. Contents are undefined after reserve().
 template <class T>
@@ -26,7 +30,7 @@ class Buffer {
  public:
   T* reserve(int64_t size) {
     if (size > size_) {
-      data_.reset(static_cast<T*>(::operator new(sizeof(T) * size, std::align_val_t{64})));
+      data_.reset(static_cast<T*>(::operator new (sizeof(T) * size, std::align_val_t{64})));
       size_ = size;
     }
     return data_.get();
@@ -35,7 +39,7 @@ class Buffer {
 
  private:
   struct Free {
-    void operator()(T* data) const { ::operator delete(data, std::align_val_t{64}); }
+    void operator()(T* data) const { ::operator delete (data, std::align_val_t{64}); }
   };
   std::unique_ptr<T, Free> data_;
   int64_t size_ = 0;
@@ -47,12 +51,20 @@ T* head_rows(const Rows<T>& rows, int64_t batch, int64_t head, int64_t d_kv) {
   return rows.data + batch * rows.batch_stride + head * d_kv;
 }
 
-// Copies `count` rows of d_kv elements to [padded_count][width], zeros elsewhere.
+// Copies `count` rows of d_kv elements to [padded_count][width], zeros elsewhere. width is a multiple of 32.
 template <class T>
-void copy_rows(const T* from, int64_t row_stride, int64_t count, int64_t d_kv, T* to, int64_t padded_count, int64_t width) {
+void copy_rows(const T* from, int64_t row_stride, int64_t count, int64_t d_kv, T* to, int64_t padded_count,
+               int64_t width) {
+  constexpr int64_t kPiece = 64 / sizeof(T);  // of constant size, so that copying is a vector and not a call
   for (int64_t row = 0; row < count; ++row) {
-    std::memcpy(to + row * width, from + row * row_stride, sizeof(T) * d_kv);
-    if (width > d_kv) std::memset(to + row * width + d_kv, 0, sizeof(T) * (width - d_kv));
+    T* to_row = to + row * width;
+    const T* from_row = from + row * row_stride;
+    int64_t i = 0;
+    for (; i + kPiece <= d_kv; i += kPiece) std::memcpy(to_row + i, from_row + i, sizeof(T) * kPiece);
+    if (i < width) {
+      std::memset(to_row + i, 0, sizeof(T) * (width - i));
+      std::memcpy(to_row + i, from_row + i, sizeof(T) * (d_kv - i));
+    }
   }
   std::memset(to + count * width, 0, sizeof(T) * (padded_count - count) * width);
 }
@@ -93,12 +105,26 @@ int64_t used_keys(const AttentionArguments<T>& arguments, int64_t batch) {
   return used;
 }
 
-// The score that distance entry e = key - query + query_length - 1 adds, in units of log2: the bias, or -inf for a future key.
+// What distance entry e = key - query + query_length - 1 adds to a score, in units of log2: the bias, or kHidden for a
+// future key.
 template <class T>
 float distance_term(const AttentionArguments<T>& arguments, int64_t head, int64_t entry) {
   const int64_t distances = arguments.query_length + arguments.key_length - 1;
-  if (arguments.causal && entry - (arguments.query_length - 1) > arguments.query_offset) return -kInfinity;
-  return arguments.bias == nullptr ? 0.0f : arguments.bias[head * distances + entry] * kLog2e;
+  if (arguments.causal && entry - (arguments.query_length - 1) > arguments.query_offset) return kHidden;
+  return arguments.bias == nullptr ? 0.0f : std::max(arguments.bias[head * distances + entry] * kLog2e, kHidden);
+}
+
+// The terms of all distances, entry 0 first, or the last first if `descending`: then they ascend with the query. 64
+// zeros lie on either side, for the padded rows and columns of a tile.
+template <class T>
+float* distance_terms(const AttentionArguments<T>& arguments, int64_t head, bool descending, Buffer<float>& buffer) {
+  const int64_t distances = arguments.query_length + arguments.key_length - 1;
+  float* terms = buffer.reserve(distances + 2 * kBlock) + kBlock;
+  std::fill(terms - kBlock, terms, 0.0f);
+  for (int64_t entry = 0; entry < distances; ++entry)
+    terms[descending ? distances - 1 - entry : entry] = distance_term(arguments, head, entry);
+  std::fill(terms + distances, terms + distances + kBlock, 0.0f);
+  return terms;
 }
 
 }  // namespace switchyard::kernels

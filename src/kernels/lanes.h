@@ -10,7 +10,8 @@
 #include <cstdint>
 #include <limits>
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512BF16__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && \
+    defined(__AVX512BF16__)
 #define SWITCHYARD_LANES_AVX512 1
 #include <immintrin.h>
 #endif
@@ -77,8 +78,8 @@ inline void store_pair(BFloat16* to0, BFloat16* to1, F32x16 a, F32x16 b) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to1), _mm512_extracti64x4_epi64(both, 1));
 }
 inline void store_pair_interleaved(BFloat16* to0, BFloat16* to1, BFloat16* interleaved, F32x16 a, F32x16 b) {
-  const auto order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
-                                      4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const auto order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
+                                      20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.value, a.value));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to0), _mm512_castsi512_si256(both));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to1), _mm512_extracti64x4_epi64(both, 1));
@@ -137,8 +138,9 @@ inline F32x16 round(F32x16 x) {
   return each_lane([&](int64_t lane) { return std::nearbyint(x.value[lane]); });
 }
 inline F32x16 scale_by_power(F32x16 x, F32x16 exponent) {
-  return each_lane(
-      [&](int64_t lane) { return std::ldexp(x.value[lane], static_cast<int>(std::clamp(exponent.value[lane], -1e4f, 1e4f))); });
+  return each_lane([&](int64_t lane) {
+    return std::ldexp(x.value[lane], static_cast<int>(std::clamp(exponent.value[lane], -1e4f, 1e4f)));
+  });
 }
 inline float reduce_max(F32x16 x) { return *std::max_element(x.value, x.value + kLanes); }
 inline float reduce_add(F32x16 x) {
@@ -176,8 +178,8 @@ inline void store_pair(float* to0, float* to1, F32x16 a, F32x16 b) {
   store(to1, b);
 }
 
-// 2^x with relative error below 2e-7 (degree-5 minimax polynomial on [-1/2, 1/2], exact at 0) for every finite x below 128,
-// underflowing to 0; NaN at -inf, so that no instruction is spent on it: hide a score by -1e30 instead.
+// 2^x with relative error below 2e-7 (degree-5 minimax polynomial on [-1/2, 1/2], exact at 0) for every finite x below
+// 128, underflowing to 0; NaN at -inf, so that no instruction is spent on it: hide a score by -1e30 instead.
 inline F32x16 exp2_finite(F32x16 x) {
   const F32x16 whole = round(x);
   const F32x16 rest = x - whole;

@@ -1,5 +1,5 @@
-// Rearrangements that brgemm's operands need. A "word" is 32 bits: one f32 or two neighbouring bf16. Buffers are padded:
-// row counts and word counts are multiples of 16.
+// Rearrangements that brgemm's operands need. A "word" is 32 bits: one f32 or two neighbouring bf16. Buffers are
+// padded: row counts and word counts are multiples of 16.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,9 @@
 
 namespace switchyard::kernels {
 
-inline constexpr int64_t round_up(int64_t size, int64_t multiple) { return (size + multiple - 1) / multiple * multiple; }
+inline constexpr int64_t round_up(int64_t size, int64_t multiple) {
+  return (size + multiple - 1) / multiple * multiple;
+}
 
 // Words of one element type: 1 for f32, 2 elements a word for bf16.
 template <class T>
@@ -51,7 +53,8 @@ inline void transpose_16x16(const void* from, int64_t from_stride, void* to, int
 }
 
 // from [rows][words] to [words][rows].
-inline void transpose_words(const void* from, int64_t from_stride, int64_t rows, int64_t words, void* to, int64_t to_stride) {
+inline void transpose_words(const void* from, int64_t from_stride, int64_t rows, int64_t words, void* to,
+                            int64_t to_stride) {
   for (int64_t row = 0; row < rows; row += 16)
     for (int64_t word = 0; word < words; word += 16)
       transpose_16x16(static_cast<const char*>(from) + 4 * (row * from_stride + word), from_stride,
@@ -61,8 +64,8 @@ inline void transpose_words(const void* from, int64_t from_stride, int64_t rows,
 // to[2 i] = row0[i], to[2 i + 1] = row1[i]; `size` a multiple of 32.
 inline void interleave(const BFloat16* row0, const BFloat16* row1, BFloat16* to, int64_t size) {
 #ifdef SWITCHYARD_LANES_AVX512
-  const auto low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35,
-                                    3, 34, 2, 33, 1, 32, 0);
+  const auto low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
+                                    36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
   const auto high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   for (int64_t i = 0; i < size; i += 32) {
     const auto a = _mm512_loadu_si512(row0 + i);
@@ -100,7 +103,8 @@ inline void pack_rows(const BFloat16* from, int64_t from_stride, int64_t rows, i
     interleave(from + row * from_stride, from + (row + 1) * from_stride, to + row * columns, columns);
 }
 inline void pack_rows(const float* from, int64_t from_stride, int64_t rows, int64_t columns, float* to) {
-  for (int64_t row = 0; row < rows; ++row) std::memcpy(to + row * columns, from + row * from_stride, sizeof(float) * columns);
+  for (int64_t row = 0; row < rows; ++row)
+    std::memcpy(to + row * columns, from + row * from_stride, sizeof(float) * columns);
 }
 
 // brgemm's second operand from the rows of its transpose: from [rows][columns] to the packed [columns][rows].

@@ -31,7 +31,9 @@ kernels::Rows<const T> const_rows_of(const at::Tensor& x) {
   return {static_cast<const T*>(x.const_data_ptr()), x.stride(0), x.stride(1)};
 }
 
-at::Tensor with_contiguous_rows(const at::Tensor& x) { return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous(); }
+at::Tensor with_contiguous_rows(const at::Tensor& x) {
+  return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous();
+}
 
 // The kernels' view of the arguments. The tensors must outlive it.
 template <class T>
@@ -69,9 +71,9 @@ bool has_fused_kernel(const at::Tensor& q) {
 
 class FusedAttention : public torch::autograd::Function<FusedAttention> {
  public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const std::optional<at::Tensor>& bias_by_distance, const std::optional<at::Tensor>& key_mask,
-                            const AttentionOptions& options) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
+                            const at::Tensor& v, const std::optional<at::Tensor>& bias_by_distance,
+                            const std::optional<at::Tensor>& key_mask, const AttentionOptions& options) {
     const auto bias = bias_by_distance.value_or(at::Tensor()), mask = key_mask.value_or(at::Tensor());
     const auto out = at::empty(q.sizes(), q.options());
     const auto log2_sum_exp = at::empty({q.size(0), options.num_heads, q.size(1)}, q.options().dtype(at::kFloat));
@@ -96,15 +98,17 @@ class FusedAttention : public torch::autograd::Function<FusedAttention> {
                                    .causal = context->saved_data["causal"].toBool(),
                                    .query_offset = context->saved_data["query_offset"].toInt()};
     const auto d_out = with_contiguous_rows(d_outs[0]);
-    const auto d_q = at::empty(q.sizes(), q.options()), d_k = at::empty(k.sizes(), k.options()), d_v = at::empty(v.sizes(), v.options());
+    const auto d_q = at::empty(q.sizes(), q.options()), d_k = at::empty(k.sizes(), k.options()),
+               d_v = at::empty(v.sizes(), v.options());
     at::Tensor d_bias_by_head;  // [batch, heads, distances] f32
     if (bias.defined() && context->needs_input_grad(3))
       d_bias_by_head = at::empty({q.size(0), options.num_heads, bias.size(1)}, bias.options());
     with_element_type(q, [&](auto element) {
       using T = decltype(element);
       kernels::attention_backward(kernel_arguments<T>(q, k, v, bias, mask, options), const_rows_of<T>(out),
-                                  log2_sum_exp.const_data_ptr<float>(), const_rows_of<T>(d_out), rows_of<T>(d_q), rows_of<T>(d_k),
-                                  rows_of<T>(d_v), d_bias_by_head.defined() ? d_bias_by_head.mutable_data_ptr<float>() : nullptr);
+                                  log2_sum_exp.const_data_ptr<float>(), const_rows_of<T>(d_out), rows_of<T>(d_q),
+                                  rows_of<T>(d_k), rows_of<T>(d_v),
+                                  d_bias_by_head.defined() ? d_bias_by_head.mutable_data_ptr<float>() : nullptr);
     });
     // ATen sums over the batch in an order that depends on the sizes only.
     return {d_q, d_k, d_v, d_bias_by_head.defined() ? d_bias_by_head.sum(0) : at::Tensor(), at::Tensor(), at::Tensor()};
@@ -116,21 +120,23 @@ void check_arguments(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   SY_CHECK(q.dim() == 3 && k.dim() == 3 && k.size(0) == q.size(0) && k.size(2) == q.size(2) && v.sizes() == k.sizes(),
            "attention: q ", q.sizes(), ", k ", k.sizes(), ", v ", v.sizes(),
            "; expected [batch, query_length, heads * d_kv] and twice [batch, key_length, heads * d_kv]");
-  SY_CHECK(options.num_heads > 0 && q.size(2) % options.num_heads == 0 && options.query_offset >= 0, "attention: ", options.num_heads,
-           " heads for ", q.size(2), " channels and query_offset ", options.query_offset,
-           "; expected a divisor of the channels and an offset of at least 0");
-  SY_CHECK(k.scalar_type() == q.scalar_type() && v.scalar_type() == q.scalar_type(), "attention: q is ", q.toString(), ", k ",
-           k.toString(), ", v ", v.toString(), "; expected one dtype");
+  SY_CHECK(options.num_heads > 0 && q.size(2) % options.num_heads == 0 && options.query_offset >= 0,
+           "attention: ", options.num_heads, " heads for ", q.size(2), " channels and query_offset ",
+           options.query_offset, "; expected a divisor of the channels and an offset of at least 0");
+  SY_CHECK(k.scalar_type() == q.scalar_type() && v.scalar_type() == q.scalar_type(), "attention: q is ", q.toString(),
+           ", k ", k.toString(), ", v ", v.toString(), "; expected one dtype");
   if (bias_by_distance.defined())
     SY_CHECK(bias_by_distance.dim() == 2 && bias_by_distance.size(0) == options.num_heads &&
                  bias_by_distance.size(1) == q.size(1) + k.size(1) - 1 &&
                  (bias_by_distance.scalar_type() == at::kFloat || bias_by_distance.scalar_type() == at::kDouble),
-             "attention: bias_by_distance ", bias_by_distance.sizes(), " ", bias_by_distance.toString(), "; expected [", options.num_heads,
-             ", ", q.size(1) + k.size(1) - 1, "] (heads, query_length + key_length - 1) in f32 or f64");
+             "attention: bias_by_distance ", bias_by_distance.sizes(), " ", bias_by_distance.toString(), "; expected [",
+             options.num_heads, ", ", q.size(1) + k.size(1) - 1,
+             "] (heads, query_length + key_length - 1) in f32 or f64");
   if (key_mask.defined())
-    SY_CHECK(key_mask.dim() == 2 && key_mask.size(0) == k.size(0) && key_mask.size(1) == k.size(1) && key_mask.scalar_type() == at::kBool,
-             "attention: key_mask ", key_mask.sizes(), " ", key_mask.toString(), "; expected [batch, key_length] = [", k.size(0), ", ",
-             k.size(1), "] bool");
+    SY_CHECK(key_mask.dim() == 2 && key_mask.size(0) == k.size(0) && key_mask.size(1) == k.size(1) &&
+                 key_mask.scalar_type() == at::kBool,
+             "attention: key_mask ", key_mask.sizes(), " ", key_mask.toString(), "; expected [batch, key_length] = [",
+             k.size(0), ", ", k.size(1), "] bool");
 }
 
 }  // namespace
@@ -144,8 +150,9 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   const auto q_rows = with_contiguous_rows(q), k_rows = with_contiguous_rows(k), v_rows = with_contiguous_rows(v);
   const auto bias = bias_by_distance.defined() ? bias_by_distance.to(at::kFloat).contiguous() : at::Tensor();
   const auto mask = key_mask.defined() ? key_mask.contiguous() : at::Tensor();
-  const bool differentiates = at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad() ||
-                                                             (bias.defined() && bias.requires_grad()));
+  const bool differentiates =
+      at::GradMode::is_enabled() &&
+      (q.requires_grad() || k.requires_grad() || v.requires_grad() || (bias.defined() && bias.requires_grad()));
   if (differentiates) {
     const auto optional = [](const at::Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
     return FusedAttention::apply(q_rows, k_rows, v_rows, optional(bias), optional(mask), options);
@@ -162,33 +169,37 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   return out;
 }
 
-int64_t relative_position_bucket(int64_t relative_position, bool bidirectional, int64_t num_buckets, int64_t max_distance) {
-  // Mesh TensorFlow, transformer/transformer_layers.py: half the buckets for each sign, half of those one distance each, the rest
-  // on a logarithmic scale up to max_distance.
+int64_t relative_position_bucket(int64_t relative_position, bool bidirectional, int64_t num_buckets,
+                                 int64_t max_distance) {
+  // Mesh TensorFlow, transformer/transformer_layers.py: half the buckets for each sign, half of those one distance
+  // each, the rest on a logarithmic scale up to max_distance.
   const int64_t half = bidirectional ? num_buckets / 2 : num_buckets;
   const int64_t first = bidirectional && relative_position > 0 ? half : 0;
   const bool future = relative_position > 0;
   if (future && !bidirectional) return 0;
-  const int64_t distance = future ? std::min(relative_position, max_distance) : -std::max(relative_position, -max_distance);
+  const int64_t distance =
+      future ? std::min(relative_position, max_distance) : -std::max(relative_position, -max_distance);
   const int64_t exact = half / 2;
   if (distance < exact) return first + distance;
-  const double octaves = std::log(static_cast<double>(distance) / exact) / std::log(static_cast<double>(max_distance) / exact);
+  const double octaves =
+      std::log(static_cast<double>(distance) / exact) / std::log(static_cast<double>(max_distance) / exact);
   return first + std::min(exact + static_cast<int64_t>(octaves * static_cast<double>(half - exact)), half - 1);
 }
 
 at::Tensor relative_bias_by_distance(const at::Tensor& weight, const RelativeBiasOptions& options) {
-  SY_CHECK(weight.dim() == 2 && weight.size(0) == options.num_buckets, "relative_bias_by_distance: weight ", weight.sizes(),
-           "; expected [num_buckets, heads] with ", options.num_buckets, " buckets");
+  SY_CHECK(weight.dim() == 2 && weight.size(0) == options.num_buckets, "relative_bias_by_distance: weight ",
+           weight.sizes(), "; expected [num_buckets, heads] with ", options.num_buckets, " buckets");
   const int64_t exact = options.num_buckets / (options.bidirectional ? 4 : 2);
-  SY_CHECK(exact >= 1 && options.max_distance > exact, "relative_bias_by_distance: ", options.num_buckets, " buckets up to distance ",
-           options.max_distance, "; expected at least ", options.bidirectional ? 4 : 2, " buckets and a distance above ", exact);
+  SY_CHECK(exact >= 1 && options.max_distance > exact, "relative_bias_by_distance: ", options.num_buckets,
+           " buckets up to distance ", options.max_distance, "; expected at least ", options.bidirectional ? 4 : 2,
+           " buckets and a distance above ", exact);
   SY_CHECK(options.query_length >= 1 && options.key_length >= 1 && options.query_offset >= 0,
-           "relative_bias_by_distance: query_length ", options.query_length, ", key_length ", options.key_length, ", query_offset ",
-           options.query_offset, "; expected lengths of at least 1 and an offset of at least 0");
+           "relative_bias_by_distance: query_length ", options.query_length, ", key_length ", options.key_length,
+           ", query_offset ", options.query_offset, "; expected lengths of at least 1 and an offset of at least 0");
   std::vector<int64_t> buckets(options.query_length + options.key_length - 1);
   for (int64_t entry = 0; entry < static_cast<int64_t>(buckets.size()); ++entry)
-    buckets[entry] = relative_position_bucket(entry - (options.query_length - 1) - options.query_offset, options.bidirectional,
-                                              options.num_buckets, options.max_distance);
+    buckets[entry] = relative_position_bucket(entry - (options.query_length - 1) - options.query_offset,
+                                              options.bidirectional, options.num_buckets, options.max_distance);
   const auto index = at::tensor(buckets, at::TensorOptions().dtype(at::kLong)).to(weight.device());
   const auto table = weight.scalar_type() == at::kDouble ? weight : weight.to(at::kFloat);
   return table.index_select(0, index).t().contiguous();

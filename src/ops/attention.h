@@ -14,18 +14,20 @@ struct AttentionOptions {
   int64_t query_offset = 0;  // position of the first query among the keys: > 0 when decoding with a cache
 };
 
-// q [batch, query_length, heads * d_kv], k and v [batch, key_length, heads * d_kv], all of one dtype; rows may be strided,
-// the last axis contiguous. Result: same shape and dtype as q.
-// bias_by_distance [heads, query_length + key_length - 1] f32 or undefined: what entry key - query + query_length - 1 holds is
+// q [batch, query_length, heads * d_kv], k and v [batch, key_length, heads * d_kv], all of one dtype; rows may be
+// strided, the last axis contiguous. Result: same shape and dtype as q. bias_by_distance [heads, query_length +
+// key_length - 1] f32 or undefined: what entry key - query + query_length - 1 holds is
 //   added to that score, query and key counted from 0 in their tensors (so the entry's distance between positions is
 //   key - query - query_offset, and with query_offset 0 the entry query_length - 1 is distance 0). Differentiable.
 // key_mask [batch, key_length] bool or undefined: false keys are never attended. A query with no key left gives 0.
-// Differentiable in q, k, v and bias. f64 and devices other than CPU take the reference path. Throws Error on other shapes.
+// Differentiable in q, k, v and bias. f64 and devices other than CPU take the reference path. Throws Error on other
+// shapes.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias_by_distance,
                      const at::Tensor& key_mask, const AttentionOptions& options);
 
 // The bucket of a relative position key - query (T5 §2.1; Mesh and HF agree for every integer).
-int64_t relative_position_bucket(int64_t relative_position, bool bidirectional, int64_t num_buckets, int64_t max_distance);
+int64_t relative_position_bucket(int64_t relative_position, bool bidirectional, int64_t num_buckets,
+                                 int64_t max_distance);
 
 struct RelativeBiasOptions {
   int64_t query_length, key_length;
@@ -34,8 +36,8 @@ struct RelativeBiasOptions {
   int64_t num_buckets = 32, max_distance = 128;
 };
 
-// The distance table that attention() takes: [heads, query_length + key_length - 1] f32 (f64 if weight is), gathered from
-// weight [num_buckets, heads]. Differentiable.
+// The distance table that attention() takes: [heads, query_length + key_length - 1] f32 (f64 if weight is), gathered
+// from weight [num_buckets, heads]. Differentiable.
 at::Tensor relative_bias_by_distance(const at::Tensor& weight, const RelativeBiasOptions& options);
 
 }  // namespace switchyard::ops

@@ -33,7 +33,8 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   if (!hidden.defined())
     return at::matmul(at::softmax(scores, -1).to(q.scalar_type()), split_heads(v)).transpose(1, 2).flatten(2);
 
-  // A query that sees no key keeps finite scores, so that its gradients are 0 and not NaN; its probabilities are erased after.
+  // A query that sees no key keeps finite scores, so that its gradients are 0 and not NaN; its probabilities are erased
+  // after.
   const auto sees_some_key = hidden.logical_not().any(-1, /*keepdim=*/true);
   scores = scores.masked_fill(hidden.logical_and(sees_some_key), -std::numeric_limits<double>::infinity());
   const auto probabilities = at::softmax(scores, -1).masked_fill(hidden, 0.0);

@@ -1,5 +1,5 @@
-// T5 attention by ATen operations, with the scores in memory: differentiable by composition, on any device and in any dtype. What
-// the fused kernels are tested against, and what runs where they do not.
+// T5 attention by ATen operations, with the scores in memory: differentiable by composition, on any device and in any
+// dtype. What the fused kernels are tested against, and what runs where they do not.
 #pragma once
 
 #include "ops/attention.h"
