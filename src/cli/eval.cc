@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 
@@ -46,6 +47,7 @@ int64_t masked_text_bytes(const Vocabulary& vocabulary, const Batch& batch) {
 }
 
 void run(const EvalCommand& command) {
+  SY_CHECK(std::filesystem::is_directory(command.model), "--model ", command.model, ": no such folder");
   apply(command.compute);
   const auto bytes = read_vocabulary(command.model);
   SY_CHECK(!bytes.empty(), command.model, ": the model has no vocabulary (spiece.model), and --text needs one");

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <filesystem>
+#include <iomanip>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -22,7 +24,7 @@ namespace {
 struct GenerateCommand {
   std::string model;
   std::vector<std::string> prompts, stops, bad_words;
-  std::string prefix;
+  std::string prefix, early_stopping = "false";
   bool ids = false, json = false, score = false;
   std::optional<double> temperature;
   int64_t batch_size = 8;
@@ -183,6 +185,9 @@ void run_generate(GenerateCommand command) {
   else if (search.sampling.top_k > 0 || search.sampling.top_p < 1 || search.sampling.typical_p < 1)
     search.sampling.temperature = 1.0;
   search.sampling.seed = static_cast<uint64_t>(command.seed);
+  search.beams.early_stopping = command.early_stopping == "true"    ? EarlyStopping::kAlways
+                                : command.early_stopping == "never" ? EarlyStopping::kNever
+                                                                    : EarlyStopping::kHeuristic;
   validate(search);
   const Codec codec(command);
   for (const auto& word : command.bad_words) search.rules.bad_words.push_back(codec.encode(word, "--bad-word"));
@@ -243,7 +248,7 @@ void run_score(const GenerateCommand& command) {
                     {"score", scored[n].score},
                     {"token_scores", scored[n].token_log_probabilities}});
       else
-        std::cout << scored[n].score << std::endl;
+        std::cout << std::setprecision(8) << scored[n].score << std::endl;
     }
   }
 }
@@ -255,11 +260,11 @@ void add_search_options(CLI::App& app, GenerateCommand& command) {
   app.add_option("--beams", search.beams.num_beams, "beam search with that many beams; 1: greedy or sampling")->capture_default_str();
   app.add_option("--results", search.beams.num_results, "beam search: outputs a prompt, best first")->capture_default_str();
   app.add_option("--length-penalty", search.beams.length_penalty, "beam search: score = log-probability / length^penalty")->capture_default_str();
-  app.add_option("--early-stopping", search.beams.early_stopping,
+  app.add_option("--early-stopping", command.early_stopping,
                  "beam search ends: true, at as many outputs as beams; false, when none at its present length can do better; "
-                 "never, when none could do better at full length  [false]")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, EarlyStopping>{
-          {"true", EarlyStopping::kAlways}, {"false", EarlyStopping::kHeuristic}, {"never", EarlyStopping::kNever}}));
+                 "never, when none could do better at full length")
+      ->check(CLI::IsMember({"true", "false", "never"}))
+      ->capture_default_str();
   app.add_option("--temperature", command.temperature,
                  "sample, with logits divided by it; 0: greedy (the default; 1 where --top-k, --top-p or --typical-p is given)");
   app.add_option("--top-k", search.sampling.top_k, "sample from the K most likely tokens; 0: off")->capture_default_str();
@@ -295,6 +300,7 @@ void add_generate(CLI::App& app) {
   add_compute_options(*generate, command->compute);
   generate->footer("Example: switchyard generate --model runs/mini/best --prompt \"A <extra_id_0> walks into a bar.\" --beams 4");
   generate->callback([command] {
+    SY_CHECK(std::filesystem::is_directory(command->model), "--model ", command->model, ": no such folder");
     apply(command->compute);
     if (command->score)
       run_score(*command);

@@ -132,7 +132,7 @@ std::vector<Hypotheses> beam_search(NextTokens& model, std::span<const std::vect
       const auto num_generated = static_cast<int64_t>(position - prefix.size());
       for (const auto& beam : state.running) {
         const std::span<float> scores(data + static_cast<size_t>(beam.row) * vocab_size, vocab_size);
-        SY_CHECK(!holds_nan(scores), "decoding, prompt ", options.first_prompt + state.prompt, ", token ", position,
+        SY_CHECK(!holds_nan(scores), "decoding, prompt ", options.first_prompt + state.prompt + 1, ", token ", position,
                  ": the model's logits are not finite; check its weights, or try --dtype fp32");
         apply_rules(options.rules, beam.history, num_generated, options.eos_id, scores);
       }

@@ -17,13 +17,14 @@
 namespace switchyard {
 namespace {
 
-void check_sequence(std::span<const int32_t> ids, int64_t vocab_size, const char* what, size_t number) {
+// `number` counts from 0 here, and from 1 in messages.
+void check_sequence(std::span<const int32_t> ids, int64_t vocab_size, const char* what, uint64_t number) {
   for (const int32_t id : ids)
-    SY_CHECK(id >= 0 && id < vocab_size, what, " ", number, ": id ", id, " lies outside the model's vocabulary of ", vocab_size);
+    SY_CHECK(id >= 0 && id < vocab_size, what, " ", number + 1, ": id ", id, " lies outside the model's vocabulary of ", vocab_size);
 }
 
-void check_prompt(std::span<const int32_t> ids, int64_t vocab_size, size_t number) {
-  SY_CHECK(std::any_of(ids.begin(), ids.end(), [](int32_t id) { return id != 0; }), "prompt ", number,
+void check_prompt(std::span<const int32_t> ids, int64_t vocab_size, uint64_t number) {
+  SY_CHECK(std::any_of(ids.begin(), ids.end(), [](int32_t id) { return id != 0; }), "prompt ", number + 1,
            " is empty: expected at least one token that is not padding (id 0)");
   check_sequence(ids, vocab_size, "prompt", number);
 }
@@ -99,10 +100,12 @@ std::vector<Hypotheses> generate(const ModelConfig& config, const ComputeWeights
   const at::NoGradGuard no_grad;
   validate(options.search);
   SY_CHECK(options.batch_size >= 1, "batch size ", options.batch_size, ": expected 1 or more");
-  for (const auto& word : options.search.rules.bad_words) check_sequence(word, config.vocab_size, "bad word", 0);
-  for (size_t number = 0; number < prompts.size(); ++number) {
-    check_prompt(prompts[number].ids, config.vocab_size, number);
-    check_sequence(prompts[number].prefix, config.vocab_size, "prefix", number);
+  const auto& bad_words = options.search.rules.bad_words;
+  for (size_t number = 0; number < bad_words.size(); ++number)
+    check_sequence(bad_words[number], config.vocab_size, "bad word", number);
+  for (size_t n = 0; n < prompts.size(); ++n) {
+    check_prompt(prompts[n].ids, config.vocab_size, options.search.first_prompt + n);
+    check_sequence(prompts[n].prefix, config.vocab_size, "prefix of prompt", options.search.first_prompt + n);
   }
 
   std::vector<Hypotheses> results;
@@ -136,7 +139,7 @@ std::vector<Scored> score_targets(const ModelConfig& config, const ComputeWeight
   for (size_t number = 0; number < prompts.size(); ++number) {
     check_prompt(prompts[number], config.vocab_size, number);
     check_sequence(targets[number], config.vocab_size, "target", number);
-    SY_CHECK(!targets[number].empty(), "target ", number, " is empty");
+    SY_CHECK(!targets[number].empty(), "target ", number + 1, " is empty");
   }
 
   std::vector<Scored> results;

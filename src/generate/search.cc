@@ -56,7 +56,7 @@ std::vector<Hypotheses> sample(NextTokens& model, std::span<const std::vector<in
         row.history.push_back(prefix[position]);
       } else {
         const auto log_sum = static_cast<double>(log_sums.const_data_ptr<float>()[index]);
-        SY_CHECK(std::isfinite(log_sum), "decoding, prompt ", options.first_prompt + row.prompt, ", token ", position,
+        SY_CHECK(std::isfinite(log_sum), "decoding, prompt ", options.first_prompt + row.prompt + 1, ", token ", position,
                  ": the model's logits are not finite; check its weights, or try --dtype fp32");
         const size_t num_generated = position - prefix.size();
         std::vector<float> unruled;
