@@ -38,7 +38,7 @@ text_key() {
 
 make_vocabulary() {
   echo "vocabulary: learning $VOCAB_SIZE pieces"
-  "$PROGRAM" vocab train --text "$OUT/text/train.jsonl" --size "$VOCAB_SIZE" --out "$OUT/spiece.model"
+  "$PROGRAM" vocab train --text "$OUT/text/train.jsonl" --size "$VOCAB_SIZE" --max-text-bytes 10000000 --out "$OUT/spiece.model"
 }
 
 compare() {
