@@ -60,10 +60,11 @@ stage vocabulary "$text_key $VOCAB_SIZE" "$OUT/spiece.model" make_vocabulary
 stage training "$text_key $VOCAB_SIZE $MINUTES $(cat "$PROGRAM" configs/quickstart/*.toml | digest)" "$OUT/comparison.txt" compare
 
 cat "$OUT/comparison.txt"
+"$PROGRAM" report "$OUT/run" --out "$OUT/report.html" >/dev/null
 cat <<END
 
-Next:
-  $PROGRAM generate --model $OUT/run/sparse/checkpoints/best --prompt 'A small <extra_id_0> that lives in the <extra_id_1>.'
-  $PROGRAM report $OUT/run/sparse $OUT/run/dense --out $OUT/report.html
-  .venv/bin/python3 -c 'import transformers as t; print(t.AutoModelForSeq2SeqLM.from_pretrained("$OUT/run/sparse/checkpoints/best").config)'
+Curves, routing and samples: $OUT/report.html
+The sparse model is a Hugging Face model directory: $OUT/run/sparse/checkpoints/$(<"$OUT/run/sparse/latest")
+  $PROGRAM generate --model $OUT/run/sparse --prompt 'A small <extra_id_0> that lives in the <extra_id_1>.'
+  $PROGRAM eval --model $OUT/run/sparse --text $OUT/text/held_out.jsonl
 END
