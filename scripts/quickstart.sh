@@ -61,10 +61,11 @@ stage training "$text_key $VOCAB_SIZE $MINUTES $(cat "$PROGRAM" configs/quicksta
 
 cat "$OUT/comparison.txt"
 "$PROGRAM" report "$OUT/run" --out "$OUT/report.html" >/dev/null
+model="$OUT/run/sparse/checkpoints/$(<"$OUT/run/sparse/latest")"
 cat <<END
 
 Curves, routing and samples: $OUT/report.html
-The sparse model is a Hugging Face model directory: $OUT/run/sparse/checkpoints/$(<"$OUT/run/sparse/latest")
-  $PROGRAM generate --model $OUT/run/sparse --prompt 'A small <extra_id_0> that lives in the <extra_id_1>.'
-  $PROGRAM eval --model $OUT/run/sparse --text $OUT/text/held_out.jsonl
+The sparse model is a Hugging Face model directory: $model
+  $PROGRAM generate --model $model --prompt 'A small <extra_id_0> that lives in the <extra_id_1>.'
+  $PROGRAM eval --model $model --text $OUT/text/held_out.jsonl
 END
