@@ -6,14 +6,24 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "checkpoint/torch_archive.h"
 
 namespace switchyard {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kSingleFile[] = "model.safetensors";
-constexpr char kIndexFile[] = "model.safetensors.index.json";
+// File formats in order of preference, as HF's.
+struct Format {
+  const char* file;
+  const char* index;
+  NamedTensors (*read)(const fs::path&);
+};
+constexpr Format kFormats[] = {
+    {"model.safetensors", "model.safetensors.index.json",
+     [](const fs::path& path) { return read_safetensors(path).tensors; }},
+    {"pytorch_model.bin", "pytorch_model.bin.index.json", read_torch_archive},
+};
 constexpr uint64_t kMaxIndexBytes = uint64_t{1} << 28;
 
 bool stays_inside(const fs::path& path) {
@@ -36,6 +46,23 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
   return files;
 }
 
+NamedTensors read_shards(const fs::path& folder, const Format& format) {
+  const auto index = (folder / format.index).string();
+  std::map<std::string, NamedTensors> shards;
+  NamedTensors tensors;
+  for (const auto& [name, file] : read_index(index)) {
+    auto [shard, is_new] = shards.try_emplace(file);
+    if (is_new) {
+      SY_CHECK(fs::exists(folder / file), index, " names ", file, ", which is missing; fetch it again");
+      shard->second = format.read(folder / file);
+    }
+    const auto found = shard->second.find(name);
+    SY_CHECK(found != shard->second.end(), index, ": ", name, " is not in ", file);
+    tensors.insert(*found);
+  }
+  return tensors;
+}
+
 std::string shard_name(size_t number, size_t count) {
   char name[64];
   std::snprintf(name, sizeof(name), "model-%05zu-of-%05zu.safetensors", number, count);
@@ -49,24 +76,12 @@ uint64_t stored_bytes(const TensorToWrite& each) {
 }  // namespace
 
 NamedTensors read_model_tensors(const fs::path& folder) {
-  if (fs::exists(folder / kSingleFile)) return read_safetensors(folder / kSingleFile).tensors;
-  SY_CHECK(fs::exists(folder / kIndexFile), "no weights in ", folder.string(), ": expected ", kSingleFile, " or ",
-           kIndexFile);
-  const auto files = read_index(folder / kIndexFile);
-  std::map<std::string, NamedTensors> shards;
-  NamedTensors tensors;
-  for (const auto& [name, file] : files) {
-    auto [shard, is_new] = shards.try_emplace(file);
-    if (is_new) {
-      SY_CHECK(fs::exists(folder / file), (folder / kIndexFile).string(), " names ", file,
-               ", which is missing; fetch it again");
-      shard->second = read_safetensors(folder / file).tensors;
-    }
-    const auto found = shard->second.find(name);
-    SY_CHECK(found != shard->second.end(), (folder / kIndexFile).string(), ": ", name, " is not in ", file);
-    tensors.insert(*found);
+  for (const auto& format : kFormats) {
+    if (fs::exists(folder / format.file)) return format.read(folder / format.file);
+    if (fs::exists(folder / format.index)) return read_shards(folder, format);
   }
-  return tensors;
+  throw Error(join("no weights in ", folder.string(), ": expected ", kFormats[0].file, ", ", kFormats[0].index, ", ",
+                   kFormats[1].file, " or ", kFormats[1].index));
 }
 
 void write_model_tensors(const fs::path& folder, std::vector<TensorToWrite> tensors, uint64_t max_shard_bytes) {
@@ -83,7 +98,7 @@ void write_model_tensors(const fs::path& folder, std::vector<TensorToWrite> tens
     shards.back().push_back(std::move(each));
   }
   if (shards.size() == 1) {
-    write_safetensors(folder / kSingleFile, std::move(shards[0]));
+    write_safetensors(folder / kFormats[0].file, std::move(shards[0]));
     return;
   }
   nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", nlohmann::json::object()}};
@@ -92,7 +107,7 @@ void write_model_tensors(const fs::path& folder, std::vector<TensorToWrite> tens
     for (const auto& each : shards[shard]) index["weight_map"][each.name] = file;
     write_safetensors(folder / file, std::move(shards[shard]));
   }
-  write_file_atomically(folder / kIndexFile, index.dump(2) + "\n");
+  write_file_atomically(folder / kFormats[0].index, index.dump(2) + "\n");
 }
 
 }  // namespace switchyard

@@ -1,0 +1,144 @@
+// switchyard convert: from T5X, PyTorch or Hugging Face files to a model directory; other dtype, other shards, more
+// experts.
+#include <cinttypes>
+#include <cstdio>
+#include <memory>
+
+#include "base/config.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "checkpoint/checkpoint_store.h"
+#include "checkpoint/model_directory.h"
+#include "checkpoint/stored_tensors.h"
+#include "checkpoint/t5x.h"
+#include "checkpoint/upcycle.h"
+#include "cli/commands.h"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ConvertCommand {
+  std::string from, to, dtype, vocab, max_shard_size = "5GB";
+  int64_t upcycle_experts = 0, sparse_step = 2, seed = 0;
+  bool json = false;
+};
+
+at::ScalarType storage_dtype(const std::string& name) {
+  return name == "bf16" ? at::kBFloat16 : name == "fp16" ? at::kHalf : at::kFloat;
+}
+
+const char* dtype_name(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ? "bf16" : dtype == at::kHalf ? "fp16" : "fp32";
+}
+
+// "500MB", "5GB", "1GiB" or plain bytes.
+uint64_t parse_bytes(const std::string& text) {
+  const std::pair<const char*, double> units[] = {{"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0},
+                                                  {"KB", 1e3},     {"MB", 1e6},        {"GB", 1e9},
+                                                  {"B", 1.0},      {"", 1.0}};
+  for (const auto& [unit, factor] : units) {
+    if (!text.ends_with(unit)) continue;
+    const std::string number = text.substr(0, text.size() - std::string(unit).size());
+    char* end = nullptr;
+    const double value = std::strtod(number.c_str(), &end);
+    if (number.empty() || *end != '\0' || !(value * factor >= 1 && value * factor < 1e18)) break;
+    return static_cast<uint64_t>(value * factor);
+  }
+  throw Error(join("--max-shard-size is \"", text, "\", expected a size such as 500MB, 5GB or 2GiB"));
+}
+
+struct Source {
+  LoadedModel model;
+  at::ScalarType dtype;
+  std::string vocabulary, format;
+};
+
+Source open_source(const ConvertCommand& command) {
+  const fs::path from = command.from;
+  SY_CHECK(fs::exists(from), command.from, " does not exist; expected a model directory or a T5X checkpoint");
+  Source source;
+  if (!fs::exists(from / "config.json") && is_t5x_checkpoint(from)) {
+    source.format = "T5X";
+    source.dtype = storage_dtype(command.dtype);
+    source.model = import_t5x(from, source.dtype);
+  } else {
+    const auto folder = resolve_model_folder(from);
+    source.format = "Hugging Face";
+    source.dtype = storage_dtype(command.dtype);
+    if (command.dtype.empty()) {
+      const auto stored = read_model_tensors(folder);
+      const auto shared = stored.find("shared.weight");
+      if (shared != stored.end() &&
+          (shared->second.scalar_type() == at::kBFloat16 || shared->second.scalar_type() == at::kHalf))
+        source.dtype = shared->second.scalar_type();
+    }
+    source.model = open_model(folder, source.dtype);
+    source.vocabulary = read_vocabulary(folder);
+  }
+  if (!command.vocab.empty()) source.vocabulary = read_file(command.vocab, uint64_t{1} << 28);
+  return source;
+}
+
+void convert(const ConvertCommand& command) {
+  const uint64_t max_shard_bytes = parse_bytes(command.max_shard_size);
+  SY_CHECK(!fs::exists(fs::path(command.to) / "config.json"), command.to,
+           " already holds a model; remove it or choose another folder");
+  Source source = open_source(command);
+  if (command.upcycle_experts > 0)
+    source.model = upcycle(source.model, {.num_experts = command.upcycle_experts,
+                                          .sparse_step = command.sparse_step,
+                                          .seed = static_cast<uint64_t>(command.seed)});
+  save_model(command.to, source.model.config, source.model.weights,
+             {.dtype = source.dtype, .max_shard_bytes = max_shard_bytes, .vocabulary = source.vocabulary});
+  int64_t parameters = 0;
+  for (const auto& spec : parameter_specs(source.model.config)) parameters += spec.numel();
+  if (command.json) {
+    const Json json = {{"from", command.from},
+                       {"format", source.format},
+                       {"to", command.to},
+                       {"parameters", parameters},
+                       {"dtype", dtype_name(source.dtype)},
+                       {"num_experts", source.model.config.routing.num_experts},
+                       {"vocabulary", !source.vocabulary.empty()}};
+    std::printf("%s\n", json.dump().c_str());
+    return;
+  }
+  std::fprintf(stderr, "%s (%s) -> %s: %" PRId64 " parameters in %s%s\n", command.from.c_str(), source.format.c_str(),
+               command.to.c_str(), parameters, dtype_name(source.dtype),
+               source.vocabulary.empty() ? "; no spiece.model: give one with --vocab to encode text" : "");
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app) {
+  auto command = std::make_shared<ConvertCommand>();
+  auto* convert_app = app.add_subcommand(
+      "convert",
+      "Write a model directory from another model: T5X checkpoint, PyTorch .bin, other dtype or shards, dense to "
+      "sparse\n"
+      "Example: switchyard convert --from checkpoint_500100 --to switch-base-8 --dtype bf16 --vocab spiece.model");
+  convert_app->add_option("--from", command->from, "model directory, run folder or T5X checkpoint")->required();
+  convert_app->add_option("--to", command->to, "folder to write")->required();
+  convert_app->add_option("--dtype", command->dtype, "fp32, bf16 or fp16; default: as stored")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+  convert_app->add_option("--max-shard-size", command->max_shard_size, "largest file, such as 500MB")
+      ->capture_default_str();
+  convert_app->add_option("--vocab", command->vocab, "spiece.model to put beside the weights")
+      ->check(CLI::ExistingFile);
+  convert_app
+      ->add_option("--upcycle-experts", command->upcycle_experts,
+                   "make a dense model sparse, with this many experts a layer")
+      ->check(CLI::Range(2, 1 << 20));
+  convert_app
+      ->add_option("--sparse-step", command->sparse_step, "with --upcycle-experts: every n-th feed-forward layer")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  convert_app->add_option("--seed", command->seed, "with --upcycle-experts: seed of the routers")
+      ->check(CLI::NonNegativeNumber);
+  convert_app->add_flag("--json", command->json, "print one JSON object");
+  convert_app->callback([command] { convert(*command); });
+}
+
+}  // namespace switchyard
