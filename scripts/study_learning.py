@@ -5,7 +5,7 @@
 
 Takes English text of FOLDER (default: $SWITCHYARD_DATA/pretrain_en, else ../shared/data/pretrain_en), holds out every 40th
 document, makes a vocabulary of 8,000 pieces, and trains `switch-nano-8` and `t5-nano` (equal FLOPs a token, same data in
-the same order) by `switchyard compare`: first each rate of a sweep with seed 0, then both at their best rate with seed 1.
+the same order) by `switchyard compare`: each rate of a sweep with seed 0, then both at their best rate with seed 1.
 Prints held-out loss at equal steps and at equal training time as a table in Markdown.
 """
 
@@ -45,15 +45,31 @@ def write_run(path: pathlib.Path, kind: str, rate: float, out: pathlib.Path, ste
     return path
 
 
-def compare(name: str, runs: list[tuple[str, float]], out: pathlib.Path, steps: int, seed: int) -> dict:
-    """Outcome of each run by name; `runs` are (kind, rate). Not repeated if it has finished before."""
+def compare(name: str, rates: dict[str, float], out: pathlib.Path, steps: int, seed: int) -> dict[str, dict]:
+    """Outcome of the sparse and the dense run, each at its rate. Not repeated if it has finished before."""
     folder = out / name
     result = folder / "comparison.json"
     if not result.exists():
         folder.mkdir(exist_ok=True)
-        files = [write_run(folder / f"{kind}-{rate}.toml", kind, rate, out, steps, seed) for kind, rate in runs]
+        files = [write_run(folder / f"{kind}.toml", kind, rate, out, steps, seed) for kind, rate in rates.items()]
         subprocess.run([PROGRAM, "compare", *files, "--out", folder], check=True, stdout=subprocess.DEVNULL)
     return {run["name"]: run for run in json.loads(result.read_text())["runs"]}
+
+
+def loss_at_time(run: dict, seconds: float) -> float:
+    """Held-out loss after so much training time, interpolated between evaluations."""
+    for before, after in zip(run["curve"], run["curve"][1:]):
+        if after["seconds"] >= seconds:
+            share = (seconds - before["seconds"]) / (after["seconds"] - before["seconds"])
+            return before["eval_loss"] + share * (after["eval_loss"] - before["eval_loss"])
+    return run["curve"][-1]["eval_loss"]
+
+
+def row(seed: int, rates: str, sparse: dict, dense: dict) -> None:
+    seconds = min(sparse["seconds"], dense["seconds"])
+    figures = [run["curve"][-1]["eval_loss"] for run in (sparse, dense)]
+    figures += [loss_at_time(run, seconds) for run in (sparse, dense)]
+    print(f"| {seed} | {rates} | " + " | ".join(f"{value:.4f}" for value in figures) + " |")
 
 
 def main() -> None:
@@ -68,22 +84,18 @@ def main() -> None:
         sys.exit(f"study: no text at {options.data}; pass --data, a folder with {', '.join(CORPORA)} as .jsonl.gz")
     prepare(options.data, options.out)
 
-    sweep = compare("seed0", [(kind, rate) for rate in options.rates for kind in PRESETS], options.out, options.steps, 0)
-    best = {kind: min(options.rates, key=lambda rate: sweep[f"{kind}-{rate}"]["loss_at_equal_step"]) for kind in PRESETS}
-    second = compare("seed1", list(best.items()), options.out, options.steps, 1)
+    sweep = {rate: compare(f"seed0-{rate}", dict.fromkeys(PRESETS, rate), options.out, options.steps, 0) for rate in options.rates}
+    best = {kind: min(sweep, key=lambda rate: sweep[rate][kind]["curve"][-1]["eval_loss"]) for kind in PRESETS}
+    second = compare("seed1", best, options.out, options.steps, 1)
 
     print(f"\n{options.steps} steps, held-out loss in nats per target token\n")
     print("| seed | rate | sparse, equal steps | dense, equal steps | sparse, equal time | dense, equal time |")
     print("|---|---|---|---|---|---|")
-    for rate in options.rates:
-        row(0, f"{rate}", sweep[f"sparse-{rate}"], sweep[f"dense-{rate}"])
-    for seed, runs in ((0, sweep), (1, second)):
-        row(seed, f"best of each ({best['sparse']}, {best['dense']})", *(runs[f"{kind}-{best[kind]}"] for kind in PRESETS))
-
-
-def row(seed: int, rate: str, sparse: dict, dense: dict) -> None:
-    figures = [run[key] for key in ("loss_at_equal_step", "loss_at_equal_time") for run in (sparse, dense)]
-    print(f"| {seed} | {rate} | " + " | ".join(f"{value:.4f}" for value in figures) + " |")
+    for rate, runs in sweep.items():
+        row(0, str(rate), runs["sparse"], runs["dense"])
+    chosen = f"best of each: {best['sparse']}, {best['dense']}"
+    row(0, chosen, sweep[best["sparse"]]["sparse"], sweep[best["dense"]]["dense"])
+    row(1, chosen, second["sparse"], second["dense"])
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   switchyard::add_generate(app);
   switchyard::add_forward(app);
   switchyard::add_inspect(app);
+  switchyard::add_convert(app);
   switchyard::add_bench(app);
   switchyard::add_report(app);
   try {

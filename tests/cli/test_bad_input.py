@@ -139,6 +139,6 @@ def test_wrong_usage():
     assert switchyard("trian").returncode == 2
     assert switchyard().returncode == 2
     assert switchyard("generate").returncode == 2
-    for command in ("train", "vocab", "generate", "eval", "inspect", "forward", "bench", "report", "compare"):
+    for command in ("train", "vocab", "generate", "eval", "inspect", "forward", "bench", "report", "compare", "convert"):
         done = switchyard(command, "--help")
         assert done.returncode == 0 and "xample" in done.stdout, command
