@@ -8,6 +8,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
+#include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
@@ -46,8 +47,8 @@ int64_t masked_text_bytes(const Vocabulary& vocabulary, const Batch& batch) {
   return bytes;
 }
 
-void run(const EvalCommand& command) {
-  SY_CHECK(std::filesystem::is_directory(command.model), "--model ", command.model, ": no such folder");
+void run(EvalCommand& command) {
+  command.model = resolve_model_folder(command.model).string();
   apply(command.compute);
   const auto bytes = read_vocabulary(command.model);
   SY_CHECK(!bytes.empty(), command.model, ": the model has no vocabulary (spiece.model), and --text needs one");
@@ -103,7 +104,7 @@ void add_eval(CLI::App& app) {
       "bits_per_byte: all those nats in bits, over the bytes of the masked-out text, so that models with different\n"
       "vocabularies compare; accuracy: share of target tokens that the model puts first; dropped_fraction: tokens that\n"
       "found no slot at an expert, mean over sparse layers (capacity as in evaluation).");
-  eval->add_option("--model", command->model, "model directory")->required();
+  eval->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")->required();
   eval->add_option("--text", command->text, "held-out text: files or folders; .txt, .jsonl (field text), also .gz or .zst")->required();
   eval->add_flag("--json", command->json, "print one JSON object");
   eval->add_option("--max-examples", command->max_examples, "segments to use, from the beginning; 0: all")

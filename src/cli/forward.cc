@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/weight_names.h"
@@ -81,7 +82,7 @@ void add_gradient(const NamedParameter& parameter, Outputs& out) {
 void run(const ForwardCommand& command) {
   apply(command.compute);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
-  auto model = open_model(command.model, dtype == at::kDouble ? at::kDouble : at::kFloat);
+  auto model = open_model(resolve_model_folder(command.model), dtype == at::kDouble ? at::kDouble : at::kFloat);
   const auto input = read_inputs(command.inputs, model.config.vocab_size);
   auto parameters = list_parameters(model.config, model.weights);
   if (command.gradients)
@@ -126,7 +127,7 @@ void run(const ForwardCommand& command) {
 void add_forward(CLI::App& app) {
   auto command = std::make_shared<ForwardCommand>();
   auto* forward = app.add_subcommand("forward", "Run a model on given ids and write logits, routing and gradients");
-  forward->add_option("--model", command->model, "model directory")->required();
+  forward->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")->required();
   forward->add_option("--inputs", command->inputs,
                       "safetensors with input_ids, optional attention_mask, and labels or decoder_input_ids")
       ->required();
@@ -136,7 +137,7 @@ void add_forward(CLI::App& app) {
   forward->add_flag("--train", command->train, "training mode: dropout, jitter, training capacity");
   forward->add_option("--seed", command->seed, "of the noise in training mode")->capture_default_str();
   add_compute_options(*forward, command->compute);
-  forward->footer("Example: switchyard forward --model runs/mini/best --inputs in.safetensors --output out.safetensors --gradients");
+  forward->footer("Example: switchyard forward --model runs/mini --inputs in.safetensors --output out.safetensors --gradients");
   forward->callback([command] { run(*command); });
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
+#include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
@@ -287,7 +288,7 @@ void add_generate(CLI::App& app) {
       "Generate outputs for prompts. Blanks <extra_id_0>, <extra_id_1>, ... in a prompt are filled in.\n"
       "Tokens are never dropped in decoding: experts have no capacity limit, and a prompt's output does not depend on the\n"
       "prompts beside it. (In the encoder an absolute capacity per sequence, as in Hugging Face's models, is kept.)");
-  generate->add_option("--model", command->model, "model directory")->required();
+  generate->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")->required();
   generate->add_option("--prompt", command->prompts, "prompt, may be repeated; default: the lines of standard input");
   generate->add_flag("--ids", command->ids, "prompts and outputs are token ids separated by spaces, taken as given: no EOS is added");
   generate->add_flag("--json", command->json,
@@ -298,9 +299,9 @@ void add_generate(CLI::App& app) {
   generate->add_option("--batch-size", command->batch_size, "prompts decoded together")->check(CLI::PositiveNumber)->capture_default_str();
   add_search_options(*generate, *command);
   add_compute_options(*generate, command->compute);
-  generate->footer("Example: switchyard generate --model runs/mini/best --prompt \"A <extra_id_0> walks into a bar.\" --beams 4");
+  generate->footer("Example: switchyard generate --model runs/mini --prompt \"A <extra_id_0> walks into a bar.\" --beams 4");
   generate->callback([command] {
-    SY_CHECK(std::filesystem::is_directory(command->model), "--model ", command->model, ": no such folder");
+    command->model = resolve_model_folder(command->model).string();
     apply(command->compute);
     if (command->score)
       run_score(*command);
