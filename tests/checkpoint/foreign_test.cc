@@ -89,6 +89,21 @@ TEST(TorchArchive, NeverRunsCode) {
               ThrowsMessage<Error>(AllOf(HasSubstr("posix"), HasSubstr("code is never run"))));
 }
 
+// The opcodes of a tensor behind its storage (Q): offset, sizes, strides. Zero and one axis.
+TEST(TorchArchive, RefusesTensorsThatReachPastTheirStorage) {
+  ScratchFolder folder;
+  const auto bytes = read_file(fixture("state_dict.bin"));
+  for (const auto& [from, to] : {std::pair{std::string("QK\0))", 5), std::string("QK\1))", 5)},
+                                 std::pair{std::string("QK\4K\2\x85", 6), std::string("QK\4K\x9\x85", 6)},
+                                 std::pair{std::string("QK\4K\2\x85", 6), std::string("QK\xbK\2\x85", 6)}}) {
+    auto changed = bytes;
+    ASSERT_NE(changed.find(from), std::string::npos);
+    write_unsynced(folder / "changed.bin", changed.replace(changed.find(from), to.size(), to));
+    EXPECT_THAT([&] { read_torch_archive(folder / "changed.bin"); },
+                ThrowsMessage<Error>(HasSubstr("reaches past its storage")));
+  }
+}
+
 TEST(TorchArchive, IsReadWhereAFolderHasNoSafetensors) {
   ScratchFolder folder;
   fs::copy(fixture("state_dict.bin"), folder / "pytorch_model.bin");
