@@ -163,6 +163,21 @@ TEST(BeamSearch, StoppingRulesDiffer) {
   EXPECT_LT(always_ids.size(), never_ids.size());
 }
 
+// An EOS that ranks below the first num_beams candidates is no result, although its score would win (HF's rule).
+TEST(BeamSearch, AnEosBelowTheBeamsIsNoResult) {
+  const auto logits = [](size_t, const Ids& history) {
+    if (history.size() == 1) return std::vector<float>{-kInfinity, std::log(0.2f), std::log(0.5f), std::log(0.3f), -kInfinity};
+    return std::vector<float>{-kInfinity, -kInfinity, std::log(0.36f), std::log(0.33f), std::log(0.31f)};
+  };
+  StubModel model(1, logits);
+  const auto results = beam_search(model, Prefixes{{}}, {.max_tokens = 2, .beams = {.num_beams = 2, .length_penalty = 0}});
+  EXPECT_EQ(results[0][0].ids, (Ids{2, 2}));
+  EXPECT_NEAR(results[0][0].score, std::log(0.5 * 0.36), 1e-6);
+  StubModel wider(1, logits);  // with three beams it ranks among them
+  const auto wide = beam_search(wider, Prefixes{{}}, {.max_tokens = 2, .beams = {.num_beams = 3, .length_penalty = 0, .num_results = 3}});
+  EXPECT_TRUE(std::any_of(wide[0].begin(), wide[0].end(), [](const Hypothesis& result) { return result.ids == Ids{1}; }));
+}
+
 TEST(BeamSearch, MinTokensAndDeadEnds) {
   const auto logits = [](size_t, const Ids&) { return std::vector<float>{-kInfinity, 3.0f, 1.0f, 0.5f}; };
   StubModel model(1, logits);

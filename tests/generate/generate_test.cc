@@ -10,6 +10,7 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <random>
 #include <set>
 
@@ -38,12 +39,12 @@ ModelConfig small_config() {
 }
 
 struct Model {
-  ModelConfig config = small_config();
+  ModelConfig config;
   ComputeWeights weights;
 
-  explicit Model(at::ScalarType dtype = at::kDouble, uint64_t seed = 3) {
+  explicit Model(at::ScalarType dtype = at::kDouble, const ModelConfig& model_config = small_config()) : config(model_config) {
     at::set_num_threads(1);  // the products are too small to share out
-    auto made = initialize(config, seed);
+    auto made = initialize(config, /*seed=*/3);
     // A fresh model hardly looks at its prompt; larger position bias and cross-attention make every part count.
     made.encoder.relative_attention_bias = made.encoder.relative_attention_bias * 10;
     made.decoder.relative_attention_bias = made.decoder.relative_attention_bias * 10;
@@ -145,6 +146,54 @@ TEST(Generate, ABatchGivesWhatEachPromptGivesAlone) {
         EXPECT_NEAR(alone[0][rank].score, together[n][rank].score, 1e-4);
       }
     }
+  }
+}
+
+// Every beam's state follows it through the cache: its score is that of its tokens.
+TEST(Generate, ABeamsScoreIsItsLogProbability) {
+  const Model model;
+  const auto prompts = random_prompts({5, 17, 9});
+  const auto results = generate(model.config, model.weights, prompts,
+                                {.search = {.max_tokens = 15, .beams = {.num_beams = 4, .length_penalty = 0.5, .num_results = 4}}});
+  for (size_t n = 0; n < prompts.size(); ++n)
+    for (const auto& [ids, score] : results[n]) {
+      const auto scored = score_targets(model.config, model.weights, {prompts[n].ids}, {ids}, 1);
+      EXPECT_NEAR(score, scored[0].score / std::sqrt(static_cast<double>(ids.size())), 1e-4) << "prompt " << n;
+    }
+}
+
+// Slots for a fraction of the tokens would drop most of a prompt.
+TEST(Generate, CapacityByFactorDropsNothing) {
+  auto tight = small_config();
+  tight.routing.eval_capacity_factor = 0.1;
+  tight.routing.min_expert_capacity = 1;
+  const auto prompts = random_prompts({12, 25, 9});
+  const GenerateOptions options{.search = {.max_tokens = 15}};
+  const Model roomy, limited(at::kDouble, tight);
+  const auto expected = generate(roomy.config, roomy.weights, prompts, options);
+  const auto results = generate(limited.config, limited.weights, prompts, options);
+  for (size_t n = 0; n < prompts.size(); ++n) EXPECT_EQ(results[n][0].ids, expected[n][0].ids) << "prompt " << n;
+}
+
+TEST(Generate, AnAbsoluteCapacityOfASequenceActsInTheEncoderOnly) {
+  auto absolute = small_config();
+  absolute.routing.group_size = 0;
+  absolute.routing.expert_capacity = 2;
+  const Model roomy, limited(at::kDouble, absolute);
+  const auto prompts = random_prompts({25, 12, 30});
+  const GenerateOptions options{.search = {.max_tokens = 15}};
+  const auto free_run = generate(roomy.config, roomy.weights, prompts, options);
+  const auto results = generate(limited.config, limited.weights, prompts, options);
+  EXPECT_NE(results[0][0].score, free_run[0][0].score);
+  const at::NoGradGuard no_grad;
+  for (size_t n = 0; n < prompts.size(); ++n) {
+    const auto encoded = encode(limited.config, limited.weights, row_of(prompts[n].ids), {}, {});  // as in evaluation
+    auto inputs = results[n][0].ids;
+    inputs.insert(inputs.begin(), 0);
+    inputs.pop_back();
+    const auto hidden = decode(limited.config, limited.weights, row_of(inputs), {}, encoded.hidden, {}, {.drop_tokens = false}).hidden;
+    const auto chosen = output_logits(limited.weights, hidden).argmax(-1);
+    EXPECT_TRUE(chosen.equal(row_of(results[n][0].ids))) << "prompt " << n;
   }
 }
 

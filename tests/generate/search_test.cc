@@ -85,6 +85,11 @@ TEST(Sample, MinTokensRulesAndStops) {
   const double log_sum = std::log(1 + std::exp(5.0) + std::exp(3.0) + std::exp(1.0));
   EXPECT_NEAR(results[0][0].score, 3 + 3 + 5 - 3 * log_sum, 1e-4) << "scores are the model's own, before rules";
 
+  StubModel penalty_model(1, logits);  // 2 is chosen over the weakened EOS of the prefix
+  const auto penalized = sample(penalty_model, Prefixes{{1}}, {.max_tokens = 2, .rules = {.repetition_penalty = 2.0}});
+  EXPECT_EQ(outputs(penalized), (std::vector<Ids>{{1, 2, 1}})) << "5 / 2 < 3, then 5 / 2 > 3 / 2";
+  EXPECT_NEAR(penalized[0][0].score, 3 + 5 - 2 * log_sum, 1e-4);
+
   StubModel stop_model(1, logits);
   SearchOptions options{.max_tokens = 8, .rules = {.min_tokens = 8}};
   options.stops = [](std::span<const int32_t> ids) { return ids.size() == 3; };
