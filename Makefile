@@ -8,6 +8,9 @@ MINUTES ?= 6
 TEXT ?=
 ARGS ?=
 PYTHON := .venv/bin/python3
+# Lets one compiler cache serve every checkout: paths below the project count as relative.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
 SOURCES = $(shell git ls-files --cached --others --exclude-standard 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc')
 
 # $(call build,PRESET): configures once (ninja repeats it when a CMakeLists.txt changes), then builds.
