@@ -1,0 +1,12 @@
+// One self-contained HTML page about training runs: no scripts, fonts or pictures from elsewhere; light and dark.
+#pragma once
+
+#include <string>
+
+#include "report/run_log.h"
+
+namespace switchyard {
+
+std::string make_page(const ReportInput& input);
+
+}  // namespace switchyard
