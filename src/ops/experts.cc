@@ -1,9 +1,7 @@
 #include "ops/experts.h"
 
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -12,6 +10,7 @@
 #include "base/error.h"
 #include "kernels/dispatch.h"
 #include "ops/hidden_layer.h"
+#include "ops/product.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
@@ -19,53 +18,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// Calls function(expert, first_row, rows) for the experts that have rows.
-template <class Function>
-void for_each_expert(const std::vector<int64_t>& num_rows, Function&& function) {
-  int64_t start = 0;
-  for (size_t expert = 0; expert < num_rows.size(); ++expert) {
-    if (num_rows[expert] > 0) function(static_cast<int64_t>(expert), start, num_rows[expert]);
-    start += num_rows[expert];
-  }
-}
-
-// rows [n, in] by weight[expert] [out, in], expert by expert: [n, out].
-at::Tensor expert_products(const at::Tensor& rows, const at::Tensor& weight, const std::vector<int64_t>& num_rows) {
-  auto result = at::empty({rows.size(0), weight.size(1)}, rows.options());
-  for_each_expert(num_rows, [&](int64_t expert, int64_t start, int64_t count) {
-    auto out = result.narrow(0, start, count);
-    at::mm_out(out, rows.narrow(0, start, count), weight.select(0, expert).t());
-  });
-  return result;
-}
-
-// The gradient with respect to `rows` of the same: grad [n, out] by weight[expert]; adds to `result` if it is defined.
-at::Tensor expert_input_gradients(const at::Tensor& grad, const at::Tensor& weight, const std::vector<int64_t>& num_rows,
-                                  at::Tensor result = {}) {
-  const bool add = result.defined();
-  if (!add) result = at::empty({grad.size(0), weight.size(2)}, grad.options());
-  for_each_expert(num_rows, [&](int64_t expert, int64_t start, int64_t count) {
-    auto out = result.narrow(0, start, count);
-    const auto left = grad.narrow(0, start, count), right = weight.select(0, expert);
-    if (add) out.addmm_(left, right);
-    else at::mm_out(out, left, right);
-  });
-  return result;
-}
-
-// The gradient with respect to the weights: grad^T rows an expert, 0 for one without rows.
-at::Tensor expert_weight_gradients(const at::Tensor& grad, const at::Tensor& rows, const at::Tensor& weight,
-                                   const std::vector<int64_t>& num_rows) {
-  auto result = at::empty_like(weight, at::MemoryFormat::Contiguous);
-  for (size_t expert = 0; expert < num_rows.size(); ++expert)
-    if (num_rows[expert] == 0) result.select(0, static_cast<int64_t>(expert)).zero_();
-  for_each_expert(num_rows, [&](int64_t expert, int64_t start, int64_t count) {
-    auto out = result.select(0, expert);
-    at::mm_out(out, grad.narrow(0, start, count).t(), rows.narrow(0, start, count));
-  });
-  return result;
-}
 
 struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
   // Token lists and options, kept for the backward pass.
@@ -96,13 +48,13 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
       using T = decltype(type);
       kernels::dispatch_rows(read<T>(x), read<int64_t>(dispatch.token), write<T>(rows), n, x.size(1));
     });
-    const auto a = expert_products(rows, wi, num_rows);
-    const auto b = wi_1 ? expert_products(rows, *wi_1, num_rows) : at::Tensor();
     const auto layer = saved->layer();
-    const bool in_place = layer.activation == kernels::Activation::kRelu && !wi_1;
-    const auto hidden = in_place ? a : at::empty_like(a);
-    layer.forward(a, b, hidden);
-    const auto out = expert_products(hidden, wo, num_rows);
+    const bool is_plain_relu = layer.activation == kernels::Activation::kRelu && !wi_1;
+    const auto a = product_transposed(rows, wi, num_rows, is_plain_relu ? Epilogue::kRelu : Epilogue::kStore);
+    const auto b = wi_1 ? product_transposed(rows, *wi_1, num_rows) : at::Tensor();
+    const auto hidden = is_plain_relu ? a : at::empty_like(a);
+    if (!is_plain_relu || layer.dropout.rate > 0.0F) layer.forward(a, b, hidden);
+    const auto out = product_transposed(hidden, wo, num_rows);
     with_kernel_type(x.scalar_type(), [&](auto type) {
       using T = decltype(type);
       kernels::combine_rows(read<T>(out), read<float>(gate), read<int64_t>(dispatch.token), write<T>(y), n, x.size(1));
@@ -130,25 +82,25 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
     });
 
     const auto layer = saved.layer();
-    const bool in_place = layer.activation == kernels::Activation::kRelu && !wi_1.defined();
-    const auto grad_a = expert_input_gradients(grad_out, wo, num_rows);
+    const bool is_plain_relu = layer.activation == kernels::Activation::kRelu && !wi_1.defined();
+    const auto grad_a = product(grad_out, wo, num_rows);
     const auto grad_b = b.defined() ? at::empty_like(b) : at::Tensor();
-    const auto hidden = in_place ? a : at::empty_like(a);
-    layer.backward(a, b, grad_a, grad_a, grad_b, in_place ? at::Tensor() : hidden);
+    const auto hidden = is_plain_relu ? a : at::empty_like(a);
+    layer.backward(a, b, grad_a, grad_a, grad_b, is_plain_relu ? at::Tensor() : hidden);
 
     at::Tensor grad_x;
     if (context->needs_input_grad(0)) {
-      auto grad_rows = expert_input_gradients(grad_a, wi, num_rows);
-      if (b.defined()) grad_rows = expert_input_gradients(grad_b, wi_1, num_rows, grad_rows);
+      const auto grad_rows = product(grad_a, wi, num_rows);
+      if (b.defined()) product(grad_b, wi_1, num_rows, Epilogue::kAdd, grad_rows);
       grad_x = saved.covers(grad_y.size(0)) ? at::empty_like(grad_y) : at::zeros_like(grad_y);
       with_kernel_type(rows.scalar_type(), [&](auto type) {
         using T = decltype(type);
         kernels::combine_rows<T>(read<T>(grad_rows), nullptr, read<int64_t>(token), write<T>(grad_x), n, d_model);
       });
     }
-    return {grad_x, grad_gate, expert_weight_gradients(grad_a, rows, wi, num_rows),
-            b.defined() ? expert_weight_gradients(grad_b, rows, wi_1, num_rows) : at::Tensor(),
-            expert_weight_gradients(grad_out, hidden, wo, num_rows), at::Tensor(), at::Tensor()};
+    return {grad_x, grad_gate, product_of_columns(grad_a, rows, num_rows),
+            b.defined() ? product_of_columns(grad_b, rows, num_rows) : at::Tensor(),
+            product_of_columns(grad_out, hidden, num_rows), at::Tensor(), at::Tensor()};
   }
 };
 

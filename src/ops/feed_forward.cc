@@ -1,11 +1,10 @@
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
 #include "ops/hidden_layer.h"
 #include "ops/layers.h"
+#include "ops/product.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
@@ -24,15 +23,16 @@ struct FeedForward : torch::autograd::Function<FeedForward> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& wi,
                             const std::optional<at::Tensor>& wi_1, const at::Tensor& wo, const FeedForwardOptions& options) {
     const auto rows = x.reshape({-1, x.size(2)});
-    const auto a = at::mm(rows, wi.t());
-    const auto b = wi_1 ? at::mm(rows, wi_1->t()) : at::Tensor();
+    const std::vector<int64_t> num_rows = {rows.size(0)};
     const auto hidden_layer = layer(options, x.size(1));
-    const bool in_place = hidden_layer.activation == kernels::Activation::kRelu && !wi_1;
-    auto hidden = in_place ? a : at::empty_like(a);
-    hidden_layer.forward(a, b, hidden);
+    const bool is_plain_relu = hidden_layer.activation == kernels::Activation::kRelu && !wi_1;
+    const auto a = product_transposed(rows, wi.unsqueeze(0), num_rows, is_plain_relu ? Epilogue::kRelu : Epilogue::kStore);
+    const auto b = wi_1 ? product_transposed(rows, wi_1->unsqueeze(0), num_rows) : at::Tensor();
+    const auto hidden = is_plain_relu ? a : at::empty_like(a);
+    if (!is_plain_relu || hidden_layer.dropout.rate > 0.0F) hidden_layer.forward(a, b, hidden);
     context->save_for_backward({rows, wi, wi_1.value_or(at::Tensor()), wo, a, b});
     context->saved_data["options"] = c10::IValue::make_capsule(c10::make_intrusive<Saved>(options, x.size(1)));
-    return at::mm(hidden, wo.t()).view(x.sizes());
+    return product_transposed(hidden, wo.unsqueeze(0), num_rows).view(x.sizes());
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -42,20 +42,23 @@ struct FeedForward : torch::autograd::Function<FeedForward> {
     const auto& call = static_cast<const Saved&>(*capsule);
     const auto grad_y = grads[0].reshape({-1, grads[0].size(-1)});
     const auto hidden_layer = layer(call.options, call.length);
-    const bool in_place = hidden_layer.activation == kernels::Activation::kRelu && !wi_1.defined();
+    const bool is_plain_relu = hidden_layer.activation == kernels::Activation::kRelu && !wi_1.defined();
+    const std::vector<int64_t> num_rows = {rows.size(0)};
 
-    const auto grad_a = at::mm(grad_y, wo);
+    const auto grad_a = product(grad_y, wo.unsqueeze(0), num_rows);
     const auto grad_b = b.defined() ? at::empty_like(b) : at::Tensor();
-    const auto hidden = in_place ? a : at::empty_like(a);
-    hidden_layer.backward(a, b, grad_a, grad_a, grad_b, in_place ? at::Tensor() : hidden);
+    const auto hidden = is_plain_relu ? a : at::empty_like(a);
+    hidden_layer.backward(a, b, grad_a, grad_a, grad_b, is_plain_relu ? at::Tensor() : hidden);
 
     at::Tensor grad_x;
     if (context->needs_input_grad(0)) {
-      grad_x = at::mm(grad_a, wi);
-      if (b.defined()) grad_x.addmm_(grad_b, wi_1);
+      grad_x = product(grad_a, wi.unsqueeze(0), num_rows);
+      if (b.defined()) product(grad_b, wi_1.unsqueeze(0), num_rows, Epilogue::kAdd, grad_x);
+      grad_x = grad_x.view(grads[0].sizes());
     }
-    return {grad_x.defined() ? grad_x.view(grads[0].sizes()) : grad_x, at::mm(grad_a.t(), rows),
-            b.defined() ? at::mm(grad_b.t(), rows) : at::Tensor(), at::mm(grad_y.t(), hidden), at::Tensor()};
+    return {grad_x, product_of_columns(grad_a, rows, num_rows).squeeze(0),
+            b.defined() ? product_of_columns(grad_b, rows, num_rows).squeeze(0) : at::Tensor(),
+            product_of_columns(grad_y, hidden, num_rows).squeeze(0), at::Tensor()};
   }
 
  private:

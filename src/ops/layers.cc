@@ -10,6 +10,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/stream.h"
 #include "ops/cpu.h"
+#include "ops/product.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
@@ -49,6 +50,21 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
                                  write<float>(grad_scale), rows, d_model, epsilon);
     });
     return {grad_x, grad_scale, at::Tensor(), at::Tensor()};
+  }
+};
+
+struct Linear : torch::autograd::Function<Linear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows, const at::Tensor& weight) {
+    context->save_for_backward({rows, weight});
+    return product_transposed(rows, weight.unsqueeze(0), {rows.size(0)});
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const auto &rows = saved[0], &weight = saved[1];
+    const auto grad = grads[0].contiguous();
+    const std::vector<int64_t> num_rows = {rows.size(0)};
+    return {context->needs_input_grad(0) ? product(grad, weight.unsqueeze(0), num_rows) : at::Tensor(),
+            context->needs_input_grad(1) ? product_of_columns(grad, rows, num_rows).squeeze(0) : at::Tensor()};
   }
 };
 
@@ -136,7 +152,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
            weight.toString(), " ", weight.sizes());
   auto sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
-  return at::mm(x.reshape({-1, x.size(-1)}), weight.t()).view(sizes);
+  const auto rows = x.reshape({-1, x.size(-1)});
+  return (is_fused(x) ? Linear::apply(rows, weight) : at::mm(rows, weight.t())).view(sizes);
 }
 
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids) {

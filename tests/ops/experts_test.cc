@@ -88,7 +88,7 @@ TEST_P(Experts, GradientsMatchDifferences) {
 TEST_P(Experts, FusedMatchesTheReferenceOverShapes) {
   for (const auto dtype : {at::kFloat, at::kBFloat16})
     for (const auto& [tokens, num_experts, d_model, d_ff] : std::vector<std::array<int64_t, 4>>{
-             {1, 1, 1, 1}, {9, 4, 8, 16}, {40, 3, 33, 70}, {200, 5, 64, 96}, {20, 40, 16, 32}}) {
+             {1, 1, 1, 1}, {9, 4, 8, 16}, {40, 3, 33, 70}, {200, 5, 64, 96}, {20, 40, 16, 32}, {700, 5, 64, 128}, {30, 9, 128, 64}}) {
       SCOPED_TRACE(testing::Message() << toString(dtype) << " " << tokens << " " << num_experts << " " << d_model << " " << d_ff);
       auto dispatch = random_dispatch(tokens, num_experts, 5);
       if (num_rows(dispatch) == 0) dispatch = dispatch_to({0}, 1);

@@ -84,6 +84,26 @@ TEST(Linear, IsXTimesTheTransposedWeight) {
   EXPECT_THROW(linear(at::zeros({2, 3}), at::zeros({5, 4})), Error);
 }
 
+// From one row, which is not packed, to more than a packed panel serves; widths of one and several panels.
+TEST(Linear, FusedMatchesF64OverShapes) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16})
+    for (const int64_t rows : {0, 1, 2, 3, 4, 7, 8, 9, 64, 130, 1100})
+      for (const auto& [inner, columns] : std::vector<std::array<int64_t, 2>>{{64, 64}, {192, 128}}) {
+        SCOPED_TRACE(testing::Message() << toString(dtype) << " " << rows << " x " << inner << " x " << columns);
+        expect_same_as_f64([](const Tensors& in) { return linear(in[0], in[1]); },
+                           [](const Tensors& in) { return in[0].matmul(in[1].t()); },
+                           {random_tensor({rows, inner}, 1, dtype), random_tensor({columns, inner}, 2, dtype)}, tolerance_of(dtype));
+      }
+}
+
+TEST(Linear, ARowDoesNotDependOnItsCompanions) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const auto x = random_tensor({200, 128}, 1, dtype), weight = random_tensor({64, 128}, 2, dtype);
+    const auto whole = linear(x, weight);
+    for (const int64_t rows : {16, 65, 129}) EXPECT_TRUE(linear(x.narrow(0, 3, rows), weight).equal(whole.narrow(0, 3, rows)));
+  }
+}
+
 TEST(Embedding, GathersRowsAndSumsTheirGradients) {
   const auto ids = at::tensor({3, 0, 3, 3, 9, 0}, at::kLong).view({2, 3});
   for (const auto dtype : {at::kDouble, at::kFloat}) {
@@ -186,7 +206,7 @@ TEST_P(FeedForward, GradientsMatchDifferences) {
 TEST_P(FeedForward, FusedMatchesTheReferenceOverShapes) {
   for (const auto dtype : {at::kFloat, at::kBFloat16})
     for (const auto& [batch, length, d_model, d_ff] : std::vector<std::array<int64_t, 4>>{
-             {1, 1, 1, 1}, {2, 3, 8, 16}, {1, 9, 33, 70}, {3, 40, 64, 96}}) {
+             {1, 1, 1, 1}, {2, 3, 8, 16}, {1, 9, 33, 70}, {3, 40, 64, 96}, {3, 50, 64, 128}, {1, 5, 128, 64}}) {
       SCOPED_TRACE(testing::Message() << toString(dtype) << " " << batch << " " << length << " " << d_model << " " << d_ff);
       // A chain of three products in bf16 rounds about five times.
       expect_same_as_f64([&](const Tensors& in) { return run(in, false); }, [&](const Tensors& in) { return run(in, true); },

@@ -1,0 +1,31 @@
+// Products of rows with one matrix a group: the linear layers, and the experts, whose groups are the experts' rows.
+//
+// T is float or BFloat16, sums in f32. The matrix is packed panel by panel in cache as it is used, so that it is read once for
+// up to a thousand rows; a few rows go without packing, at the speed of memory. A row's result depends neither on the number
+// of threads nor, but for that distinction, on the other rows.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/bfloat16.h"
+
+namespace switchyard::kernels {
+
+enum class Epilogue { kStore, kRelu, kAdd };  // c = sum, c = max(sum, 0), c += sum
+
+template <class T>
+struct Product {
+  const T* a;                         // [rows, inner], the groups' rows one after the other
+  const T* b;                         // [groups] matrices: [columns, inner] if transposed, else [inner, columns]
+  T* c;                               // [rows, columns]
+  std::span<const int64_t> num_rows;  // [groups]
+  int64_t inner, columns;             // multiples of 64
+  bool transposed;
+  Epilogue epilogue = Epilogue::kStore;
+};
+
+template <class T>
+void multiply(const Product<T>& product);
+
+}  // namespace switchyard::kernels

@@ -1,0 +1,78 @@
+#include "ops/product.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/relu.h>
+
+#include "ops/cpu.h"
+
+namespace switchyard::ops {
+namespace {
+
+// Calls function(group, first_row, rows) for the groups that have rows.
+template <class Function>
+void for_each_group(const std::vector<int64_t>& num_rows, Function&& function) {
+  int64_t start = 0;
+  for (size_t group = 0; group < num_rows.size(); ++group) {
+    if (num_rows[group] > 0) function(static_cast<int64_t>(group), start, num_rows[group]);
+    start += num_rows[group];
+  }
+}
+
+at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::vector<int64_t>& num_rows, bool transposed,
+               Epilogue epilogue, at::Tensor out) {
+  const auto a = rows.contiguous(), b = matrices.contiguous();
+  const int64_t inner = a.size(1), columns = b.size(transposed ? 1 : 2);
+  if (!out.defined()) out = at::empty({a.size(0), columns}, a.options());
+  if (is_fused_product(a) && inner % 64 == 0 && columns % 64 == 0) {
+    with_kernel_type(a.scalar_type(), [&](auto type) {
+      using T = decltype(type);
+      kernels::multiply<T>({.a = read<T>(a),
+                            .b = read<T>(b),
+                            .c = write<T>(out),
+                            .num_rows = num_rows,
+                            .inner = inner,
+                            .columns = columns,
+                            .transposed = transposed,
+                            .epilogue = epilogue});
+    });
+    return out;
+  }
+  for_each_group(num_rows, [&](int64_t group, int64_t start, int64_t count) {
+    auto part = out.narrow(0, start, count);
+    const auto left = a.narrow(0, start, count), matrix = b.select(0, group), right = transposed ? matrix.t() : matrix;
+    if (epilogue == Epilogue::kAdd) {
+      part.addmm_(left, right);
+    } else {
+      at::mm_out(part, left, right);
+      if (epilogue == Epilogue::kRelu) at::relu_(part);
+    }
+  });
+  return out;
+}
+
+}  // namespace
+
+at::Tensor product_transposed(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows, Epilogue epilogue,
+                              at::Tensor out) {
+  return run(a, b, num_rows, /*transposed=*/true, epilogue, std::move(out));
+}
+
+at::Tensor product(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows, Epilogue epilogue,
+                   at::Tensor out) {
+  return run(a, b, num_rows, /*transposed=*/false, epilogue, std::move(out));
+}
+
+at::Tensor product_of_columns(const at::Tensor& grad, const at::Tensor& rows, const std::vector<int64_t>& num_rows) {
+  auto result = at::empty({static_cast<int64_t>(num_rows.size()), grad.size(1), rows.size(1)}, rows.options());
+  for (size_t group = 0; group < num_rows.size(); ++group)
+    if (num_rows[group] == 0) result.select(0, static_cast<int64_t>(group)).zero_();
+  for_each_group(num_rows, [&](int64_t group, int64_t start, int64_t count) {
+    auto part = result.select(0, group);
+    at::mm_out(part, grad.narrow(0, start, count).t(), rows.narrow(0, start, count));
+  });
+  return result;
+}
+
+}  // namespace switchyard::ops
