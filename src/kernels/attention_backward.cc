@@ -292,7 +292,7 @@ void attention_backward(const AttentionArguments<T>& arguments, Rows<const T> ou
                         Rows<const T> d_out, Rows<T> d_q, Rows<T> d_k, Rows<T> d_v, float* d_bias) {
   const int64_t items = arguments.batch * arguments.num_heads;
   const int64_t distances = arguments.query_length + arguments.key_length - 1;
-#pragma omp parallel
+#pragma omp parallel if (worth_threads(arguments))
   {
     static thread_local BackwardBuffers<T> buffers;
 #pragma omp for schedule(dynamic, 1)

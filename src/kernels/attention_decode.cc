@@ -92,7 +92,7 @@ template <class T>
 void attention_decode(const AttentionArguments<T>& arguments, Rows<T> out) {
   // As few groups of heads as keep every thread at work; a head's result does not depend on its group.
   const int64_t groups = std::min(arguments.num_heads, (omp_get_max_threads() + arguments.batch - 1) / arguments.batch);
-#pragma omp parallel
+#pragma omp parallel if (worth_threads(arguments))
   {
     static thread_local DecodeBuffers buffers;
 #pragma omp for schedule(static)

@@ -184,7 +184,7 @@ void forward_head(const AttentionArguments<T>& arguments, int64_t batch, int64_t
 template <class T>
 void attention_forward(const AttentionArguments<T>& arguments, Rows<T> out, float* log2_sum_exp) {
   const int64_t items = arguments.batch * arguments.num_heads;
-#pragma omp parallel
+#pragma omp parallel if (worth_threads(arguments))
   {
     static thread_local ForwardBuffers<T> buffers;
 #pragma omp for schedule(dynamic, 1)

@@ -45,6 +45,14 @@ class Buffer {
   int64_t size_ = 0;
 };
 
+// Whether a call is worth the other threads: below about a million multiplications, waking them costs as much as the
+// work.
+template <class T>
+bool worth_threads(const AttentionArguments<T>& arguments) {
+  return arguments.batch * arguments.num_heads * arguments.query_length * arguments.key_length * arguments.d_kv >
+         500'000;
+}
+
 // Where (batch, head) begins.
 template <class T>
 T* head_rows(const Rows<T>& rows, int64_t batch, int64_t head, int64_t d_kv) {

@@ -208,6 +208,8 @@ const std::vector<Case>& cases() {
       {2, 1, 40, 100, 128, true, 60, true},
       {2, 2, 17, 200, 64, true, 100, false, Mask::kPadding},
       {1, 2, 5, 300, 64, true, 295, true},
+      {2, 3, 1, 50, 64, true, 49, true, Mask::kScattered},
+      {3, 2, 3, 41, 24, true, 38, true, Mask::kSomeRowsEmpty},
       {2, 2, 150, 20, 8, false, 0, true, Mask::kPadding},
       {1, 2, 200, 40, 24, true, 3, true},
       {1, 1, 130, 70, 96, true, 0, false},
