@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <pty.h>
 #include <unistd.h>
 
@@ -104,10 +105,15 @@ TEST(Progress, RedrawsInPlaceOnATerminal) {
     Progress progress({.name = "train", .output = terminal, .clock = [&] { return now; }}, 1000);
     for (int step = 1; step <= 50; ++step, now += 0.02) progress.update(step, "loss 1.2345  and much more than fits on a line");
   }  // ends without finish(), as after an exception
-  char buffer[4096];
-  const auto length = ::read(master, buffer, sizeof buffer);
-  ASSERT_GT(length, 0);
-  const std::string text(buffer, static_cast<size_t>(length));
+  // The kernel hands a terminal's output on in pieces of its choosing; the last one ends the line.
+  std::string text;
+  pollfd ready{.fd = master, .events = POLLIN, .revents = 0};
+  while (!text.ends_with('\n') && ::poll(&ready, 1, 2000) > 0) {
+    char buffer[4096];
+    const auto length = ::read(master, buffer, sizeof buffer);
+    ASSERT_GT(length, 0);
+    text.append(buffer, static_cast<size_t>(length));
+  }
   EXPECT_EQ(count(text, '\n'), 1);
   const auto draws = std::count(text.begin(), text.end(), '\033');
   EXPECT_GE(draws, 4);  // one second at five a second
