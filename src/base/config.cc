@@ -1,9 +1,10 @@
 #include "base/config.h"
 
+#include <toml++/toml.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <toml++/toml.h>
 
 #include "base/files.h"
 
@@ -52,7 +53,8 @@ std::string toml_value(const Json& value) {
     for (const auto& item : value) text += (text.size() > 1 ? ", " : "") + toml_value(item);
     return text + "]";
   }
-  if (value.is_number_float() && !std::isfinite(value.get<double>())) return std::isnan(value.get<double>()) ? "nan" : value.get<double>() > 0 ? "inf" : "-inf";
+  if (value.is_number_float() && !std::isfinite(value.get<double>()))
+    return std::isnan(value.get<double>()) ? "nan" : value.get<double>() > 0 ? "inf" : "-inf";
   return value.dump();  // JSON's strings, numbers and booleans are TOML's too
 }
 
@@ -75,7 +77,9 @@ ConfigDocument parse_toml(std::string_view text, const std::string& source) {
   return document;
 }
 
-ConfigDocument read_toml(const std::filesystem::path& path) { return parse_toml(read_file(path, 1 << 20), path.string()); }
+ConfigDocument read_toml(const std::filesystem::path& path) {
+  return parse_toml(read_file(path, 1 << 20), path.string());
+}
 
 void apply_setting(ConfigDocument& document, const std::string& assignment) {
   const auto equals = assignment.find('=');

@@ -36,7 +36,8 @@ struct ConfigDocument {
 ConfigDocument parse_toml(std::string_view text, const std::string& source);
 ConfigDocument read_toml(const std::filesystem::path& path);
 
-// Applies one "section.key=value"; the value is TOML, or taken as a string if it is not. Throws Error if it has no dot or '='.
+// Applies one "section.key=value"; the value is TOML, or taken as a string if it is not. Throws Error if it has no dot
+// or '='.
 void apply_setting(ConfigDocument& document, const std::string& assignment);
 
 // {"section": {"key": value}} as TOML text that read_toml reads back.
@@ -84,8 +85,8 @@ void read_section(Config& config, const ConfigDocument& document, const std::str
   known.insert(known.end(), also_known.begin(), also_known.end());
   for (const auto& [key, value] : values.items()) {
     const bool is_known = std::find(known.begin(), known.end(), key) != known.end();
-    SY_CHECK(is_known, document.place(section + "." + key), ": unknown key in [", section, "]", nearest_hint(key, known),
-             "; `switchyard train --help-config` lists all keys");
+    SY_CHECK(is_known, document.place(section + "." + key), ": unknown key in [", section, "]",
+             nearest_hint(key, known), "; `switchyard train --help-config` lists all keys");
   }
   Config::visit(config, [&](const char* name, auto& field, const char*) {
     if (values.contains(name)) config_detail::read_value(values.at(name), document.place(section + "." + name), field);

@@ -25,7 +25,7 @@ std::string join(const Parts&... parts) {
 
 // Throws Error(parts...) if the condition is false; the parts are formatted only then. A message names the place, what
 // was expected, what came, and what to do.
-#define SY_CHECK(condition, ...)                                              \
-  do {                                                                        \
+#define SY_CHECK(condition, ...)                                                  \
+  do {                                                                            \
     if (!(condition)) throw ::switchyard::Error(::switchyard::join(__VA_ARGS__)); \
   } while (false)

@@ -29,7 +29,7 @@ int open_for_reading(const std::filesystem::path& path, struct stat& status) {
 }  // namespace
 
 std::string read_file(const std::filesystem::path& path, uint64_t limit) {
-  struct stat status{};
+  struct stat status {};
   const int descriptor = open_for_reading(path, status);
   std::string bytes;
   const auto size = static_cast<uint64_t>(status.st_size);
@@ -96,7 +96,7 @@ void sync_folder(const std::filesystem::path& folder) {
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  struct stat status{};
+  struct stat status {};
   const int descriptor = open_for_reading(path, status);
   size_ = static_cast<size_t>(status.st_size);
   if (size_ > 0) data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);

@@ -23,7 +23,7 @@ class AtomicFile {
   explicit AtomicFile(const std::filesystem::path& path);
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
-  ~AtomicFile();  // removes the temporary if commit() was not reached
+  ~AtomicFile();                               // removes the temporary if commit() was not reached
   void write(const void* bytes, size_t size);  // throws Error, naming path and cause
   void commit();                               // fsync, rename, fsync of the folder
 

@@ -1,4 +1,5 @@
-// switchyard bench: speed of training and generation at a preset's shape, random weights, next to the machine's own limits.
+// switchyard bench: speed of training and generation at a preset's shape, random weights, next to the machine's own
+// limits.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/mm.h>
@@ -135,7 +136,9 @@ void bench_generate(const BenchCommand& command) {
     auto next = at::zeros({batch, 1}, at::kLong);
     for (int64_t token = 0; token < command.max_tokens; ++token)
       next = output_logits(weights, decode_step(config, weights, cache, next)).argmax(-1);
-    if (repeat > 0) seconds.push_back(now() - start), step_seconds.push_back((now() - decoding) / static_cast<double>(command.max_tokens));
+    if (repeat > 0)
+      seconds.push_back(now() - start),
+          step_seconds.push_back((now() - decoding) / static_cast<double>(command.max_tokens));
   }
   // Weights that one step reads: everything but the encoder, the input embedding and the experts that no token chose.
   double bytes = 0.0;
@@ -173,7 +176,9 @@ void add_bench(CLI::App& app) {
   for (auto* job : {train, generate}) {
     job->add_option("--model", command->model, "preset")->capture_default_str();
     job->add_option("--batch", command->batch, "sequences; 0: 8 for train, 1 for generate")->capture_default_str();
-    job->add_option("--repeats", command->repeats, "timed repeats, after a warm-up")->check(CLI::PositiveNumber)->capture_default_str();
+    job->add_option("--repeats", command->repeats, "timed repeats, after a warm-up")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
     job->add_flag("--json", command->json, "print one JSON object");
     add_compute_options(*job, command->compute);
   }

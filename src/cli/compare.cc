@@ -29,14 +29,17 @@ std::vector<ComparedRun> open_runs(const CompareCommand& command) {
     auto config = resolve_run(document, std::filesystem::absolute(path).parent_path());
     if (config.data.cache.empty()) config.data.cache = (std::filesystem::path(command.out) / ".cache").string();
     const std::string name = path.stem().string();
-    for (const auto& other : runs) SY_CHECK(other.name != name, "compare: two run files are called ", name, "; rename one");
-    runs.push_back({name, std::make_unique<Trainer>(config, std::filesystem::path(command.out) / name, /*resume=*/false)});
+    for (const auto& other : runs)
+      SY_CHECK(other.name != name, "compare: two run files are called ", name, "; rename one");
+    runs.push_back(
+        {name, std::make_unique<Trainer>(config, std::filesystem::path(command.out) / name, /*resume=*/false)});
   }
   return runs;
 }
 
 void print_table(const Comparison& comparison, const std::vector<ComparedRun>& runs) {
-  std::printf("\n%-18s %12s %14s %10s %8s %9s   held-out loss (nats/token)\n", "", "parameters", "FLOPs/token", "tokens/s", "steps", "dropped");
+  std::printf("\n%-18s %12s %14s %10s %8s %9s   held-out loss (nats/token)\n", "", "parameters", "FLOPs/token",
+              "tokens/s", "steps", "dropped");
   std::printf("%-18s %12s %14s %10s %8s %9s   at step %-6lld at %.0f s\n", "run", "", "(forward)", "", "", "",
               static_cast<long long>(comparison.equal_step), comparison.equal_seconds);
   for (size_t n = 0; n < runs.size(); ++n) {
@@ -46,8 +49,8 @@ void print_table(const Comparison& comparison, const std::vector<ComparedRun>& r
     const int64_t decoder_length = static_cast<int64_t>(per_sequence) - run.data.encoder_length;
     std::printf("%-18s %11.2fM %13.2fM %10.0f %8lld %8.2f%%   %-14.4f %.4f\n", outcome.name.c_str(),
                 static_cast<double>(runs[n].trainer->num_parameters()) / 1e6,
-                forward_flops(run.model, run.data.encoder_length, decoder_length) / per_sequence / 1e6, outcome.tokens_per_second,
-                static_cast<long long>(outcome.steps), outcome.dropped_fraction * 100.0,
+                forward_flops(run.model, run.data.encoder_length, decoder_length) / per_sequence / 1e6,
+                outcome.tokens_per_second, static_cast<long long>(outcome.steps), outcome.dropped_fraction * 100.0,
                 loss_at_step(outcome, comparison.equal_step), loss_at_time(outcome, comparison.equal_seconds));
   }
 }
@@ -86,7 +89,8 @@ void add_compare(CLI::App& app) {
   compare->add_option("--minutes", command->minutes, "training time over all runs; 0: each run's train.steps")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  compare->add_option("--set", command->settings, "override a key in every run: section.key=value (repeatable)")->allow_extra_args(false);
+  compare->add_option("--set", command->settings, "override a key in every run: section.key=value (repeatable)")
+      ->allow_extra_args(false);
   compare->add_flag("--json", command->json, "print one JSON object, nothing else");
   compare->add_flag("--quiet", command->quiet, "no progress bar");
   add_compute_options(*compare, command->compute);

@@ -13,7 +13,8 @@ namespace switchyard {
 void add_compute_options(CLI::App& command, ComputeOptions& options) {
   command.add_option("--device", options.device, "cpu, cuda or auto")->capture_default_str();
   command.add_option("--dtype", options.dtype, "compute precision: bf16, fp32 (fp64 in forward)");
-  command.add_option("--threads", options.threads, "processor threads; 0: OMP_NUM_THREADS, else all cores")->capture_default_str();
+  command.add_option("--threads", options.threads, "processor threads; 0: OMP_NUM_THREADS, else all cores")
+      ->capture_default_str();
   command.add_option("--kernels", options.kernels, "fast, or reference: the plain form of every operation")
       ->check(CLI::IsMember({"fast", "reference"}))
       ->capture_default_str();

@@ -34,7 +34,8 @@ int64_t masked_text_bytes(const Vocabulary& vocabulary, const Batch& batch) {
   constexpr std::string_view kWordMark = "▁";
   int64_t bytes = 0;
   for (const int32_t id : batch.decoder_target_tokens) {
-    if (id == vocabulary.pad_id() || id == vocabulary.eos_id() || id >= vocabulary.size() - vocabulary.num_sentinels()) continue;
+    if (id == vocabulary.pad_id() || id == vocabulary.eos_id() || id >= vocabulary.size() - vocabulary.num_sentinels())
+      continue;
     if (id == vocabulary.unk_id()) {
       ++bytes;
       continue;
@@ -90,7 +91,8 @@ void run(EvalCommand& command) {
   if (command.json)
     std::cout << result.dump() << std::endl;
   else
-    for (const auto& [name, value] : result.items()) std::cout << name << std::string(20 - name.size(), ' ') << value.dump() << '\n';
+    for (const auto& [name, value] : result.items())
+      std::cout << name << std::string(20 - name.size(), ' ') << value.dump() << '\n';
 }
 
 }  // namespace
@@ -100,22 +102,31 @@ void add_eval(CLI::App& app) {
   auto* eval = app.add_subcommand(
       "eval",
       "Measure a model on held-out text: spans of it are masked with a fixed seed, and the model predicts them.\n"
-      "loss: mean cross entropy in nats a target token (sentinels and EOS are targets too); neg_log_perplexity: -loss;\n"
+      "loss: mean cross entropy in nats a target token (sentinels and EOS are targets too); neg_log_perplexity: "
+      "-loss;\n"
       "bits_per_byte: all those nats in bits, over the bytes of the masked-out text, so that models with different\n"
-      "vocabularies compare; accuracy: share of target tokens that the model puts first; dropped_fraction: tokens that\n"
+      "vocabularies compare; accuracy: share of target tokens that the model puts first; dropped_fraction: tokens "
+      "that\n"
       "found no slot at an expert, mean over sparse layers (capacity as in evaluation).");
-  eval->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")->required();
-  eval->add_option("--text", command->text, "held-out text: files or folders; .txt, .jsonl (field text), also .gz or .zst")->required();
+  eval->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")
+      ->required();
+  eval->add_option("--text", command->text,
+                   "held-out text: files or folders; .txt, .jsonl (field text), also .gz or .zst")
+      ->required();
   eval->add_flag("--json", command->json, "print one JSON object");
   eval->add_option("--max-examples", command->max_examples, "segments to use, from the beginning; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  eval->add_option("--batch-size", command->batch_size, "segments a forward pass")->check(CLI::PositiveNumber)->capture_default_str();
+  eval->add_option("--batch-size", command->batch_size, "segments a forward pass")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   eval->add_option("--encoder-length", command->shape.encoder_length, "tokens of a corrupted segment, EOS included")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  eval->add_option("--noise-density", command->shape.corruption.noise_density, "share of tokens masked")->capture_default_str();
-  eval->add_option("--mean-span-length", command->shape.corruption.mean_noise_span_length, "tokens of a masked span")->capture_default_str();
+  eval->add_option("--noise-density", command->shape.corruption.noise_density, "share of tokens masked")
+      ->capture_default_str();
+  eval->add_option("--mean-span-length", command->shape.corruption.mean_noise_span_length, "tokens of a masked span")
+      ->capture_default_str();
   eval->add_option("--seed", command->seed, "of the masks")->capture_default_str();
   add_compute_options(*eval, command->compute);
   eval->footer("Example: switchyard eval --model runs/mini/best --text held-out.txt --json");

@@ -37,7 +37,8 @@ at::Tensor ids_of(const SafetensorsFile& file, const std::string& path, const st
     SY_CHECK(!required, path, ": tensor ", name, " is missing");
     return {};
   }
-  SY_CHECK(found->second.dim() == 2, path, ": ", name, " has shape ", found->second.sizes(), ", expected [batch, length]");
+  SY_CHECK(found->second.dim() == 2, path, ": ", name, " has shape ", found->second.sizes(),
+           ", expected [batch, length]");
   return found->second.to(at::kLong).contiguous();
 }
 
@@ -105,7 +106,8 @@ void run(const ForwardCommand& command) {
   } else {
     SY_CHECK(!command.gradients, "--gradients needs labels in ", command.inputs);
     encoder = encode(model.config, weights, input.encoder_ids, input.encoder_mask, options);
-    decoder = decode(model.config, weights, input.decoder_ids, input.decoder_mask, encoder.hidden, input.encoder_mask, options);
+    decoder = decode(model.config, weights, input.decoder_ids, input.decoder_mask, encoder.hidden, input.encoder_mask,
+                     options);
   }
   add(out, "logits", output_logits(weights, decoder.hidden).detach());
   add(out, "encoder_last_hidden_state", encoder.hidden.detach());
@@ -127,9 +129,11 @@ void run(const ForwardCommand& command) {
 void add_forward(CLI::App& app) {
   auto command = std::make_shared<ForwardCommand>();
   auto* forward = app.add_subcommand("forward", "Run a model on given ids and write logits, routing and gradients");
-  forward->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")->required();
-  forward->add_option("--inputs", command->inputs,
-                      "safetensors with input_ids, optional attention_mask, and labels or decoder_input_ids")
+  forward->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")
+      ->required();
+  forward
+      ->add_option("--inputs", command->inputs,
+                   "safetensors with input_ids, optional attention_mask, and labels or decoder_input_ids")
       ->required();
   forward->add_option("--output", command->output, "safetensors to write")->required();
   forward->add_flag("--gradients", command->gradients, "add grad.NAME of the loss for every parameter");
@@ -137,7 +141,8 @@ void add_forward(CLI::App& app) {
   forward->add_flag("--train", command->train, "training mode: dropout, jitter, training capacity");
   forward->add_option("--seed", command->seed, "of the noise in training mode")->capture_default_str();
   add_compute_options(*forward, command->compute);
-  forward->footer("Example: switchyard forward --model runs/mini --inputs in.safetensors --output out.safetensors --gradients");
+  forward->footer(
+      "Example: switchyard forward --model runs/mini --inputs in.safetensors --output out.safetensors --gradients");
   forward->callback([command] { run(*command); });
 }
 

@@ -66,7 +66,8 @@ class Codec {
   explicit Codec(const GenerateCommand& command) {
     if (command.ids) return;
     const auto bytes = read_vocabulary(command.model);
-    SY_CHECK(!bytes.empty(), command.model, ": the model has no vocabulary (spiece.model); put one there, or pass ids with --ids");
+    SY_CHECK(!bytes.empty(), command.model,
+             ": the model has no vocabulary (spiece.model); put one there, or pass ids with --ids");
     vocabulary_ = Vocabulary::from_bytes(bytes, Vocabulary::kDefaultSentinels, command.model + "/spiece.model");
   }
 
@@ -80,7 +81,9 @@ class Codec {
     if (vocabulary_) ids.push_back(vocabulary_->eos_id());
     return ids;
   }
-  std::string decode(std::span<const int32_t> ids) const { return vocabulary_ ? vocabulary_->decode(ids) : print_ids(ids); }
+  std::string decode(std::span<const int32_t> ids) const {
+    return vocabulary_ ? vocabulary_->decode(ids) : print_ids(ids);
+  }
   bool has_blanks(std::string_view prompt) const { return vocabulary_ && switchyard::has_blanks(prompt, *vocabulary_); }
 
  private:
@@ -98,11 +101,14 @@ Loaded load(const GenerateCommand& command) {
   return {model.config, cast_weights(model.config, model.weights, dtype)};
 }
 
-// The given prompts, or the lines of standard input, `batch_size` at a time. A person at a terminal gets answers line by line.
+// The given prompts, or the lines of standard input, `batch_size` at a time. A person at a terminal gets answers line
+// by line.
 class PromptSource {
  public:
   explicit PromptSource(const GenerateCommand& command)
-      : prompts_(command.prompts), interactive_(prompts_.empty() && isatty(STDIN_FILENO) != 0), batch_size_(interactive_ ? 1 : command.batch_size) {
+      : prompts_(command.prompts),
+        interactive_(prompts_.empty() && isatty(STDIN_FILENO) != 0),
+        batch_size_(interactive_ ? 1 : command.batch_size) {
     if (interactive_) std::cerr << "One prompt a line; Ctrl-D ends.\n";
   }
 
@@ -134,7 +140,9 @@ class PromptSource {
   int64_t batch_size_;
 };
 
-void print_json(const Json& json) { std::cout << json.dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl; }
+void print_json(const Json& json) {
+  std::cout << json.dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
+}
 
 // Prints what is new of a growing output.
 class Streamer {
@@ -153,8 +161,8 @@ class Streamer {
   size_t printed_ = 0;
 };
 
-void print_result(const GenerateCommand& command, const Codec& codec, const StopStrings* stops, const std::string& prompt,
-                  const Hypotheses& results) {
+void print_result(const GenerateCommand& command, const Codec& codec, const StopStrings* stops,
+                  const std::string& prompt, const Hypotheses& results) {
   const auto text_of = [&](const Hypothesis& result) {
     const auto text = codec.decode(result.ids);
     return stops != nullptr ? std::string(stops->cut(text)) : text;
@@ -206,7 +214,9 @@ void run_generate(GenerateCommand command) {
   for (auto batch = source.next_batch(); !batch.empty(); batch = source.next_batch()) {
     std::vector<Prompt> prompts;
     for (const auto& prompt : batch)
-      prompts.push_back({codec.encode_with_eos(prompt, "prompt " + std::to_string(search.first_prompt + prompts.size() + 1)), prefix});
+      prompts.push_back(
+          {codec.encode_with_eos(prompt, "prompt " + std::to_string(search.first_prompt + prompts.size() + 1)),
+           prefix});
     const bool stream = may_stream && batch.size() == 1 && !codec.has_blanks(batch[0]);
     Streamer streamer(codec);
     if (stream) {
@@ -220,7 +230,8 @@ void run_generate(GenerateCommand command) {
     if (stream)
       std::cout << std::endl;
     else
-      for (size_t n = 0; n < batch.size(); ++n) print_result(command, codec, stops ? &*stops : nullptr, batch[n], results[n]);
+      for (size_t n = 0; n < batch.size(); ++n)
+        print_result(command, codec, stops ? &*stops : nullptr, batch[n], results[n]);
   }
 }
 
@@ -235,7 +246,8 @@ void run_score(const GenerateCommand& command) {
     for (const auto& line : batch) {
       const auto place = "line " + std::to_string(++number);
       const size_t tab = line.find('\t');
-      SY_CHECK(tab != line.npos, place, ": --score expects an input, a tab and a target, got \"", line.substr(0, 60), "\"");
+      SY_CHECK(tab != line.npos, place, ": --score expects an input, a tab and a target, got \"", line.substr(0, 60),
+               "\"");
       texts.emplace_back(line.substr(0, tab), line.substr(tab + 1));
       inputs.push_back(codec.encode_with_eos(texts.back().first, place));
       targets.push_back(codec.encode_with_eos(texts.back().second, place));
@@ -256,26 +268,43 @@ void run_score(const GenerateCommand& command) {
 
 void add_search_options(CLI::App& app, GenerateCommand& command) {
   auto& search = command.search;
-  app.add_option("--max-tokens", search.max_tokens, "most tokens generated a prompt, EOS included")->capture_default_str();
-  app.add_option("--min-tokens", search.rules.min_tokens, "EOS may not come before that many tokens")->capture_default_str();
-  app.add_option("--beams", search.beams.num_beams, "beam search with that many beams; 1: greedy or sampling")->capture_default_str();
-  app.add_option("--results", search.beams.num_results, "beam search: outputs a prompt, best first")->capture_default_str();
-  app.add_option("--length-penalty", search.beams.length_penalty, "beam search: score = log-probability / length^penalty")->capture_default_str();
-  app.add_option("--early-stopping", command.early_stopping,
-                 "beam search ends: true, at as many outputs as beams; false, when none at its present length can do better; "
-                 "never, when none could do better at full length")
+  app.add_option("--max-tokens", search.max_tokens, "most tokens generated a prompt, EOS included")
+      ->capture_default_str();
+  app.add_option("--min-tokens", search.rules.min_tokens, "EOS may not come before that many tokens")
+      ->capture_default_str();
+  app.add_option("--beams", search.beams.num_beams, "beam search with that many beams; 1: greedy or sampling")
+      ->capture_default_str();
+  app.add_option("--results", search.beams.num_results, "beam search: outputs a prompt, best first")
+      ->capture_default_str();
+  app.add_option("--length-penalty", search.beams.length_penalty,
+                 "beam search: score = log-probability / length^penalty")
+      ->capture_default_str();
+  app.add_option(
+         "--early-stopping", command.early_stopping,
+         "beam search ends: true, at as many outputs as beams; false, when none at its present length can do better; "
+         "never, when none could do better at full length")
       ->check(CLI::IsMember({"true", "false", "never"}))
       ->capture_default_str();
-  app.add_option("--temperature", command.temperature,
-                 "sample, with logits divided by it; 0: greedy (the default; 1 where --top-k, --top-p or --typical-p is given)");
-  app.add_option("--top-k", search.sampling.top_k, "sample from the K most likely tokens; 0: off")->capture_default_str();
-  app.add_option("--top-p", search.sampling.top_p, "sample from the fewest tokens with probability P together; 1: off")->capture_default_str();
-  app.add_option("--typical-p", search.sampling.typical_p, "sample from typical tokens of mass P; 1: off")->capture_default_str();
-  app.add_option("--seed", command.seed, "of sampling; a prompt's sample depends on it and the prompt's number only")->capture_default_str();
-  app.add_option("--repetition-penalty", search.rules.repetition_penalty, "weakens tokens that occurred; 1: off")->capture_default_str();
-  app.add_option("--no-repeat-ngram", search.rules.no_repeat_ngram_size, "no N tokens in a row twice; 0: off")->capture_default_str();
-  app.add_option("--bad-word", command.bad_words, "text that never occurs (its tokens at a word's start); may be repeated")->allow_extra_args(false);
-  app.add_option("--stop", command.stops, "text at which an output ends, cut off there; may be repeated")->allow_extra_args(false);
+  app.add_option(
+      "--temperature", command.temperature,
+      "sample, with logits divided by it; 0: greedy (the default; 1 where --top-k, --top-p or --typical-p is given)");
+  app.add_option("--top-k", search.sampling.top_k, "sample from the K most likely tokens; 0: off")
+      ->capture_default_str();
+  app.add_option("--top-p", search.sampling.top_p, "sample from the fewest tokens with probability P together; 1: off")
+      ->capture_default_str();
+  app.add_option("--typical-p", search.sampling.typical_p, "sample from typical tokens of mass P; 1: off")
+      ->capture_default_str();
+  app.add_option("--seed", command.seed, "of sampling; a prompt's sample depends on it and the prompt's number only")
+      ->capture_default_str();
+  app.add_option("--repetition-penalty", search.rules.repetition_penalty, "weakens tokens that occurred; 1: off")
+      ->capture_default_str();
+  app.add_option("--no-repeat-ngram", search.rules.no_repeat_ngram_size, "no N tokens in a row twice; 0: off")
+      ->capture_default_str();
+  app.add_option("--bad-word", command.bad_words,
+                 "text that never occurs (its tokens at a word's start); may be repeated")
+      ->allow_extra_args(false);
+  app.add_option("--stop", command.stops, "text at which an output ends, cut off there; may be repeated")
+      ->allow_extra_args(false);
   app.add_option("--prefix", command.prefix, "text (with --ids: ids) that every output begins with");
 }
 
@@ -286,20 +315,27 @@ void add_generate(CLI::App& app) {
   auto* generate = app.add_subcommand(
       "generate",
       "Generate outputs for prompts. Blanks <extra_id_0>, <extra_id_1>, ... in a prompt are filled in.\n"
-      "Tokens are never dropped in decoding: experts have no capacity limit, and a prompt's output does not depend on the\n"
+      "Tokens are never dropped in decoding: experts have no capacity limit, and a prompt's output does not depend on "
+      "the\n"
       "prompts beside it. (In the encoder an absolute capacity per sequence, as in Hugging Face's models, is kept.)");
-  generate->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")->required();
+  generate->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")
+      ->required();
   generate->add_option("--prompt", command->prompts, "prompt, may be repeated; default: the lines of standard input");
-  generate->add_flag("--ids", command->ids, "prompts and outputs are token ids separated by spaces, taken as given: no EOS is added");
-  generate->add_flag("--json", command->json,
-                     "one object a prompt: prompt, text, ids, score (sum of the tokens' log-probabilities; beam search: its "
-                     "sequence score), filled where there are blanks, others with --results");
+  generate->add_flag("--ids", command->ids,
+                     "prompts and outputs are token ids separated by spaces, taken as given: no EOS is added");
+  generate->add_flag(
+      "--json", command->json,
+      "one object a prompt: prompt, text, ids, score (sum of the tokens' log-probabilities; beam search: its "
+      "sequence score), filled where there are blanks, others with --results");
   generate->add_flag("--score", command->score,
                      "log-probability of given outputs instead: each line is an input, a tab and a target");
-  generate->add_option("--batch-size", command->batch_size, "prompts decoded together")->check(CLI::PositiveNumber)->capture_default_str();
+  generate->add_option("--batch-size", command->batch_size, "prompts decoded together")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   add_search_options(*generate, *command);
   add_compute_options(*generate, command->compute);
-  generate->footer("Example: switchyard generate --model runs/mini --prompt \"A <extra_id_0> walks into a bar.\" --beams 4");
+  generate->footer(
+      "Example: switchyard generate --model runs/mini --prompt \"A <extra_id_0> walks into a bar.\" --beams 4");
   generate->callback([command] {
     command->model = resolve_model_folder(command->model).string();
     apply(command->compute);

@@ -22,7 +22,8 @@ void run(const ReportCommand& command) {
   if (command.json)
     std::cout << Json{{"out", command.out}, {"runs", input.runs.size()}, {"bytes", page.size()}}.dump() << "\n";
   else
-    std::fprintf(stderr, "%s: %zu %s, %zu KB\n", command.out.c_str(), input.runs.size(), input.runs.size() == 1 ? "run" : "runs", page.size() / 1000);
+    std::fprintf(stderr, "%s: %zu %s, %zu KB\n", command.out.c_str(), input.runs.size(),
+                 input.runs.size() == 1 ? "run" : "runs", page.size() / 1000);
 }
 
 }  // namespace

@@ -54,7 +54,8 @@ std::string cut_blanks(std::vector<std::string> words, uint64_t number) {
   const size_t second = half + 1 + draw.below(half - 3), second_length = 1 + draw.below(2);
   const size_t first = 1 + draw.below(half - 3), first_length = 1 + draw.below(2);
   const auto cut = [&](size_t at, size_t length, const char* sentinel) {
-    words.erase(words.begin() + static_cast<std::ptrdiff_t>(at), words.begin() + static_cast<std::ptrdiff_t>(at + length));
+    words.erase(words.begin() + static_cast<std::ptrdiff_t>(at),
+                words.begin() + static_cast<std::ptrdiff_t>(at + length));
     words.insert(words.begin() + static_cast<std::ptrdiff_t>(at), sentinel);
   };
   cut(second, second_length, "<extra_id_1>");
@@ -82,7 +83,8 @@ Json sample_blanks(const std::vector<ComparedRun>& runs, int64_t count) {
     const auto weights = cast_weights(run.trainer->run().model, run.trainer->weights(), at::kFloat);
     const auto outputs = generate(run.trainer->run().model, weights, prompts, {.search = {.max_tokens = 24}});
     for (size_t n = 0; n < prompts.size(); ++n)
-      samples[n]["filled"][run.name] = fill_blanks(samples[n]["prompt"].get<std::string>(), outputs[n].front().ids, vocabulary);
+      samples[n]["filled"][run.name] =
+          fill_blanks(samples[n]["prompt"].get<std::string>(), outputs[n].front().ids, vocabulary);
   }
   return samples;
 }

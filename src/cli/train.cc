@@ -20,7 +20,8 @@ struct TrainCommand {
 };
 
 void run(TrainCommand& command) {
-  SY_CHECK(!command.run_file.empty(), "train needs a run file, for example: switchyard train configs/mini.toml --out runs/mini");
+  SY_CHECK(!command.run_file.empty(),
+           "train needs a run file, for example: switchyard train configs/mini.toml --out runs/mini");
   SY_CHECK(!command.out.empty(), "train needs --out DIR, the folder of the run");
   apply(command.compute);
   auto document = read_toml(command.run_file);
@@ -42,7 +43,8 @@ void add_train(CLI::App& app) {
   auto* train = app.add_subcommand("train", "Pre-train a model from a run file");
   train->add_option("run", command->run_file, "run file (TOML)");
   train->add_option("--out", command->out, "folder of the run: metrics, checkpoints, event files");
-  train->add_option("--set", command->settings, "override a key: section.key=value (repeatable)")->allow_extra_args(false);
+  train->add_option("--set", command->settings, "override a key: section.key=value (repeatable)")
+      ->allow_extra_args(false);
   train->add_flag("--resume", command->resume, "continue from the newest complete checkpoint in --out");
   train->add_flag("--quiet", command->quiet, "no progress bar");
   train->add_flag("--json", command->json, "print one JSON object at the end, nothing else");
@@ -54,8 +56,9 @@ void add_train(CLI::App& app) {
       },
       "list every key of a run file");
   add_compute_options(*train, command->compute);
-  train->footer("Examples:\n  switchyard train configs/mini.toml --out runs/mini --set train.steps=500\n"
-                "  switchyard train configs/mini.toml --out runs/mini --resume");
+  train->footer(
+      "Examples:\n  switchyard train configs/mini.toml --out runs/mini --set train.steps=500\n"
+      "  switchyard train configs/mini.toml --out runs/mini --resume");
   train->callback([command] { run(*command); });
 }
 

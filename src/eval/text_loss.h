@@ -17,14 +17,17 @@ struct TextLoss {
   double dropped_fraction = 0.0;  // mean over sparse layers
 };
 
-// Evaluation mode: no noise, no router or z losses, eval_capacity_factor. `next_batch(n)` gives batch n of `num_batches`.
+// Evaluation mode: no noise, no router or z losses, eval_capacity_factor. `next_batch(n)` gives batch n of
+// `num_batches`.
 template <class NextBatch>
-TextLoss text_loss(const ModelConfig& config, const ComputeWeights& weights, int64_t num_batches, NextBatch&& next_batch) {
+TextLoss text_loss(const ModelConfig& config, const ComputeWeights& weights, int64_t num_batches,
+                   NextBatch&& next_batch) {
   double sum = 0.0, dropped = 0.0;
   int64_t tokens = 0, correct = 0, layers = 0;
   for (int64_t n = 0; n < num_batches; ++n) {
     const Batch batch = next_batch(n);
-    const Loss loss = compute_loss(config, weights, to_tensors(batch, 0, batch.batch_size), {}, {.router_losses = false});
+    const Loss loss =
+        compute_loss(config, weights, to_tensors(batch, 0, batch.batch_size), {}, {.router_losses = false});
     sum += loss.cross_entropy.template item<double>() * static_cast<double>(loss.num_labels);
     tokens += loss.num_labels;
     correct += loss.num_correct;
@@ -32,7 +35,8 @@ TextLoss text_loss(const ModelConfig& config, const ComputeWeights& weights, int
       for (const auto& layer : stack->sparse_layers) dropped += layer.routing.dropped_fraction, ++layers;
   }
   const double count = static_cast<double>(tokens > 0 ? tokens : 1);
-  return {sum / count, tokens, static_cast<double>(correct) / count, layers > 0 ? dropped / static_cast<double>(layers) : 0.0};
+  return {sum / count, tokens, static_cast<double>(correct) / count,
+          layers > 0 ? dropped / static_cast<double>(layers) : 0.0};
 }
 
 }  // namespace switchyard

@@ -2,8 +2,9 @@
 // continuations of all beams; those among the first num_beams of them that end become finished sequences, the best
 // num_beams of the others run on; finished sequences are ranked by score / length^length_penalty.
 //
-// Different from HF in form only: each prompt has its own state and leaves the batch when it is done, the first step has
-// one row a prompt instead of num_beams equal ones, sums are f64, and equal scores are ordered by beam, then by token.
+// Different from HF in form only: each prompt has its own state and leaves the batch when it is done, the first step
+// has one row a prompt instead of num_beams equal ones, sums are f64, and equal scores are ordered by beam, then by
+// token.
 #include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
@@ -40,11 +41,13 @@ bool better(const Candidate& a, const Candidate& b) {
 }
 
 // The `count` best continuations of all beams, best first; forbidden ones (-inf) are left out.
-std::vector<Candidate> best_continuations(const std::vector<Beam>& beams, const float* log_probs, size_t vocab_size, size_t count) {
+std::vector<Candidate> best_continuations(const std::vector<Beam>& beams, const float* log_probs, size_t vocab_size,
+                                          size_t count) {
   std::vector<Candidate> best;  // a heap with the worst on top
   for (size_t beam = 0; beam < beams.size(); ++beam) {
     const float* const row = log_probs + static_cast<size_t>(beams[beam].row) * vocab_size;
-    double threshold = best.size() == count ? best.front().score - beams[beam].score : -std::numeric_limits<double>::infinity();
+    double threshold =
+        best.size() == count ? best.front().score - beams[beam].score : -std::numeric_limits<double>::infinity();
     for (size_t id = 0; id < vocab_size; ++id) {
       if (!(row[id] > threshold)) continue;
       if (best.size() == count) {
@@ -76,7 +79,8 @@ void add_finished(Hypotheses& finished, Hypothesis hypothesis, size_t num_beams)
 }
 
 // One step of one prompt; `generated` counts its generated tokens with this one. Returns false when it is done.
-bool extend(PromptSearch& state, const float* log_probs, size_t vocab_size, int64_t generated, const SearchOptions& options) {
+bool extend(PromptSearch& state, const float* log_probs, size_t vocab_size, int64_t generated,
+            const SearchOptions& options) {
   const auto& settings = options.beams;
   const auto num_beams = static_cast<size_t>(settings.num_beams);
   const auto normalized = [&](double score, int64_t length) {
@@ -85,7 +89,8 @@ bool extend(PromptSearch& state, const float* log_probs, size_t vocab_size, int6
   const auto candidates = best_continuations(state.running, log_probs, vocab_size, 2 * num_beams);
   if (candidates.empty()) {  // the rules leave no token at all: the beams end as they are
     for (const auto& beam : state.running)
-      add_finished(state.finished, finish(beam, normalized(beam.score, std::max<int64_t>(1, generated - 1))), num_beams);
+      add_finished(state.finished, finish(beam, normalized(beam.score, std::max<int64_t>(1, generated - 1))),
+                   num_beams);
     return false;
   }
   std::vector<Beam> next;
@@ -97,7 +102,8 @@ bool extend(PromptSearch& state, const float* log_probs, size_t vocab_size, int6
                       (options.stops && options.stops(std::span(beam.history).subspan(1)));
     if (!ends && next.size() < num_beams) next.push_back(std::move(beam));
     // Ends that rank lower are no results: they only kept num_beams beams running.
-    else if (ends && rank < num_beams) add_finished(state.finished, finish(beam, normalized(score, generated)), num_beams);
+    else if (ends && rank < num_beams)
+      add_finished(state.finished, finish(beam, normalized(score, generated)), num_beams);
   }
   state.running = std::move(next);
   if (state.running.empty()) return false;
@@ -110,7 +116,8 @@ bool extend(PromptSearch& state, const float* log_probs, size_t vocab_size, int6
 
 }  // namespace
 
-std::vector<Hypotheses> beam_search(NextTokens& model, std::span<const std::vector<int32_t>> prefixes, const SearchOptions& options) {
+std::vector<Hypotheses> beam_search(NextTokens& model, std::span<const std::vector<int32_t>> prefixes,
+                                    const SearchOptions& options) {
   std::vector<Hypotheses> results(prefixes.size());
   std::vector<PromptSearch> active;
   for (size_t prompt = 0; prompt < prefixes.size(); ++prompt)
@@ -140,7 +147,8 @@ std::vector<Hypotheses> beam_search(NextTokens& model, std::span<const std::vect
         next.push_back(std::move(state));
       } else {
         const auto count = std::min(state.finished.size(), static_cast<size_t>(options.beams.num_results));
-        results[state.prompt].assign(state.finished.begin(), state.finished.begin() + static_cast<std::ptrdiff_t>(count));
+        results[state.prompt].assign(state.finished.begin(),
+                                     state.finished.begin() + static_cast<std::ptrdiff_t>(count));
       }
     }
     active = std::move(next);

@@ -14,8 +14,8 @@ namespace switchyard {
 bool has_blanks(std::string_view prompt, const Vocabulary& vocabulary);
 
 // The prompt with each sentinel replaced by what follows the same sentinel in `output` up to the next one or EOS (T5's
-// span corruption). A sentinel that the output does not hold stays. White space around a span is dropped, and where a span
-// is empty one of the two spaces around it.
+// span corruption). A sentinel that the output does not hold stays. White space around a span is dropped, and where a
+// span is empty one of the two spaces around it.
 std::string fill_blanks(std::string_view prompt, std::span<const int32_t> output, const Vocabulary& vocabulary);
 
 }  // namespace switchyard

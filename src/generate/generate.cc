@@ -20,7 +20,8 @@ namespace {
 // `number` counts from 0 here, and from 1 in messages.
 void check_sequence(std::span<const int32_t> ids, int64_t vocab_size, const char* what, uint64_t number) {
   for (const int32_t id : ids)
-    SY_CHECK(id >= 0 && id < vocab_size, what, " ", number + 1, ": id ", id, " lies outside the model's vocabulary of ", vocab_size);
+    SY_CHECK(id >= 0 && id < vocab_size, what, " ", number + 1, ": id ", id, " lies outside the model's vocabulary of ",
+             vocab_size);
 }
 
 void check_prompt(std::span<const int32_t> ids, int64_t vocab_size, uint64_t number) {
@@ -56,7 +57,8 @@ class DecoderRows : public NextTokens {
   DecoderRows(const ModelConfig& config, const ComputeWeights& weights, const PaddedRows& prompts, int64_t max_length)
       : config_(config),
         weights_(weights),
-        cache_(start_decoding(config, weights, encode(config, weights, prompts.ids, prompts.mask, encoder_options(config)).hidden,
+        cache_(start_decoding(config, weights,
+                              encode(config, weights, prompts.ids, prompts.mask, encoder_options(config)).hidden,
                               prompts.mask, max_length)),
         source_(static_cast<size_t>(prompts.ids.size(0))) {
     std::iota(source_.begin(), source_.end(), 0);
@@ -78,7 +80,8 @@ class DecoderRows : public NextTokens {
       source_ = std::move(source);
       return;
     }
-    // Beams changed places within their prompts: what comes from the encoder stays, and so do the positions not filled yet.
+    // Beams changed places within their prompts: what comes from the encoder stays, and so do the positions not filled
+    // yet.
     for (auto& layer : cache_.layers)
       for (auto* tensor : {&layer.self_keys, &layer.self_values}) {
         auto filled = tensor->slice(1, 0, cache_.length);
@@ -95,8 +98,8 @@ class DecoderRows : public NextTokens {
 
 }  // namespace
 
-std::vector<Hypotheses> generate(const ModelConfig& config, const ComputeWeights& weights, const std::vector<Prompt>& prompts,
-                                 const GenerateOptions& options) {
+std::vector<Hypotheses> generate(const ModelConfig& config, const ComputeWeights& weights,
+                                 const std::vector<Prompt>& prompts, const GenerateOptions& options) {
   const at::NoGradGuard no_grad;
   validate(options.search);
   SY_CHECK(options.batch_size >= 1, "batch size ", options.batch_size, ": expected 1 or more");
@@ -145,17 +148,22 @@ std::vector<Scored> score_targets(const ModelConfig& config, const ComputeWeight
   std::vector<Scored> results;
   for (size_t first = 0; first < prompts.size(); first += static_cast<size_t>(batch_size)) {
     const size_t end = std::min(prompts.size(), first + static_cast<size_t>(batch_size));
-    const auto input = pad({prompts.begin() + static_cast<std::ptrdiff_t>(first), prompts.begin() + static_cast<std::ptrdiff_t>(end)});
-    const auto output = pad({targets.begin() + static_cast<std::ptrdiff_t>(first), targets.begin() + static_cast<std::ptrdiff_t>(end)});
+    const auto input =
+        pad({prompts.begin() + static_cast<std::ptrdiff_t>(first), prompts.begin() + static_cast<std::ptrdiff_t>(end)});
+    const auto output =
+        pad({targets.begin() + static_cast<std::ptrdiff_t>(first), targets.begin() + static_cast<std::ptrdiff_t>(end)});
     const auto encoded = encode(config, weights, input.ids, input.mask, encoder_options(config));
     // No decoder mask: a target may hold id 0, and what follows a target's end reaches none of its positions.
-    const auto decoded = decode(config, weights, shift_right(output.ids), {}, encoded.hidden, input.mask, {.drop_tokens = false});
+    const auto decoded =
+        decode(config, weights, shift_right(output.ids), {}, encoded.hidden, input.mask, {.drop_tokens = false});
     for (size_t number = first; number < end; ++number) {
       // Row by row: logits of a whole batch would take [batch, length, vocab].
       const auto row = static_cast<int64_t>(number - first);
       const auto length = static_cast<int64_t>(targets[number].size());
-      const auto logits = output_logits(weights, decoded.hidden.select(0, row).slice(0, 0, length)).to(at::kDouble);  // [length, vocab]
-      const auto of_targets = logits.gather(-1, output.ids.select(0, row).slice(0, 0, length).unsqueeze(-1)).squeeze(-1);
+      const auto logits =
+          output_logits(weights, decoded.hidden.select(0, row).slice(0, 0, length)).to(at::kDouble);  // [length, vocab]
+      const auto of_targets =
+          logits.gather(-1, output.ids.select(0, row).slice(0, 0, length).unsqueeze(-1)).squeeze(-1);
       const at::Tensor log_probabilities = (of_targets - at::logsumexp(logits, -1)).to(at::kCPU).contiguous();
       const double* const values = log_probabilities.const_data_ptr<double>();
       Scored scored{0.0, {values, values + length}};

@@ -95,7 +95,8 @@ void keep_top_p(double p, std::vector<Token>& tokens) {
   }
 }
 
-// Meister et al. 2022, "Locally typical sampling", as in HF: ordered by |-log p - entropy|, the first whose mass reaches p.
+// Meister et al. 2022, "Locally typical sampling", as in HF: ordered by |-log p - entropy|, the first whose mass
+// reaches p.
 void keep_typical(double p, std::vector<Token>& tokens) {
   std::vector<double> values;
   const double log_sum = std::log(exponentials(tokens, values));
@@ -118,7 +119,8 @@ void keep_typical(double p, std::vector<Token>& tokens) {
     return a.distance < b.distance || (a.distance == b.distance && a.token.id < b.token.id);
   });
   size_t last = 0;
-  for (double mass = ordered[0].probability; mass < p && last + 1 < ordered.size(); mass += ordered[last].probability) ++last;
+  for (double mass = ordered[0].probability; mass < p && last + 1 < ordered.size(); mass += ordered[last].probability)
+    ++last;
   tokens.clear();
   for (const auto& entry : ordered)
     if (entry.distance <= ordered[last].distance) tokens.push_back(entry.token);
@@ -127,14 +129,18 @@ void keep_typical(double p, std::vector<Token>& tokens) {
 }  // namespace
 
 void validate(const TokenRules& rules) {
-  SY_CHECK(rules.repetition_penalty > 0, "repetition penalty ", rules.repetition_penalty, ": expected more than 0; 1 is off");
-  SY_CHECK(rules.no_repeat_ngram_size >= 0, "no-repeat n-gram size ", rules.no_repeat_ngram_size, ": expected 0 (off) or more");
+  SY_CHECK(rules.repetition_penalty > 0, "repetition penalty ", rules.repetition_penalty,
+           ": expected more than 0; 1 is off");
+  SY_CHECK(rules.no_repeat_ngram_size >= 0, "no-repeat n-gram size ", rules.no_repeat_ngram_size,
+           ": expected 0 (off) or more");
   SY_CHECK(rules.min_tokens >= 0, "minimum of tokens ", rules.min_tokens, ": expected 0 or more");
-  for (const auto& word : rules.bad_words) SY_CHECK(!word.empty(), "bad words: expected at least one token each, got an empty one");
+  for (const auto& word : rules.bad_words)
+    SY_CHECK(!word.empty(), "bad words: expected at least one token each, got an empty one");
 }
 
 bool changes_scores(const TokenRules& rules) {
-  return rules.repetition_penalty != 1.0 || rules.no_repeat_ngram_size > 0 || rules.min_tokens > 0 || !rules.bad_words.empty();
+  return rules.repetition_penalty != 1.0 || rules.no_repeat_ngram_size > 0 || rules.min_tokens > 0 ||
+         !rules.bad_words.empty();
 }
 
 void apply_rules(const TokenRules& rules, std::span<const int32_t> history, int64_t num_generated, int32_t eos_id,
@@ -175,7 +181,8 @@ TokenDistribution filtered_distribution(const SamplingOptions& options, std::spa
   return distribution;
 }
 
-int32_t choose_token(const SamplingOptions& options, std::span<const float> logits, uint64_t prompt_number, uint64_t position) {
+int32_t choose_token(const SamplingOptions& options, std::span<const float> logits, uint64_t prompt_number,
+                     uint64_t position) {
   if (options.temperature == 0) {
     float largest = kForbidden;
 #pragma omp simd reduction(max : largest)
@@ -186,7 +193,8 @@ int32_t choose_token(const SamplingOptions& options, std::span<const float> logi
   const auto distribution = filtered_distribution(options, logits);
   if (distribution.ids.empty()) return -1;
   NoiseStream stream({.seed = options.seed, .purpose = NoisePurpose::kSampling, .step = position}, prompt_number);
-  double left = static_cast<double>(stream.next64() >> 11) * 0x1p-53;  // [0, 1): the point on the cumulative distribution
+  double left =
+      static_cast<double>(stream.next64() >> 11) * 0x1p-53;  // [0, 1): the point on the cumulative distribution
   for (size_t n = 0; n < distribution.ids.size(); ++n) {
     left -= distribution.probabilities[n];
     if (left < 0) return distribution.ids[n];

@@ -12,9 +12,9 @@ namespace switchyard {
 
 // What the tokens so far forbid or make unlikely.
 struct TokenRules {
-  double repetition_penalty = 1.0;               // scores of tokens that occurred: s / r if s > 0, else s * r (CTRL §4.1)
-  int64_t no_repeat_ngram_size = 0;              // no n tokens in a row occur twice; 0: off
-  int64_t min_tokens = 0;                        // EOS is forbidden before that many generated tokens
+  double repetition_penalty = 1.0;   // scores of tokens that occurred: s / r if s > 0, else s * r (CTRL §4.1)
+  int64_t no_repeat_ngram_size = 0;  // no n tokens in a row occur twice; 0: off
+  int64_t min_tokens = 0;            // EOS is forbidden before that many generated tokens
   std::vector<std::vector<int32_t>> bad_words = {};  // token sequences that never occur
 };
 
@@ -46,6 +46,7 @@ TokenDistribution filtered_distribution(const SamplingOptions& options, std::spa
 
 // The next token: the first of the largest logits if greedy, else drawn by a number that is a pure function of (seed,
 // prompt number, position), so a prompt's sample does not depend on its batch companions. -1 if every logit is -inf.
-int32_t choose_token(const SamplingOptions& options, std::span<const float> logits, uint64_t prompt_number, uint64_t position);
+int32_t choose_token(const SamplingOptions& options, std::span<const float> logits, uint64_t prompt_number,
+                     uint64_t position);
 
 }  // namespace switchyard

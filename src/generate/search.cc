@@ -32,7 +32,8 @@ void validate(const SearchOptions& options) {
            options.sampling.temperature, ": beam search does not sample; leave one of them out");
 }
 
-std::vector<Hypotheses> sample(NextTokens& model, std::span<const std::vector<int32_t>> prefixes, const SearchOptions& options) {
+std::vector<Hypotheses> sample(NextTokens& model, std::span<const std::vector<int32_t>> prefixes,
+                               const SearchOptions& options) {
   std::vector<Hypotheses> results(prefixes.size());
   std::vector<Row> rows;
   for (size_t prompt = 0; prompt < prefixes.size(); ++prompt) rows.push_back({prompt, {options.start_id}});
@@ -56,8 +57,8 @@ std::vector<Hypotheses> sample(NextTokens& model, std::span<const std::vector<in
         row.history.push_back(prefix[position]);
       } else {
         const auto log_sum = static_cast<double>(log_sums.const_data_ptr<float>()[index]);
-        SY_CHECK(std::isfinite(log_sum), "decoding, prompt ", options.first_prompt + row.prompt + 1, ", token ", position,
-                 ": the model's logits are not finite; check its weights, or try --dtype fp32");
+        SY_CHECK(std::isfinite(log_sum), "decoding, prompt ", options.first_prompt + row.prompt + 1, ", token ",
+                 position, ": the model's logits are not finite; check its weights, or try --dtype fp32");
         const size_t num_generated = position - prefix.size();
         std::vector<float> unruled;
         if (changes_scores(options.rules)) {
@@ -85,7 +86,8 @@ std::vector<Hypotheses> sample(NextTokens& model, std::span<const std::vector<in
   return results;
 }
 
-std::vector<Hypotheses> search(NextTokens& model, std::span<const std::vector<int32_t>> prefixes, const SearchOptions& options) {
+std::vector<Hypotheses> search(NextTokens& model, std::span<const std::vector<int32_t>> prefixes,
+                               const SearchOptions& options) {
   validate(options);
   return options.beams.num_beams > 1 ? beam_search(model, prefixes, options) : sample(model, prefixes, options);
 }

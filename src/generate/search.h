@@ -16,24 +16,26 @@ namespace switchyard {
 class NextTokens {
  public:
   virtual ~NextTokens() = default;
-  // Appends ids[n] to row n and returns the logits of what follows: [rows, vocab] f32, contiguous, on the CPU. The caller
-  // may write to it.
+  // Appends ids[n] to row n and returns the logits of what follows: [rows, vocab] f32, contiguous, on the CPU. The
+  // caller may write to it.
   virtual at::Tensor advance(std::span<const int32_t> ids) = 0;
   // New row n goes on from old row rows[n]; rows that are not named end.
   virtual void select_rows(std::span<const int64_t> rows) = 0;
 };
 
 enum class EarlyStopping {
-  kHeuristic,  // stop when no running beam at its present length can beat the worst finished one (HF's False, the default)
+  kHeuristic,  // stop when no running beam at its present length can beat the worst finished one (HF's False, the
+               // default)
   kAlways,     // stop as soon as there are num_beams finished sequences (True)
   kNever,      // stop only when a running beam could not do so even at full length ("never")
 };
 
 struct BeamOptions {
   int64_t num_beams = 1;
-  double length_penalty = 1.0;  // a finished sequence's score is its log-probability / length^penalty (HF; not GNMT's form)
+  double length_penalty =
+      1.0;  // a finished sequence's score is its log-probability / length^penalty (HF; not GNMT's form)
   EarlyStopping early_stopping = EarlyStopping::kHeuristic;
-  int64_t num_results = 1;      // sequences returned a prompt, at most num_beams
+  int64_t num_results = 1;  // sequences returned a prompt, at most num_beams
 };
 
 struct SearchOptions {
@@ -63,14 +65,17 @@ struct Hypothesis {
 // Best first; one entry except where beams return several.
 using Hypotheses = std::vector<Hypothesis>;
 
-// Greedy decoding or sampling. `prefixes`: one a prompt, tokens that its output must begin with (often empty; an EOS in it
-// does not end it). Prompts that end leave the batch. Throws Error if the model's logits are not finite.
-std::vector<Hypotheses> sample(NextTokens& model, std::span<const std::vector<int32_t>> prefixes, const SearchOptions& options);
+// Greedy decoding or sampling. `prefixes`: one a prompt, tokens that its output must begin with (often empty; an EOS in
+// it does not end it). Prompts that end leave the batch. Throws Error if the model's logits are not finite.
+std::vector<Hypotheses> sample(NextTokens& model, std::span<const std::vector<int32_t>> prefixes,
+                               const SearchOptions& options);
 
 // Beam search, in the form of HF's: the same sequences, scores and stopping rule. See beam_search.cc.
-std::vector<Hypotheses> beam_search(NextTokens& model, std::span<const std::vector<int32_t>> prefixes, const SearchOptions& options);
+std::vector<Hypotheses> beam_search(NextTokens& model, std::span<const std::vector<int32_t>> prefixes,
+                                    const SearchOptions& options);
 
 // beam_search() with more than one beam, else sample().
-std::vector<Hypotheses> search(NextTokens& model, std::span<const std::vector<int32_t>> prefixes, const SearchOptions& options);
+std::vector<Hypotheses> search(NextTokens& model, std::span<const std::vector<int32_t>> prefixes,
+                               const SearchOptions& options);
 
 }  // namespace switchyard

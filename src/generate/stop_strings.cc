@@ -16,8 +16,8 @@ StopStrings::StopStrings(std::vector<std::string> strings, Vocabulary vocabulary
 
 bool StopStrings::contained_in(std::span<const int32_t> output) const {
   if (strings_.empty()) return false;
-  // A new match ends in the last token, and no token but pad and EOS is empty: so many tokens hold the longest string, with
-  // one more for the space that decoding drops in front.
+  // A new match ends in the last token, and no token but pad and EOS is empty: so many tokens hold the longest string,
+  // with one more for the space that decoding drops in front.
   const auto tail = output.last(std::min(output.size(), longest_ + 1));
   const auto text = vocabulary_.decode(tail);
   return cut(text).size() < text.size();

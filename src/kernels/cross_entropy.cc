@@ -17,14 +17,16 @@ namespace {
 
 constexpr int64_t kPanel = 64;      // vocabulary entries of a packed panel: brgemm's widest
 constexpr int64_t kRowBlock = 128;  // rows of a tile
-constexpr int64_t kMaxChunks = 16;  // parts of the vocabulary with sums of their own, so that threads may take them in any order
+constexpr int64_t kMaxChunks =
+    16;  // parts of the vocabulary with sums of their own, so that threads may take them in any order
 constexpr float kLog2e = std::numbers::log2e_v<float>;
 constexpr float kLn2 = std::numbers::ln2_v<float>;
 constexpr float kLowest = -1e30f;  // below every logit, and finite: differences of two stay numbers
 
 int64_t num_panels(const VocabularyProblem& problem) { return (problem.vocab + kPanel - 1) / kPanel; }
 
-// Rows [panel * 64, ...) of weight as brgemm's second operand for hidden * weight^T; rows beyond the vocabulary are zero.
+// Rows [panel * 64, ...) of weight as brgemm's second operand for hidden * weight^T; rows beyond the vocabulary are
+// zero.
 template <class T>
 void pack_panel(const VocabularyProblem& problem, const T* weight, int64_t panel, T* staging, T* packed) {
   const int64_t first = panel * kPanel, count = std::min(kPanel, problem.vocab - first), d_model = problem.d_model;
@@ -68,7 +70,8 @@ void cross_entropy_forward(const VocabularyProblem& problem, const T* hidden, co
         const int64_t first = panel * kPanel, count = std::min(kPanel, problem.vocab - first);
         for (int64_t start = 0; start < rows; start += kRowBlock) {
           const int64_t block = std::min(kRowBlock, rows - start);
-          brgemm(block, kPanel, d_model, d_model, kPanel, kPanel, false, hidden + start * d_model, packed.data(), tile.data());
+          brgemm(block, kPanel, d_model, d_model, kPanel, kPanel, false, hidden + start * d_model, packed.data(),
+                 tile.data());
           for (int64_t row = 0; row < block; ++row) {
             float* logits = tile.data() + row * kPanel;
             const int64_t column = problem.label[start + row] - first;
@@ -84,7 +87,8 @@ void cross_entropy_forward(const VocabularyProblem& problem, const T* hidden, co
             const F32x16 before = load(state);
             const F32x16 after = max(max(before, max(x[0], x[1])), max(x[2], x[3]));
             F32x16 sum = load(state + kLanes) * exp2_finite(before - after);
-            sum = sum + (exp2_finite(x[0] - after) + exp2_finite(x[1] - after)) + (exp2_finite(x[2] - after) + exp2_finite(x[3] - after));
+            sum = sum + (exp2_finite(x[0] - after) + exp2_finite(x[1] - after)) +
+                  (exp2_finite(x[2] - after) + exp2_finite(x[3] - after));
             store(state, after);
             store(state + kLanes, sum);
           }
@@ -109,8 +113,8 @@ void cross_entropy_forward(const VocabularyProblem& problem, const T* hidden, co
 }
 
 template <class T>
-void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, const T* weight, const float* log_partition,
-                            float grad_sum, float grad_z, T* grad_hidden, T* grad_weight) {
+void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, const T* weight,
+                            const float* log_partition, float grad_sum, float grad_z, T* grad_hidden, T* grad_weight) {
   const int64_t panels = num_panels(problem), rows = problem.rows, d_model = problem.d_model;
   const int64_t slices = d_model / kPanel;
   // Panels handled together: their packed rows and their gradient sums stay in the second-level cache.
@@ -146,7 +150,8 @@ void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, c
           const int64_t count = std::min(kPanel, problem.vocab - panel * kPanel);
           const T* source = count < kPanel ? staging.data() : weight + panel * kPanel * d_model;
           for (int64_t slice = 0; slice < slices; ++slice)
-            pack_rows(source + slice * kPanel, d_model, kPanel, kPanel, weight_panels.data() + (slice * width + offset) * kPanel);
+            pack_rows(source + slice * kPanel, d_model, kPanel, kPanel,
+                      weight_panels.data() + (slice * width + offset) * kPanel);
         }
         for (int64_t start = 0; start < rows; start += kRowBlock) {
           const int64_t block = std::min(kRowBlock, rows - start);
@@ -175,7 +180,8 @@ void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, c
               } else {
                 transpose_words(grads.data() + offset, width / 2, block, kPanel / 2, words.data(), block);
                 for (int64_t pair = 0; pair < kPanel / 2; ++pair)
-                  deinterleave(words.data() + pair * 2 * block, columns + 2 * pair * block, columns + (2 * pair + 1) * block, block);
+                  deinterleave(words.data() + pair * 2 * block, columns + 2 * pair * block,
+                               columns + (2 * pair + 1) * block, block);
               }
             }
           }
@@ -190,7 +196,8 @@ void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, c
         }
         if (grad_weight != nullptr) {
           const int64_t first = first_panel * kPanel, count = std::min(width, problem.vocab - first);
-          for (int64_t i = 0; i < count * d_model; i += kLanes) store(grad_weight + first * d_model + i, load(weight_sums.data() + i));
+          for (int64_t i = 0; i < count * d_model; i += kLanes)
+            store(grad_weight + first * d_model + i, load(weight_sums.data() + i));
         }
       }
     }
@@ -199,7 +206,8 @@ void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, c
       for (int64_t row = 0; row < rows; ++row)
         for (int64_t i = row * d_model; i < (row + 1) * d_model; i += kLanes) {
           F32x16 sum = load(partial.data() + i);
-          for (int64_t chunk = 1; chunk < chunks; ++chunk) sum = sum + load(partial.data() + chunk * rows * d_model + i);
+          for (int64_t chunk = 1; chunk < chunks; ++chunk)
+            sum = sum + load(partial.data() + chunk * rows * d_model + i);
           store(grad_hidden + i, sum);
         }
     }
@@ -209,8 +217,9 @@ void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, c
 
 template void cross_entropy_forward(const VocabularyProblem&, const float*, const float*, float*, float*, float*);
 template void cross_entropy_forward(const VocabularyProblem&, const BFloat16*, const BFloat16*, float*, float*, float*);
-template void cross_entropy_backward(const VocabularyProblem&, const float*, const float*, const float*, float, float, float*, float*);
-template void cross_entropy_backward(const VocabularyProblem&, const BFloat16*, const BFloat16*, const float*, float, float,
-                                     BFloat16*, BFloat16*);
+template void cross_entropy_backward(const VocabularyProblem&, const float*, const float*, const float*, float, float,
+                                     float*, float*);
+template void cross_entropy_backward(const VocabularyProblem&, const BFloat16*, const BFloat16*, const float*, float,
+                                     float, BFloat16*, BFloat16*);
 
 }  // namespace switchyard::kernels

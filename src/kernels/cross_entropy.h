@@ -2,8 +2,8 @@
 // forgotten in cache; the backward pass makes them again, which costs one product more and no memory.
 //
 // T is float or BFloat16. hidden [rows, d_model], weight [vocab, d_model], contiguous; rows a multiple of 16 (pad with
-// zeros), d_model a multiple of 64; label [rows] in [0, vocab), or -1 for padding. logits = scale * hidden weight^T in f32.
-// Results do not depend on the number of threads; more than 16 have no work.
+// zeros), d_model a multiple of 64; label [rows] in [0, vocab), or -1 for padding. logits = scale * hidden weight^T in
+// f32. Results do not depend on the number of threads; more than 16 have no work.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ void cross_entropy_forward(const VocabularyProblem& problem, const T* hidden, co
 // The gradients of grad_sum * sum_row(log_partition - label_logit) + grad_z * sum_row(log_partition^2).
 // grad_hidden [rows, d_model] and grad_weight [vocab, d_model] may be null; both are overwritten.
 template <class T>
-void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, const T* weight, const float* log_partition,
-                            float grad_sum, float grad_z, T* grad_hidden, T* grad_weight);
+void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, const T* weight,
+                            const float* log_partition, float grad_sum, float grad_z, T* grad_hidden, T* grad_weight);
 
 }  // namespace switchyard::kernels

@@ -56,8 +56,9 @@ template void dispatch_rows(const float*, const int64_t*, float*, int64_t, int64
 template void dispatch_rows(const BFloat16*, const int64_t*, BFloat16*, int64_t, int64_t);
 template void combine_rows(const float*, const float*, const int64_t*, float*, int64_t, int64_t);
 template void combine_rows(const BFloat16*, const float*, const int64_t*, BFloat16*, int64_t, int64_t);
-template void combine_rows_backward(const float*, const float*, const float*, const int64_t*, float*, float*, int64_t, int64_t);
-template void combine_rows_backward(const BFloat16*, const BFloat16*, const float*, const int64_t*, BFloat16*, float*, int64_t,
+template void combine_rows_backward(const float*, const float*, const float*, const int64_t*, float*, float*, int64_t,
                                     int64_t);
+template void combine_rows_backward(const BFloat16*, const BFloat16*, const float*, const int64_t*, BFloat16*, float*,
+                                    int64_t, int64_t);
 
 }  // namespace switchyard::kernels

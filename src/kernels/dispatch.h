@@ -16,8 +16,8 @@ void dispatch_rows(const T* from, const int64_t* token, T* to, int64_t rows, int
 template <class T>
 void combine_rows(const T* from, const float* gate, const int64_t* token, T* to, int64_t rows, int64_t width);
 
-// The gradients of combine_rows with a gate: grad_from[row] = gate[row] * grad_to[token[row]], and grad_gate[row] is the
-// product of grad_to[token[row]] and from[row].
+// The gradients of combine_rows with a gate: grad_from[row] = gate[row] * grad_to[token[row]], and grad_gate[row] is
+// the product of grad_to[token[row]] and from[row].
 template <class T>
 void combine_rows_backward(const T* grad_to, const T* from, const float* gate, const int64_t* token, T* grad_from,
                            float* grad_gate, int64_t rows, int64_t width);

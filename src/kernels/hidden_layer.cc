@@ -14,9 +14,7 @@ struct ValueAndSlope {
   F32x16 value, slope;
 };
 
-inline F32x16 sigmoid(F32x16 x) {
-  return splat(1.0f) / (splat(1.0f) + exp2(x * splat(-std::numbers::log2e_v<float>)));
-}
+inline F32x16 sigmoid(F32x16 x) { return splat(1.0f) / (splat(1.0f) + exp2(x * splat(-std::numbers::log2e_v<float>))); }
 
 // Both smooth activations are x sigmoid(v(x)): silu with v = x, gelu_new with v = 2 sqrt(2/pi) (x + 0.044715 x^3).
 template <Activation kActivation>
@@ -57,8 +55,8 @@ void forward(const T* a, const T* b, const RowDropout& dropout, int64_t rows, in
 }
 
 template <Activation kActivation, class T>
-void backward(const T* a, const T* b, const RowDropout& dropout, const T* grad_hidden, int64_t rows, int64_t width, T* grad_a,
-              T* grad_b, T* hidden) {
+void backward(const T* a, const T* b, const RowDropout& dropout, const T* grad_hidden, int64_t rows, int64_t width,
+              T* grad_a, T* grad_b, T* hidden) {
 #pragma omp parallel if (rows * width > kMinParallel)
   {
     Scratch<float> buffer(width + 64);
@@ -88,29 +86,37 @@ void backward(const T* a, const T* b, const RowDropout& dropout, const T* grad_h
 }  // namespace
 
 template <class T>
-void hidden_layer(Activation activation, const T* a, const T* b, const RowDropout& dropout, int64_t rows, int64_t width, T* hidden) {
+void hidden_layer(Activation activation, const T* a, const T* b, const RowDropout& dropout, int64_t rows, int64_t width,
+                  T* hidden) {
   switch (activation) {
-    case Activation::kRelu: return forward<Activation::kRelu>(a, b, dropout, rows, width, hidden);
-    case Activation::kGeluNew: return forward<Activation::kGeluNew>(a, b, dropout, rows, width, hidden);
-    case Activation::kSilu: return forward<Activation::kSilu>(a, b, dropout, rows, width, hidden);
+    case Activation::kRelu:
+      return forward<Activation::kRelu>(a, b, dropout, rows, width, hidden);
+    case Activation::kGeluNew:
+      return forward<Activation::kGeluNew>(a, b, dropout, rows, width, hidden);
+    case Activation::kSilu:
+      return forward<Activation::kSilu>(a, b, dropout, rows, width, hidden);
   }
 }
 
 template <class T>
-void hidden_layer_backward(Activation activation, const T* a, const T* b, const RowDropout& dropout, const T* grad_hidden,
-                           int64_t rows, int64_t width, T* grad_a, T* grad_b, T* hidden) {
+void hidden_layer_backward(Activation activation, const T* a, const T* b, const RowDropout& dropout,
+                           const T* grad_hidden, int64_t rows, int64_t width, T* grad_a, T* grad_b, T* hidden) {
   switch (activation) {
-    case Activation::kRelu: return backward<Activation::kRelu>(a, b, dropout, grad_hidden, rows, width, grad_a, grad_b, hidden);
-    case Activation::kGeluNew: return backward<Activation::kGeluNew>(a, b, dropout, grad_hidden, rows, width, grad_a, grad_b, hidden);
-    case Activation::kSilu: return backward<Activation::kSilu>(a, b, dropout, grad_hidden, rows, width, grad_a, grad_b, hidden);
+    case Activation::kRelu:
+      return backward<Activation::kRelu>(a, b, dropout, grad_hidden, rows, width, grad_a, grad_b, hidden);
+    case Activation::kGeluNew:
+      return backward<Activation::kGeluNew>(a, b, dropout, grad_hidden, rows, width, grad_a, grad_b, hidden);
+    case Activation::kSilu:
+      return backward<Activation::kSilu>(a, b, dropout, grad_hidden, rows, width, grad_a, grad_b, hidden);
   }
 }
 
 template void hidden_layer(Activation, const float*, const float*, const RowDropout&, int64_t, int64_t, float*);
-template void hidden_layer(Activation, const BFloat16*, const BFloat16*, const RowDropout&, int64_t, int64_t, BFloat16*);
-template void hidden_layer_backward(Activation, const float*, const float*, const RowDropout&, const float*, int64_t, int64_t,
-                                    float*, float*, float*);
-template void hidden_layer_backward(Activation, const BFloat16*, const BFloat16*, const RowDropout&, const BFloat16*, int64_t,
-                                    int64_t, BFloat16*, BFloat16*, BFloat16*);
+template void hidden_layer(Activation, const BFloat16*, const BFloat16*, const RowDropout&, int64_t, int64_t,
+                           BFloat16*);
+template void hidden_layer_backward(Activation, const float*, const float*, const RowDropout&, const float*, int64_t,
+                                    int64_t, float*, float*, float*);
+template void hidden_layer_backward(Activation, const BFloat16*, const BFloat16*, const RowDropout&, const BFloat16*,
+                                    int64_t, int64_t, BFloat16*, BFloat16*, BFloat16*);
 
 }  // namespace switchyard::kernels

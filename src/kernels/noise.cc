@@ -27,8 +27,8 @@ void fill_batch(StreamKey key, uint64_t row, uint64_t first_block, float* to) {
   const auto lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   // first_block is a multiple of sixteen, so that the low word does not carry within a batch.
   __m512i counter[4] = {_mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first_block)), lane),
-                        _mm512_set1_epi32(static_cast<int>(first_block >> 32)), _mm512_set1_epi32(static_cast<int>(row)),
-                        _mm512_set1_epi32(static_cast<int>(row >> 32))};
+                        _mm512_set1_epi32(static_cast<int>(first_block >> 32)),
+                        _mm512_set1_epi32(static_cast<int>(row)), _mm512_set1_epi32(static_cast<int>(row >> 32))};
   for (int round = 0; round < 10; ++round) {
     __m512i high0, low0, high1, low1;
     multiply(counter[0], 0xD2511F53, high0, low0);
@@ -45,12 +45,15 @@ void fill_batch(StreamKey key, uint64_t row, uint64_t first_block, float* to) {
   const auto c = _mm512_unpacklo_epi32(counter[2], counter[3]), d = _mm512_unpackhi_epi32(counter[2], counter[3]);
   const __m512i block[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c), _mm512_unpacklo_epi64(b, d),
                             _mm512_unpackhi_epi64(b, d)};
-  const auto low01 = _mm512_shuffle_i32x4(block[0], block[1], 0x44), low23 = _mm512_shuffle_i32x4(block[2], block[3], 0x44);
-  const auto high01 = _mm512_shuffle_i32x4(block[0], block[1], 0xEE), high23 = _mm512_shuffle_i32x4(block[2], block[3], 0xEE);
+  const auto low01 = _mm512_shuffle_i32x4(block[0], block[1], 0x44),
+             low23 = _mm512_shuffle_i32x4(block[2], block[3], 0x44);
+  const auto high01 = _mm512_shuffle_i32x4(block[0], block[1], 0xEE),
+             high23 = _mm512_shuffle_i32x4(block[2], block[3], 0xEE);
   const __m512i words[4] = {_mm512_shuffle_i32x4(low01, low23, 0x88), _mm512_shuffle_i32x4(low01, low23, 0xDD),
                             _mm512_shuffle_i32x4(high01, high23, 0x88), _mm512_shuffle_i32x4(high01, high23, 0xDD)};
   for (int64_t part = 0; part < 4; ++part)
-    _mm512_storeu_ps(to + 16 * part, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(words[part], 8)), _mm512_set1_ps(0x1p-24f)));
+    _mm512_storeu_ps(to + 16 * part,
+                     _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(words[part], 8)), _mm512_set1_ps(0x1p-24f)));
 }
 
 #else
@@ -58,7 +61,8 @@ void fill_batch(StreamKey key, uint64_t row, uint64_t first_block, float* to) {
 void fill_batch(StreamKey key, uint64_t row, uint64_t first_block, float* to) {
   for (uint64_t block = first_block; block < first_block + 16; ++block)
     for (const uint32_t word : philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
-                                       static_cast<uint32_t>(row), static_cast<uint32_t>(row >> 32)}, key))
+                                       static_cast<uint32_t>(row), static_cast<uint32_t>(row >> 32)},
+                                      key))
       *to++ = to_uniform(word);
 }
 
@@ -67,11 +71,13 @@ void fill_batch(StreamKey key, uint64_t row, uint64_t first_block, float* to) {
 }  // namespace
 
 void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to) {
-  for (int64_t first = 0; first < width; first += kBatch) fill_batch(key, row, static_cast<uint64_t>(first / 4), to + first);
+  for (int64_t first = 0; first < width; first += kBatch)
+    fill_batch(key, row, static_cast<uint64_t>(first / 4), to + first);
 }
 
 template <class X, class Y>
-void jitter_rows(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width, float spread) {
+void jitter_rows(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width,
+                 float spread) {
 #pragma omp parallel if (rows * width > 8192)
   {
     Scratch<float> noise(width + kBatch);
@@ -85,8 +91,10 @@ void jitter_rows(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int
       for (; i + kLanes <= width; i += kLanes) store(to + i, load(from + i) * fma(load(noise.data() + i), range, low));
       for (; i < width; ++i) {
         const float product = to_float(from[i]) * std::fma(noise.data()[i], 2.0f * spread, 1.0f - spread);
-        if constexpr (std::is_same_v<Y, float>) to[i] = product;
-        else to[i] = to_bfloat16(product);
+        if constexpr (std::is_same_v<Y, float>)
+          to[i] = product;
+        else
+          to[i] = to_bfloat16(product);
       }
     }
   }

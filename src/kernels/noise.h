@@ -32,10 +32,12 @@ struct RowDropout {
   }
 };
 
-// One row's dropout factors: 0 or 1 / (1 - rate). Remembers the last row, so that rows that share a number cost one fill.
+// One row's dropout factors: 0 or 1 / (1 - rate). Remembers the last row, so that rows that share a number cost one
+// fill.
 class DropoutRow {
  public:
-  DropoutRow(const RowDropout& dropout, int64_t width, float* buffer) : dropout_(dropout), width_(width), buffer_(buffer) {}
+  DropoutRow(const RowDropout& dropout, int64_t width, float* buffer)
+      : dropout_(dropout), width_(width), buffer_(buffer) {}
   // `width` factors, or null if the rate is 0. `buffer` has room for width rounded up to a multiple of 64.
   const float* factors(int64_t row);
 

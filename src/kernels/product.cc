@@ -15,13 +15,14 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int64_t kPanel = 64;      // columns of a packed panel: brgemm's widest
-constexpr int64_t kRowBlock = 128;  // rows of a tile
-constexpr int64_t kMaxRows = 1024;  // rows for which a panel is packed once
-constexpr int64_t kFewRows = 8;     // up to here the matrix's rows are read as they lie, without packing,
-constexpr int64_t kFewBytes = 16384;  // if the few rows stay in the first-level cache
+constexpr int64_t kPanel = 64;             // columns of a packed panel: brgemm's widest
+constexpr int64_t kRowBlock = 128;         // rows of a tile
+constexpr int64_t kMaxRows = 1024;         // rows for which a panel is packed once
+constexpr int64_t kFewRows = 8;            // up to here the matrix's rows are read as they lie, without packing,
+constexpr int64_t kFewBytes = 16384;       // if the few rows stay in the first-level cache
 constexpr int64_t kMinParallel = 1 << 16;  // multiplications below which one thread is faster
 
+// Matrices of group `group`: rows first_row.. of the operand, panel `panel` of the result.
 struct Item {
   int64_t group, first_row, rows, panel;
 };
@@ -45,9 +46,12 @@ void store_tile(const float* tile, int64_t rows, T* c, int64_t stride) {
 template <class T>
 void store_tile(Epilogue epilogue, const float* tile, int64_t rows, T* c, int64_t stride) {
   switch (epilogue) {
-    case Epilogue::kStore: return store_tile<Epilogue::kStore>(tile, rows, c, stride);
-    case Epilogue::kRelu: return store_tile<Epilogue::kRelu>(tile, rows, c, stride);
-    case Epilogue::kAdd: return store_tile<Epilogue::kAdd>(tile, rows, c, stride);
+    case Epilogue::kStore:
+      return store_tile<Epilogue::kStore>(tile, rows, c, stride);
+    case Epilogue::kRelu:
+      return store_tile<Epilogue::kRelu>(tile, rows, c, stride);
+    case Epilogue::kAdd:
+      return store_tile<Epilogue::kAdd>(tile, rows, c, stride);
   }
 }
 
@@ -65,8 +69,8 @@ inline F32x16 multiply_add(const BFloat16* x, const BFloat16* y, F32x16 sum) {
 inline void put(float* to, float value) { *to = value; }
 inline void put(BFloat16* to, float value) { *to = to_bfloat16(value); }
 
-// One column for kRows rows. Each row of the matrix is read from memory once, one after the other: a second stream would
-// slow the prefetcher. Two sums a row, so that one row alone does not wait for its own additions.
+// One column for kRows rows. Each row of the matrix is read from memory once, one after the other: a second stream
+// would slow the prefetcher. Two sums a row, so that one row alone does not wait for its own additions.
 template <int kRows, class T>
 void multiply_few(const Product<T>& product, const T* a, const T* matrix_row, T* c) {
   constexpr int64_t kStep = 64 / sizeof(T);
@@ -76,7 +80,8 @@ void multiply_few(const Product<T>& product, const T* a, const T* matrix_row, T*
   for (int64_t i = 0; i < inner; i += 2 * kStep)
     for (int part = 0; part < 2; ++part)
       for (int row = 0; row < kRows; ++row)
-        sum[row][part] = multiply_add(a + row * inner + i + part * kStep, matrix_row + i + part * kStep, sum[row][part]);
+        sum[row][part] =
+            multiply_add(a + row * inner + i + part * kStep, matrix_row + i + part * kStep, sum[row][part]);
   for (int row = 0; row < kRows; ++row) {
     float total = reduce_add(sum[row][0] + sum[row][1]);
     T* to = c + row * product.columns;
@@ -116,10 +121,21 @@ void multiply_few(const Product<T>& product, const Item& item, const T* matrix) 
       const T* b = matrix + column * product.inner;
       T* c = product.c + (item.first_row + row) * product.columns + column;
       switch (item.rows - row) {
-        case 1: multiply_few<1>(product, a, b, c); row += 1; break;
-        case 2: multiply_few<2>(product, a, b, c); row += 2; break;
-        case 3: multiply_few<3>(product, a, b, c); row += 3; break;
-        default: multiply_few<4>(product, a, b, c); row += 4;
+        case 1:
+          multiply_few<1>(product, a, b, c);
+          row += 1;
+          break;
+        case 2:
+          multiply_few<2>(product, a, b, c);
+          row += 2;
+          break;
+        case 3:
+          multiply_few<3>(product, a, b, c);
+          row += 3;
+          break;
+        default:
+          multiply_few<4>(product, a, b, c);
+          row += 4;
       }
     }
 }
@@ -165,7 +181,99 @@ void multiply(const Product<T>& product) {
   }
 }
 
+namespace {
+
+// from [rows, 64] with a row stride to [64, padded_rows], zeros beyond `rows`; padded_rows a multiple of 16.
+// `words` has room for 32 * padded_rows words, `tail` for 16 rows of 64.
+template <class T>
+void transpose_columns(const T* from, int64_t stride, int64_t rows, int64_t padded_rows, T* words, T* tail, T* to) {
+  constexpr int64_t kWords = kPanel / kPerWord<T>;
+  T* transposed = sizeof(T) == sizeof(float) ? to : words;
+  const int64_t whole = rows / 16 * 16;
+  transpose_words(from, stride / kPerWord<T>, whole, kWords, transposed, padded_rows);
+  if (whole < rows) {
+    std::fill_n(tail, 16 * kPanel, T{});
+    for (int64_t row = whole; row < rows; ++row)
+      std::copy_n(from + row * stride, kPanel, tail + (row - whole) * kPanel);
+    transpose_words(tail, kWords, 16, kWords, transposed + whole * kPerWord<T>, padded_rows);
+  }
+  if constexpr (sizeof(T) < sizeof(float))
+    for (int64_t pair = 0; pair < kWords; ++pair)
+      deinterleave(words + pair * 2 * padded_rows, to + 2 * pair * padded_rows, to + (2 * pair + 1) * padded_rows,
+                   padded_rows);
+}
+
+}  // namespace
+
+template <class T>
+void multiply_columns(const ColumnProduct<T>& product) {
+  // `rows` as the second operand: [in / 64][padded rows of all groups][64], neighbouring rows in pairs.
+  struct Chunk {
+    int64_t group, first_row, rows, first_padded;
+  };
+  std::vector<Chunk> chunks;
+  std::vector<Item> items;
+  int64_t start = 0, padded = 0;
+  for (size_t group = 0; group < product.num_rows.size(); ++group) {
+    const int64_t rows = product.num_rows[group];
+    const auto first_chunk = static_cast<int64_t>(chunks.size());
+    for (int64_t first = 0; first < rows; first += kMaxRows) {
+      const int64_t count = std::min(kMaxRows, rows - first);
+      chunks.push_back({static_cast<int64_t>(group), start + first, count, padded});
+      padded += round_up(count, 16);
+    }
+    for (int64_t panel = 0; panel < product.out / kPanel; ++panel)
+      items.push_back(
+          {static_cast<int64_t>(group), first_chunk, static_cast<int64_t>(chunks.size()) - first_chunk, panel});
+    start += rows;
+  }
+  const int64_t out = product.out, in = product.in, slices = in / kPanel;
+  const auto num_chunks = static_cast<int64_t>(chunks.size()), num_items = static_cast<int64_t>(items.size());
+  Scratch<T> packed(std::max<int64_t>(padded, 1) * in);
+#pragma omp parallel if (start * in * out > kMinParallel)
+  {
+    Scratch<T> words(kPanel * kMaxRows), columns(kPanel * kMaxRows), tail(16 * kPanel);
+    Scratch<float> sums(kPanel * in);
+#pragma omp for schedule(dynamic, 1) collapse(2)
+    for (int64_t index = 0; index < num_chunks; ++index)
+      for (int64_t slice = 0; slice < slices; ++slice) {
+        const Chunk& chunk = chunks[static_cast<size_t>(index)];
+        const T* from = product.rows + chunk.first_row * in + slice * kPanel;
+        T* to = packed.data() + (slice * padded + chunk.first_padded) * kPanel;
+        const int64_t whole = chunk.rows / 16 * 16;
+        pack_rows(from, in, whole, kPanel, to);
+        if (whole < chunk.rows) {
+          std::fill_n(tail.data(), 16 * kPanel, T{});
+          for (int64_t row = whole; row < chunk.rows; ++row)
+            std::copy_n(from + row * in, kPanel, tail.data() + (row - whole) * kPanel);
+          pack_rows(tail.data(), kPanel, 16, kPanel, to + whole * kPanel);
+        }
+      }
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t index = 0; index < num_items; ++index) {
+      const Item& item = items[static_cast<size_t>(index)];
+      T* result = product.c + (item.group * out + item.panel * kPanel) * in;
+      if (item.rows == 0) std::fill_n(result, kPanel * in, T{});
+      for (int64_t number = 0; number < item.rows; ++number) {
+        const Chunk& chunk = chunks[static_cast<size_t>(item.first_row + number)];
+        const int64_t rows = round_up(chunk.rows, 16);
+        transpose_columns(product.grad + chunk.first_row * out + item.panel * kPanel, out, chunk.rows, rows,
+                          words.data(), tail.data(), columns.data());
+        for (int64_t slice = 0; slice < slices; ++slice)
+          brgemm(kPanel, kPanel, rows, rows, kPanel, in, number > 0, columns.data(),
+                 packed.data() + (slice * padded + chunk.first_padded) * kPanel, sums.data() + slice * kPanel);
+      }
+      if (item.rows > 0)
+        for (int64_t i = 0; i < kPanel * in; i += 2 * kLanes)
+          store_wide(result + i, load(sums.data() + i), load(sums.data() + i + kLanes));
+    }
+    brgemm_release();
+  }
+}
+
 template void multiply(const Product<float>&);
 template void multiply(const Product<BFloat16>&);
+template void multiply_columns(const ColumnProduct<float>&);
+template void multiply_columns(const ColumnProduct<BFloat16>&);
 
 }  // namespace switchyard::kernels

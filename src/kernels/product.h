@@ -1,8 +1,8 @@
 // Products of rows with one matrix a group: the linear layers, and the experts, whose groups are the experts' rows.
 //
-// T is float or BFloat16, sums in f32. The matrix is packed panel by panel in cache as it is used, so that it is read once for
-// up to a thousand rows; a few rows go without packing, at the speed of memory. A row's result depends neither on the number
-// of threads nor, but for that distinction, on the other rows.
+// T is float or BFloat16, sums in f32. The matrix is packed panel by panel in cache as it is used, so that it is read
+// once for up to a thousand rows; a few rows go without packing, at the speed of memory. A row's result depends neither
+// on the number of threads nor, but for that distinction, on the other rows.
 #pragma once
 
 #include <cstdint>
@@ -27,5 +27,18 @@ struct Product {
 
 template <class T>
 void multiply(const Product<T>& product);
+
+// The products of the columns, which are the gradients of the matrices: c[group] = grad^T rows over the group's rows.
+template <class T>
+struct ColumnProduct {
+  const T* grad;                      // [rows, out]
+  const T* rows;                      // [rows, in]
+  T* c;                               // [groups, out, in], 0 for a group without rows
+  std::span<const int64_t> num_rows;  // [groups]
+  int64_t out, in;                    // multiples of 64
+};
+
+template <class T>
+void multiply_columns(const ColumnProduct<T>& product);
 
 }  // namespace switchyard::kernels

@@ -39,8 +39,8 @@ void rms_norm(const float* x, const float* scale, Out* y, int64_t rows, int64_t 
 }
 
 template <class Out>
-void rms_norm_backward(const float* x, const float* scale, const Out* grad_y, float* grad_x, float* grad_scale, int64_t rows,
-                       int64_t d_model, float epsilon) {
+void rms_norm_backward(const float* x, const float* scale, const Out* grad_y, float* grad_x, float* grad_scale,
+                       int64_t rows, int64_t d_model, float epsilon) {
   const int64_t parts = std::clamp<int64_t>(rows / 32, 1, kMaxParts);
   Scratch<float> partial(parts * d_model);
 #pragma omp parallel if (rows * d_model > kMinParallel)

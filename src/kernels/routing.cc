@@ -67,7 +67,8 @@ void route_backward(const RouteGradient& gradient, int64_t tokens, int64_t num_e
     const float gate_grad = gradient.gate_grad[token];
     F32x16 sums = splat(0.0f);
     int64_t counted = 0;
-    for (; counted + kLanes <= num_experts; counted += kLanes) sums = fma(load(weight + counted), load(p + counted), sums);
+    for (; counted + kLanes <= num_experts; counted += kLanes)
+      sums = fma(load(weight + counted), load(p + counted), sums);
     float mean = gate_grad * p[choice] + reduce_add(sums);
     for (; counted < num_experts; ++counted) mean += weight[counted] * p[counted];
     // d(p_e)/d(logit_i) = p_e ([e = i] - p_i); d(log_partition)/d(logit_i) = p_i

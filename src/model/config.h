@@ -10,13 +10,14 @@ namespace switchyard {
 // How tokens choose experts (Switch §2). Capacity is counted within groups of consecutive tokens of the batch, never
 // within a rank's share of it.
 struct RoutingConfig {
-  int64_t num_experts = 0;               // 0: every feed-forward layer is dense
-  double train_capacity_factor = 1.25;   // expert_capacity = floor(group size * factor / num_experts), Switch eq. 3
+  int64_t num_experts = 0;              // 0: every feed-forward layer is dense
+  double train_capacity_factor = 1.25;  // expert_capacity = floor(group size * factor / num_experts), Switch eq. 3
   double eval_capacity_factor = 2.0;
-  int64_t min_expert_capacity = 4;       // slots; expert_capacity is never below it, nor above the group's size
-  int64_t expert_capacity = 0;           // slots per expert and group in place of the factors (HF's convention); 0: use the factors
-  int64_t group_size = 1024;             // tokens; 0: each sequence is a group. The last group may be shorter
-  double jitter_noise = 1e-2;            // the router's copy of the input *= U(1 - e, 1 + e), training only (Switch App. C)
+  int64_t min_expert_capacity = 4;  // slots; expert_capacity is never below it, nor above the group's size
+  int64_t expert_capacity =
+      0;  // slots per expert and group in place of the factors (HF's convention); 0: use the factors
+  int64_t group_size = 1024;   // tokens; 0: each sequence is a group. The last group may be shorter
+  double jitter_noise = 1e-2;  // the router's copy of the input *= U(1 - e, 1 + e), training only (Switch App. C)
   double load_balance_loss_coef = 1e-2;  // alpha of Switch eq. 4; summed over sparse layers
   double router_z_loss_coef = 0.0;       // ST-MoE eq. 5; off as in Switch
   bool router_bias = false;
@@ -27,7 +28,8 @@ struct RoutingConfig {
     field("train_capacity_factor", self.train_capacity_factor, "slots per expert over the even share, in training");
     field("eval_capacity_factor", self.eval_capacity_factor, "the same in evaluation");
     field("min_expert_capacity", self.min_expert_capacity, "fewest slots per expert and group");
-    field("expert_capacity", self.expert_capacity, "slots per expert and group, instead of the factors; 0 uses the factors");
+    field("expert_capacity", self.expert_capacity,
+          "slots per expert and group, instead of the factors; 0 uses the factors");
     field("group_size", self.group_size, "consecutive tokens that compete for slots; 0: one sequence");
     field("jitter_noise", self.jitter_noise, "router input jitter in training, 0 for none");
     field("load_balance_loss_coef", self.load_balance_loss_coef, "weight of each sparse layer's balance loss");
@@ -53,7 +55,8 @@ struct ModelConfig {
   double dropout_rate = 0.0;         // T5's places; masks are shared along the length axis, as in Mesh
   double expert_dropout_rate = 0.0;  // on the hidden layer of experts only, elementwise (Switch §2.4)
   double initializer_scale = 0.1;    // s of std = sqrt(s / fan_in), Switch §2.4
-  // Blocks whose feed-forward is sparse: those where block % step == step - 1, or the lists, if a list is not empty. 0: none.
+  // Blocks whose feed-forward is sparse: those where block % step == step - 1, or the lists, if a list is not empty. 0:
+  // none.
   int64_t encoder_sparse_step = 0;
   int64_t decoder_sparse_step = 0;
   std::vector<int64_t> sparse_encoder_layers;
@@ -73,7 +76,8 @@ struct ModelConfig {
     field("gated", self.gated, "gated feed-forward: activation(x wi_0) * (x wi_1)");
     field("tie_output", self.tie_output, "output projection shares the embedding");
     field("relative_attention_num_buckets", self.relative_attention_num_buckets, "relative position buckets");
-    field("relative_attention_max_distance", self.relative_attention_max_distance, "distance from which all share a bucket");
+    field("relative_attention_max_distance", self.relative_attention_max_distance,
+          "distance from which all share a bucket");
     field("layer_norm_epsilon", self.layer_norm_epsilon, "added to the mean square in RMSNorm");
     field("dropout_rate", self.dropout_rate, "dropout everywhere but inside experts");
     field("expert_dropout_rate", self.expert_dropout_rate, "dropout on the experts' hidden layer");
@@ -91,7 +95,8 @@ struct ModelConfig {
   int64_t inner_size() const { return num_heads * d_kv; }  // width of q, k, v
 };
 
-// Throws Error naming the field if sizes are not positive, a sparse layer does not exist, experts are missing, and so on.
+// Throws Error naming the field if sizes are not positive, a sparse layer does not exist, experts are missing, and so
+// on.
 void validate(const ModelConfig& config);
 
 // The configuration of a preset name of the design (switch-base-8, t5-small, switch-mini-8, ...). Throws Error with the
@@ -100,7 +105,8 @@ ModelConfig preset(const std::string& name);
 std::vector<std::string> preset_names();
 
 // Slots per expert in a group of `group_tokens` (Switch eq. 3, rounding and bounds as Mesh): an absolute
-// expert_capacity if one is set, else max(min_expert_capacity, min(group_tokens, floor(group_tokens * factor / num_experts))).
+// expert_capacity if one is set, else max(min_expert_capacity, min(group_tokens, floor(group_tokens * factor /
+// num_experts))).
 int64_t expert_capacity(const RoutingConfig& routing, int64_t group_tokens, bool training);
 
 }  // namespace switchyard

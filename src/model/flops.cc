@@ -20,7 +20,8 @@ double router_flops(const ModelConfig& config, int64_t encoder_length, int64_t d
     if (config.is_sparse_encoder_layer(block)) tokens += encoder_length;
   for (int64_t block = 0; block < config.num_decoder_layers; ++block)
     if (config.is_sparse_decoder_layer(block)) tokens += decoder_length;
-  return 2.0 * static_cast<double>(config.d_model) * static_cast<double>(config.routing.num_experts) * static_cast<double>(tokens);
+  return 2.0 * static_cast<double>(config.d_model) * static_cast<double>(config.routing.num_experts) *
+         static_cast<double>(tokens);
 }
 
 }  // namespace switchyard

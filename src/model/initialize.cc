@@ -33,7 +33,8 @@ std::array<float, 4> normals(const std::array<uint32_t, 4>& words) {
 // normal (no rescaling afterwards).
 float truncated_normal(uint64_t n, const std::array<uint32_t, 2>& key) {
   for (uint32_t attempt = 0;; ++attempt)
-    for (const float value : normals(philox({static_cast<uint32_t>(n), static_cast<uint32_t>(n >> 32), attempt, 1}, key)))
+    for (const float value :
+         normals(philox({static_cast<uint32_t>(n), static_cast<uint32_t>(n >> 32), attempt, 1}, key)))
       if (std::abs(value) <= 2.0f) return value;
 }
 

@@ -8,7 +8,8 @@
 namespace switchyard {
 namespace {
 
-void add_router_losses(const RoutingConfig& routing, const StackOutput& stack, double share, bool in_total, Loss& loss) {
+void add_router_losses(const RoutingConfig& routing, const StackOutput& stack, double share, bool in_total,
+                       Loss& loss) {
   for (const auto& layer : stack.sparse_layers) {
     loss.load_balance_loss += share * layer.routing.load_balance_loss.item<double>();
     loss.router_z_loss += share * layer.routing.router_z_loss.item<double>();
@@ -32,7 +33,8 @@ Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, cons
                                                  input.labels.reshape({-1}), weights.output_scale);
   loss.num_labels = entropy.num_labels;
   loss.num_correct = entropy.num_correct;
-  const auto labels = static_cast<double>(std::max<int64_t>(1, options.step_labels > 0 ? options.step_labels : entropy.num_labels));
+  const auto labels =
+      static_cast<double>(std::max<int64_t>(1, options.step_labels > 0 ? options.step_labels : entropy.num_labels));
   loss.cross_entropy = entropy.sum * (1.0 / labels);
   loss.total = loss.cross_entropy;
   if (options.z_loss != 0.0) loss.total = loss.total + entropy.z_sum * (options.z_loss / labels);

@@ -19,11 +19,11 @@ struct LossInput {
 
 // A micro-batch's part of its step: sums are divided by the whole step's counts, so that any split gives the same loss.
 struct LossOptions {
-  double z_loss = 0.0;          // T5: 1e-4 in training, 0 in evaluation
-  int64_t step_labels = 0;      // kept labels of the whole step over all ranks; 0: those of this batch
-  double encoder_share = 1.0;   // this batch's real encoder tokens over the step's: weighs the encoder's router losses
+  double z_loss = 0.0;         // T5: 1e-4 in training, 0 in evaluation
+  int64_t step_labels = 0;     // kept labels of the whole step over all ranks; 0: those of this batch
+  double encoder_share = 1.0;  // this batch's real encoder tokens over the step's: weighs the encoder's router losses
   double decoder_share = 1.0;
-  bool router_losses = true;    // adds the weighted balance and z terms to `total`
+  bool router_losses = true;  // adds the weighted balance and z terms to `total`
 };
 
 struct Loss {

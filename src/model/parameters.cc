@@ -15,11 +15,12 @@ struct Lister {
     list.push_back({{std::move(name), std::move(shape), initializer, stddev, is_expert}, &tensor});
   }
 
-  // Truncated normal with std sqrt(s / fan_in) (Switch §2.4); Mesh applies s to feed-forward, router and output kernels.
+  // Truncated normal with std sqrt(s / fan_in) (Switch §2.4); Mesh applies s to feed-forward, router and output
+  // kernels.
   void add_scaled(std::string name, at::Tensor& tensor, std::vector<int64_t> shape, bool is_expert = false) {
     const double fan_in = static_cast<double>(shape.back());
-    add(std::move(name), tensor, std::move(shape), Initializer::kTruncatedNormal, std::sqrt(config.initializer_scale / fan_in),
-        is_expert);
+    add(std::move(name), tensor, std::move(shape), Initializer::kTruncatedNormal,
+        std::sqrt(config.initializer_scale / fan_in), is_expert);
   }
 
   void add_norm(const std::string& name, at::Tensor& tensor) {
@@ -48,7 +49,8 @@ struct Lister {
     if (sparse) {
       add_scaled(module + ".router.classifier.weight", weights.router, {config.routing.num_experts, config.d_model});
       if (config.routing.router_bias)
-        add(module + ".router.classifier.bias", weights.router_bias, {config.routing.num_experts}, Initializer::kZeros, 0.0);
+        add(module + ".router.classifier.bias", weights.router_bias, {config.routing.num_experts}, Initializer::kZeros,
+            0.0);
     }
     if (config.gated) {
       add_scaled(experts + ".wi_0.weight", weights.wi_0, shape(config.d_ff, config.d_model), sparse);

@@ -19,8 +19,8 @@ struct ParameterSpec {
   std::string name;
   std::vector<int64_t> shape;
   Initializer initializer = Initializer::kZeros;
-  double stddev = 0.0;      // of the normal before truncation at two of it
-  bool is_expert = false;   // the leading axis counts experts
+  double stddev = 0.0;     // of the normal before truncation at two of it
+  bool is_expert = false;  // the leading axis counts experts
   int64_t numel() const;
 };
 

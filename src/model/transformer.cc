@@ -17,7 +17,16 @@ namespace switchyard {
 namespace {
 
 // Places within a block that draw dropout noise; part of the exact-resume contract.
-enum class Place : uint32_t { kEmbedding, kSelfAttention, kSelfOutput, kCrossAttention, kCrossOutput, kHidden, kFeedForward, kFinal };
+enum class Place : uint32_t {
+  kEmbedding,
+  kSelfAttention,
+  kSelfOutput,
+  kCrossAttention,
+  kCrossOutput,
+  kHidden,
+  kFeedForward,
+  kFinal
+};
 
 // Everything that one stack's layers share during a forward pass.
 struct StackPass {
@@ -45,13 +54,14 @@ struct StackPass {
   }
 };
 
-// Dropout of attention probabilities with one mask per (example, head, key), shared by all queries (Mesh broadcasts over
-// the query axis): the same as scaling the values, so the attention kernel needs no noise.
+// Dropout of attention probabilities with one mask per (example, head, key), shared by all queries (Mesh broadcasts
+// over the query axis): the same as scaling the values, so the attention kernel needs no noise.
 at::Tensor drop_values(const StackPass& pass, const at::Tensor& values, size_t block, Place place) {
   if (pass.dropout_rate() == 0.0) return values;
   const int64_t batch = values.size(0), length = values.size(1), heads = pass.config.num_heads;
   const auto mask = pass.dropout(at::ones({batch, 1, length * heads}, values.options()), block, place);
-  return (values.view({batch, length, heads, pass.config.d_kv}) * mask.view({batch, length, heads, 1})).view(values.sizes());
+  return (values.view({batch, length, heads, pass.config.d_kv}) * mask.view({batch, length, heads, 1}))
+      .view(values.sizes());
 }
 
 at::Tensor self_attention(StackPass& pass, const at::Tensor& x, size_t block) {
@@ -88,7 +98,8 @@ at::Tensor cross_attention(StackPass& pass, const at::Tensor& x, size_t block) {
     k = ops::linear(pass.encoder_hidden, weights.cross_attention.k);
     v = drop_values(pass, ops::linear(pass.encoder_hidden, weights.cross_attention.v), block, Place::kCrossAttention);
   }
-  const auto mixed = ops::attention(q, k, v, /*bias_by_distance=*/{}, pass.encoder_mask, {.num_heads = pass.config.num_heads});
+  const auto mixed =
+      ops::attention(q, k, v, /*bias_by_distance=*/{}, pass.encoder_mask, {.num_heads = pass.config.num_heads});
   return ops::add_residual(x, pass.dropout(ops::linear(mixed, weights.cross_attention.o), block, Place::kCrossOutput));
 }
 
@@ -100,8 +111,8 @@ ops::RouteOptions route_options(const StackPass& pass, int64_t batch, int64_t le
   if (!pass.options.drop_tokens) options.group_size = tokens;
   for (int64_t start = 0; start < tokens; start += options.group_size) {
     const int64_t group_tokens = std::min(options.group_size, tokens - start);
-    options.expert_capacity.push_back(pass.options.drop_tokens ? expert_capacity(routing, group_tokens, pass.options.training)
-                                                               : group_tokens);
+    options.expert_capacity.push_back(
+        pass.options.drop_tokens ? expert_capacity(routing, group_tokens, pass.options.training) : group_tokens);
   }
   return options;
 }
@@ -112,8 +123,9 @@ at::Tensor switch_feed_forward(StackPass& pass, const at::Tensor& normed, size_t
   const int64_t first_token = pass.options.first_example * length;
   const auto tokens = normed.reshape({batch * length, pass.config.d_model});
   const double jitter = pass.options.training ? pass.config.routing.jitter_noise : 0.0;
-  const auto logits = ops::router_logits(tokens, weights.router, weights.router_bias, jitter,
-                                         pass.key(NoisePurpose::kRouterJitter, block, Place::kFeedForward), first_token);
+  const auto logits =
+      ops::router_logits(tokens, weights.router, weights.router_bias, jitter,
+                         pass.key(NoisePurpose::kRouterJitter, block, Place::kFeedForward), first_token);
   const auto token_mask = pass.mask.defined() ? pass.mask.reshape({batch * length}) : at::Tensor();
   auto routing = ops::route_top1(logits, token_mask, route_options(pass, batch, length));
   const auto output = ops::experts_feed_forward(
@@ -122,7 +134,8 @@ at::Tensor switch_feed_forward(StackPass& pass, const at::Tensor& normed, size_t
        .dropout_rate = pass.options.training ? pass.config.expert_dropout_rate : 0.0,
        .key = pass.key(NoisePurpose::kExpertDropout, block, Place::kHidden),
        .first_token = first_token});
-  pass.sparse_layers.push_back({(pass.is_decoder ? "decoder." : "encoder.") + std::to_string(block), logits, std::move(routing)});
+  pass.sparse_layers.push_back(
+      {(pass.is_decoder ? "decoder." : "encoder.") + std::to_string(block), logits, std::move(routing)});
   return output.view(normed.sizes());
 }
 
@@ -144,13 +157,13 @@ StackOutput run_stack(StackPass& pass, const at::Tensor& embedding, const at::Te
   const auto wide = pass.dtype == at::kDouble ? at::kDouble : at::kFloat;
   const size_t num_blocks = pass.weights.blocks.size();
   const int64_t query_offset = pass.cache != nullptr ? pass.cache->length : 0;
-  pass.position_bias = ops::relative_bias_by_distance(
-      pass.weights.relative_attention_bias, {.query_length = ids.size(1),
-                                             .key_length = ids.size(1) + query_offset,
-                                             .query_offset = query_offset,
-                                             .bidirectional = !pass.is_decoder,
-                                             .num_buckets = pass.config.relative_attention_num_buckets,
-                                             .max_distance = pass.config.relative_attention_max_distance});
+  pass.position_bias = ops::relative_bias_by_distance(pass.weights.relative_attention_bias,
+                                                      {.query_length = ids.size(1),
+                                                       .key_length = ids.size(1) + query_offset,
+                                                       .query_offset = query_offset,
+                                                       .bidirectional = !pass.is_decoder,
+                                                       .num_buckets = pass.config.relative_attention_num_buckets,
+                                                       .max_distance = pass.config.relative_attention_max_distance});
   auto x = pass.dropout(ops::embedding(embedding, ids).to(wide), num_blocks, Place::kEmbedding);
   for (size_t block = 0; block < num_blocks; ++block) {
     x = self_attention(pass, x, block);
@@ -162,8 +175,8 @@ StackOutput run_stack(StackPass& pass, const at::Tensor& embedding, const at::Te
 }
 
 void check_ids(const at::Tensor& ids, const at::Tensor& mask, const char* what) {
-  SY_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kLong && ids.numel() > 0, what, ": expected int64 [batch, length], got ",
-           ids.toString(), " ", ids.sizes());
+  SY_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kLong && ids.numel() > 0, what,
+           ": expected int64 [batch, length], got ", ids.toString(), " ", ids.sizes());
   SY_CHECK(!mask.defined() || (mask.sizes() == ids.sizes() && mask.scalar_type() == at::kBool), what,
            ": expected a bool mask of shape ", ids.sizes());
 }
@@ -187,18 +200,21 @@ ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weigh
           std::move(cast.decoder)};
 }
 
-StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids, const at::Tensor& mask,
-                   const ForwardOptions& options) {
+StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids,
+                   const at::Tensor& mask, const ForwardOptions& options) {
   check_ids(ids, mask, "encoder input");
   StackPass pass{config, weights.encoder, weights.dtype, /*is_decoder=*/false, options, mask, {}, {}, {}};
   return run_stack(pass, weights.embedding, ids);
 }
 
-StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids, const at::Tensor& mask,
-                   const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask, const ForwardOptions& options) {
+StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids,
+                   const at::Tensor& mask, const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask,
+                   const ForwardOptions& options) {
   check_ids(ids, mask, "decoder input");
-  SY_CHECK(encoder_hidden.size(0) == ids.size(0), "decoder input: ", ids.size(0), " rows, the encoder had ", encoder_hidden.size(0));
-  StackPass pass{config, weights.decoder, weights.dtype, /*is_decoder=*/true, options, mask, {}, encoder_hidden, encoder_mask};
+  SY_CHECK(encoder_hidden.size(0) == ids.size(0), "decoder input: ", ids.size(0), " rows, the encoder had ",
+           encoder_hidden.size(0));
+  StackPass pass{config, weights.decoder, weights.dtype, /*is_decoder=*/true, options, mask,
+                 {},     encoder_hidden,  encoder_mask};
   return run_stack(pass, weights.embedding, ids);
 }
 
@@ -216,13 +232,16 @@ DecoderCache start_decoding(const ModelConfig& config, const ComputeWeights& wei
   return cache;
 }
 
-at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache, const at::Tensor& ids) {
+at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
+                       const at::Tensor& ids) {
   const at::NoGradGuard no_grad;
   check_ids(ids, {}, "decoder input");
   const int64_t max_length = cache.layers.at(0).self_keys.size(1);
-  SY_CHECK(cache.length + ids.size(1) <= max_length, "decoding: ", cache.length + ids.size(1), " positions, the cache holds ", max_length);
+  SY_CHECK(cache.length + ids.size(1) <= max_length, "decoding: ", cache.length + ids.size(1),
+           " positions, the cache holds ", max_length);
   const ForwardOptions options{.drop_tokens = false};
-  StackPass pass{config, weights.decoder, weights.dtype, /*is_decoder=*/true, options, {}, {}, {}, cache.encoder_mask, &cache};
+  StackPass pass{config, weights.decoder,    weights.dtype, /*is_decoder=*/true, options, {}, {},
+                 {},     cache.encoder_mask, &cache};
   auto output = run_stack(pass, weights.embedding, ids);
   cache.length += ids.size(1);
   return output.hidden;

@@ -28,8 +28,8 @@ struct ComputeWeights {
 ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype);
 
 struct ForwardOptions {
-  bool training = false;      // dropout, jitter, train_capacity_factor
-  uint64_t seed = 0;          // of the noise; used in training only
+  bool training = false;  // dropout, jitter, train_capacity_factor
+  uint64_t seed = 0;      // of the noise; used in training only
   int64_t step = 0;
   int64_t first_example = 0;  // number of row 0 in the step's global batch: any split of it draws the same noise
   bool drop_tokens = true;    // false: capacity is not enforced (decoding, where it would tie a prompt to its batch)
@@ -47,14 +47,17 @@ struct StackOutput {
   std::vector<SparseLayer> sparse_layers;
 };
 
-// ids [batch, length] i64; mask [batch, length] bool or undefined (all real): false is padding, neither attended nor routed.
-StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids, const at::Tensor& mask,
-                   const ForwardOptions& options);
+// ids [batch, length] i64; mask [batch, length] bool or undefined (all real): false is padding, neither attended nor
+// routed.
+StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids,
+                   const at::Tensor& mask, const ForwardOptions& options);
 
 // The decoder over whole sequences (teacher forcing). ids [batch, decoder_length] i64 are the decoder's inputs (targets
-// shifted right); mask: false positions are not routed. encoder_hidden and encoder_mask as given to and got from encode().
-StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids, const at::Tensor& mask,
-                   const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask, const ForwardOptions& options);
+// shifted right); mask: false positions are not routed. encoder_hidden and encoder_mask as given to and got from
+// encode().
+StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids,
+                   const at::Tensor& mask, const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask,
+                   const ForwardOptions& options);
 
 // Keys and values that decoding keeps: the encoder's once, the decoder's own growing with each step.
 struct DecoderCache {
@@ -69,9 +72,11 @@ struct DecoderCache {
 DecoderCache start_decoding(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& encoder_hidden,
                             const at::Tensor& encoder_mask, int64_t max_length);
 
-// Advances by ids [batch, new_length] i64 and returns their hidden states [batch, new_length, d_model]. Equal to the same
-// positions of decode() when no token is dropped. Without gradient; tokens are never dropped. Throws Error beyond max_length.
-at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache, const at::Tensor& ids);
+// Advances by ids [batch, new_length] i64 and returns their hidden states [batch, new_length, d_model]. Equal to the
+// same positions of decode() when no token is dropped. Without gradient; tokens are never dropped. Throws Error beyond
+// max_length.
+at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
+                       const at::Tensor& ids);
 
 // Keeps rows `rows` [new_batch] i64 of the batch, in that order (beams, finished prompts).
 void select_rows_(DecoderCache& cache, const at::Tensor& rows);

@@ -14,7 +14,8 @@ inline bool is_fused(const at::Tensor& x) {
   return !reference_kernels() && x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 inline bool is_fused_product(const at::Tensor& x) {
-  return is_fused(x) && (x.scalar_type() == at::kFloat ? kernels::brgemm_available_f32() : kernels::brgemm_available_bf16());
+  return is_fused(x) &&
+         (x.scalar_type() == at::kFloat ? kernels::brgemm_available_f32() : kernels::brgemm_available_bf16());
 }
 
 template <class T>

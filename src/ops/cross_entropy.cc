@@ -23,8 +23,8 @@ using torch::autograd::variable_list;
 at::Tensor checked_labels(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels) {
   SY_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) &&
                hidden.scalar_type() == weight.scalar_type(),
-           "cross entropy: expected hidden [tokens, d_model] and weight [vocab, d_model] of one dtype, got ", hidden.toString(),
-           " ", hidden.sizes(), " and ", weight.toString(), " ", weight.sizes());
+           "cross entropy: expected hidden [tokens, d_model] and weight [vocab, d_model] of one dtype, got ",
+           hidden.toString(), " ", hidden.sizes(), " and ", weight.toString(), " ", weight.sizes());
   SY_CHECK(labels.dim() == 1 && labels.size(0) == hidden.size(0) && labels.scalar_type() == at::kLong,
            "cross entropy: expected int64 labels [", hidden.size(0), "], got ", labels.toString(), " ", labels.sizes());
   const auto cpu = labels.cpu().contiguous();
@@ -78,8 +78,9 @@ RowLogits run_forward(const KeptRows& kept, const at::Tensor& hidden, const at::
   const auto rows = kept.gather(hidden), table = weight.contiguous();
   with_kernel_type(hidden.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    kernels::cross_entropy_forward<T>(kept.problem(table, scale), read<T>(rows), read<T>(table), write<float>(result.log_partition),
-                                      write<float>(result.label_logit), write<float>(result.largest));
+    kernels::cross_entropy_forward<T>(kept.problem(table, scale), read<T>(rows), read<T>(table),
+                                      write<float>(result.log_partition), write<float>(result.label_logit),
+                                      write<float>(result.largest));
   });
   return result;
 }
@@ -95,7 +96,8 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     const auto logits = run_forward(kept, hidden, weight, scale);
     double sum = 0.0, z_sum = 0.0;
     for (int64_t row = 0; row < kept.count; ++row) {
-      const double log_partition = read<float>(logits.log_partition)[row], label_logit = read<float>(logits.label_logit)[row];
+      const double log_partition = read<float>(logits.log_partition)[row],
+                   label_logit = read<float>(logits.label_logit)[row];
       sum += log_partition - label_logit;
       z_sum += log_partition * log_partition;
       // The largest is kept in other units, so a label that attains it may differ in the last bits.
@@ -126,7 +128,8 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     });
     at::Tensor grad_hidden;
     if (grad_rows.defined())
-      grad_hidden = at::zeros(hidden.sizes(), hidden.options()).index_copy_(0, kept.token, grad_rows.narrow(0, 0, kept.count));
+      grad_hidden =
+          at::zeros(hidden.sizes(), hidden.options()).index_copy_(0, kept.token, grad_rows.narrow(0, 0, kept.count));
     return {grad_hidden, grad_weight, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
@@ -137,18 +140,22 @@ bool any_label(const at::Tensor& labels) { return labels.numel() > 0 && labels.m
 
 }  // namespace
 
-CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale) {
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                  double scale) {
   const auto cpu_labels = checked_labels(hidden, weight, labels);
-  if (!takes_kernel(hidden) || !any_label(cpu_labels)) return reference::linear_cross_entropy(hidden, weight, labels, scale);
+  if (!takes_kernel(hidden) || !any_label(cpu_labels))
+    return reference::linear_cross_entropy(hidden, weight, labels, scale);
   Counts counts;
   const auto sums = LinearCrossEntropy::apply(hidden, weight, cpu_labels, scale, &counts);
   return {.sum = sums[0], .z_sum = sums[1], .num_labels = counts.num_labels, .num_correct = counts.num_correct};
 }
 
-at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale) {
+at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                   double scale) {
   const auto cpu_labels = checked_labels(hidden, weight, labels);
   const at::NoGradGuard no_grad;
-  if (!takes_kernel(hidden) || !any_label(cpu_labels)) return reference::label_log_probabilities(hidden, weight, labels, scale);
+  if (!takes_kernel(hidden) || !any_label(cpu_labels))
+    return reference::label_log_probabilities(hidden, weight, labels, scale);
   const KeptRows kept(cpu_labels);
   const auto logits = run_forward(kept, hidden, weight, scale);
   const auto chosen = logits.label_logit.sub(logits.log_partition).narrow(0, 0, kept.count);

@@ -6,18 +6,20 @@
 namespace switchyard::ops {
 
 struct CrossEntropy {
-  at::Tensor sum;        // [] f32: sum over kept labels of -log softmax(logits)[label]; differentiable
-  at::Tensor z_sum;      // [] f32: sum over kept labels of logsumexp(logits)^2; differentiable
+  at::Tensor sum;    // [] f32: sum over kept labels of -log softmax(logits)[label]; differentiable
+  at::Tensor z_sum;  // [] f32: sum over kept labels of logsumexp(logits)^2; differentiable
   int64_t num_labels = 0;
   int64_t num_correct = 0;  // kept labels that are the argmax
 };
 
-// logits = (hidden * scale) weight^T in f32. hidden [tokens, d_model] compute dtype, weight [vocab, d_model] the same dtype,
-// labels [tokens] i64 with -100 = ignored. Differentiable in hidden and weight through sum and z_sum.
-// Throws Error on a label outside [0, vocab).
-CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale);
+// logits = (hidden * scale) weight^T in f32. hidden [tokens, d_model] compute dtype, weight [vocab, d_model] the same
+// dtype, labels [tokens] i64 with -100 = ignored. Differentiable in hidden and weight through sum and z_sum. Throws
+// Error on a label outside [0, vocab).
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                  double scale);
 
 // log softmax(logits)[label] per token, [tokens] f32, 0 where ignored; no gradient (scoring).
-at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale);
+at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                   double scale);
 
 }  // namespace switchyard::ops

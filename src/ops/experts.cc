@@ -34,9 +34,9 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
     bool covers(int64_t tokens) const { return dispatch.token.size(0) == tokens; }
   };
 
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& gate, const at::Tensor& wi,
-                            const std::optional<at::Tensor>& wi_1, const at::Tensor& wo, const Dispatch& dispatch,
-                            const ExpertsOptions& options) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& gate,
+                            const at::Tensor& wi, const std::optional<at::Tensor>& wi_1, const at::Tensor& wo,
+                            const Dispatch& dispatch, const ExpertsOptions& options) {
     const auto x = input.contiguous();
     const auto& num_rows = dispatch.num_rows;
     const int64_t n = dispatch.token.size(0);
@@ -66,8 +66,8 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto tensors = context->get_saved_variables();
-    const auto &rows = tensors[0], &gate = tensors[1], &wi = tensors[2], &wi_1 = tensors[3], &wo = tensors[4], &a = tensors[5],
-               &b = tensors[6], &out = tensors[7];
+    const auto &rows = tensors[0], &gate = tensors[1], &wi = tensors[2], &wi_1 = tensors[3], &wo = tensors[4],
+               &a = tensors[5], &b = tensors[6], &out = tensors[7];
     const auto capsule = context->saved_data["saved"].toCapsule();
     const auto& saved = static_cast<const Saved&>(*capsule);
     const auto& [token, num_rows] = saved.dispatch;
@@ -77,8 +77,8 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
     const auto grad_out = at::empty_like(out), grad_gate = at::empty_like(gate);
     with_kernel_type(rows.scalar_type(), [&](auto type) {
       using T = decltype(type);
-      kernels::combine_rows_backward(read<T>(grad_y), read<T>(out), read<float>(gate), read<int64_t>(token), write<T>(grad_out),
-                                     write<float>(grad_gate), n, d_model);
+      kernels::combine_rows_backward(read<T>(grad_y), read<T>(out), read<float>(gate), read<int64_t>(token),
+                                     write<T>(grad_out), write<float>(grad_gate), n, d_model);
     });
 
     const auto layer = saved.layer();
@@ -98,9 +98,13 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
         kernels::combine_rows<T>(read<T>(grad_rows), nullptr, read<int64_t>(token), write<T>(grad_x), n, d_model);
       });
     }
-    return {grad_x, grad_gate, product_of_columns(grad_a, rows, num_rows),
+    return {grad_x,
+            grad_gate,
+            product_of_columns(grad_a, rows, num_rows),
             b.defined() ? product_of_columns(grad_b, rows, num_rows) : at::Tensor(),
-            product_of_columns(grad_out, hidden, num_rows), at::Tensor(), at::Tensor()};
+            product_of_columns(grad_out, hidden, num_rows),
+            at::Tensor(),
+            at::Tensor()};
   }
 };
 
@@ -118,26 +122,30 @@ bool no_token_twice(const at::Tensor& token, int64_t tokens) {
 
 }  // namespace
 
-at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch, const at::Tensor& wi,
-                                const at::Tensor& wi_1, const at::Tensor& wo, const ExpertsOptions& options) {
+at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
+                                const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
+                                const ExpertsOptions& options) {
   SY_CHECK(x.dim() == 2 && wi.dim() == 3 && wo.dim() == 3 && wi.size(2) == x.size(1) && wo.size(0) == wi.size(0) &&
                wo.size(1) == x.size(1) && wo.size(2) == wi.size(1) && (!wi_1.defined() || wi_1.sizes() == wi.sizes()),
-           "experts_feed_forward: expected x [tokens, d_model], wi [num_experts, d_ff, d_model], wo [num_experts, d_model, d_ff], "
-           "got ", x.sizes(), ", ", wi.sizes(), ", ", wo.sizes());
+           "experts_feed_forward: expected x [tokens, d_model], wi [num_experts, d_ff, d_model], wo [num_experts, "
+           "d_model, d_ff], "
+           "got ",
+           x.sizes(), ", ", wi.sizes(), ", ", wo.sizes());
   SY_CHECK(wi.scalar_type() == x.scalar_type() && wo.scalar_type() == x.scalar_type() &&
                (!wi_1.defined() || wi_1.scalar_type() == x.scalar_type()) &&
                gate.scalar_type() == (x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
-           "experts_feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(), ", gate ", gate.toString(),
-           "; expected one dtype for x and the weights, and f32 gates (f64 in f64)");
+           "experts_feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(), ", gate ",
+           gate.toString(), "; expected one dtype for x and the weights, and f32 gates (f64 in f64)");
   const int64_t rows = std::accumulate(dispatch.num_rows.begin(), dispatch.num_rows.end(), int64_t{0});
   SY_CHECK(static_cast<int64_t>(dispatch.num_rows.size()) == wi.size(0) && dispatch.token.dim() == 1 &&
                dispatch.token.size(0) == rows && gate.dim() == 1 && gate.size(0) == rows,
-           "experts_feed_forward: ", dispatch.num_rows.size(), " row counts that sum to ", rows, " for ", wi.size(0), " experts, ",
-           dispatch.token.sizes(), " tokens and ", gate.sizes(), " gates");
-  const bool fused = is_fused(x) && kernel_activation(options.activation) && x.size(1) % 16 == 0 && wi.size(1) % 16 == 0 &&
-                     no_token_twice(dispatch.token, x.size(0));
+           "experts_feed_forward: ", dispatch.num_rows.size(), " row counts that sum to ", rows, " for ", wi.size(0),
+           " experts, ", dispatch.token.sizes(), " tokens and ", gate.sizes(), " gates");
+  const bool fused = is_fused(x) && kernel_activation(options.activation) && x.size(1) % 16 == 0 &&
+                     wi.size(1) % 16 == 0 && no_token_twice(dispatch.token, x.size(0));
   if (!fused) return reference::experts_feed_forward(x, gate, dispatch, wi, wi_1, wo, options);
-  return ExpertsFeedForward::apply(x, gate.contiguous(), wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo, dispatch, options);
+  return ExpertsFeedForward::apply(x, gate.contiguous(), wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo,
+                                   dispatch, options);
 }
 
 }  // namespace switchyard::ops

@@ -21,12 +21,14 @@ struct FeedForward : torch::autograd::Function<FeedForward> {
   }
 
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& wi,
-                            const std::optional<at::Tensor>& wi_1, const at::Tensor& wo, const FeedForwardOptions& options) {
+                            const std::optional<at::Tensor>& wi_1, const at::Tensor& wo,
+                            const FeedForwardOptions& options) {
     const auto rows = x.reshape({-1, x.size(2)});
     const std::vector<int64_t> num_rows = {rows.size(0)};
     const auto hidden_layer = layer(options, x.size(1));
     const bool is_plain_relu = hidden_layer.activation == kernels::Activation::kRelu && !wi_1;
-    const auto a = product_transposed(rows, wi.unsqueeze(0), num_rows, is_plain_relu ? Epilogue::kRelu : Epilogue::kStore);
+    const auto a =
+        product_transposed(rows, wi.unsqueeze(0), num_rows, is_plain_relu ? Epilogue::kRelu : Epilogue::kStore);
     const auto b = wi_1 ? product_transposed(rows, wi_1->unsqueeze(0), num_rows) : at::Tensor();
     const auto hidden = is_plain_relu ? a : at::empty_like(a);
     if (!is_plain_relu || hidden_layer.dropout.rate > 0.0F) hidden_layer.forward(a, b, hidden);
@@ -75,8 +77,8 @@ at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Ten
                         const FeedForwardOptions& options) {
   SY_CHECK(x.dim() == 3 && wi.dim() == 2 && wo.dim() == 2 && wi.size(1) == x.size(2) && wo.size(0) == x.size(2) &&
                wo.size(1) == wi.size(0) && (!wi_1.defined() || wi_1.sizes() == wi.sizes()),
-           "feed_forward: expected x [batch, length, d_model], wi [d_ff, d_model], wo [d_model, d_ff], got ", x.sizes(), ", ",
-           wi.sizes(), ", ", wo.sizes());
+           "feed_forward: expected x [batch, length, d_model], wi [d_ff, d_model], wo [d_model, d_ff], got ", x.sizes(),
+           ", ", wi.sizes(), ", ", wo.sizes());
   SY_CHECK(wi.scalar_type() == x.scalar_type() && wo.scalar_type() == x.scalar_type() &&
                (!wi_1.defined() || wi_1.scalar_type() == x.scalar_type()),
            "feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(), "; expected one dtype");

@@ -33,8 +33,9 @@ struct HiddenLayer {
                 const at::Tensor& grad_b, const at::Tensor& hidden) const {
     with_kernel_type(a.scalar_type(), [&](auto type) {
       using T = decltype(type);
-      kernels::hidden_layer_backward(activation, read<T>(a), b.defined() ? read<T>(b) : nullptr, dropout, read<T>(grad_hidden),
-                                     a.size(0), a.size(1), write<T>(grad_a), b.defined() ? write<T>(grad_b) : nullptr,
+      kernels::hidden_layer_backward(activation, read<T>(a), b.defined() ? read<T>(b) : nullptr, dropout,
+                                     read<T>(grad_hidden), a.size(0), a.size(1), write<T>(grad_a),
+                                     b.defined() ? write<T>(grad_b) : nullptr,
                                      hidden.defined() ? write<T>(hidden) : nullptr);
     });
   }

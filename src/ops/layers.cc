@@ -31,7 +31,8 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     const int64_t d_model = x.size(-1), rows = x.numel() / d_model;
     auto y = at::empty(x.sizes(), x.options().dtype(out_dtype));
     with_kernel_type(out_dtype, [&](auto type) {
-      kernels::rms_norm(read<float>(x), read<float>(scale), write<decltype(type)>(y), rows, d_model, static_cast<float>(epsilon));
+      kernels::rms_norm(read<float>(x), read<float>(scale), write<decltype(type)>(y), rows, d_model,
+                        static_cast<float>(epsilon));
     });
     context->save_for_backward({x, scale});
     context->saved_data["epsilon"] = epsilon;
@@ -119,7 +120,8 @@ struct Dropout : torch::autograd::Function<Dropout> {
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto key = static_cast<uint64_t>(context->saved_data["key"].toInt());
-    return {drop(grads[0], context->saved_data["rate"].toDouble(), {static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(key)},
+    return {drop(grads[0], context->saved_data["rate"].toDouble(),
+                 {static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(key)},
                  context->saved_data["first_example"].toInt()),
             at::Tensor(), at::Tensor(), at::Tensor()};
   }
@@ -133,23 +135,24 @@ bool reference_kernels() { return reference_selected; }
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double epsilon, at::ScalarType out_dtype) {
   SY_CHECK(is_wide(x.scalar_type()) && x.dim() > 0 && scale.dim() == 1 && scale.size(0) == x.size(-1) &&
                scale.scalar_type() == x.scalar_type(),
-           "rms_norm: expected x [..., d_model] f32 or f64 and scale [d_model] of its dtype, got ", x.toString(), " ", x.sizes(),
-           " and ", scale.toString(), " ", scale.sizes());
+           "rms_norm: expected x [..., d_model] f32 or f64 and scale [d_model] of its dtype, got ", x.toString(), " ",
+           x.sizes(), " and ", scale.toString(), " ", scale.sizes());
   const bool known_output = out_dtype == at::kFloat || out_dtype == at::kBFloat16;
   if (!is_fused(x) || !known_output || x.size(-1) % 16 != 0) return reference::rms_norm(x, scale, epsilon, out_dtype);
   return RmsNorm::apply(x, scale.contiguous(), epsilon, out_dtype);
 }
 
 at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta) {
-  SY_CHECK(x.sizes() == delta.sizes(), "add_residual: the stream is ", x.sizes(), ", the sublayer gave ", delta.sizes());
+  SY_CHECK(x.sizes() == delta.sizes(), "add_residual: the stream is ", x.sizes(), ", the sublayer gave ",
+           delta.sizes());
   if (!is_fused(x) || !is_fused(delta) || x.scalar_type() != at::kFloat) return reference::add_residual(x, delta);
   return AddResidual::apply(x, delta);
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
   SY_CHECK(x.dim() > 0 && weight.dim() == 2 && x.size(-1) == weight.size(1) && x.scalar_type() == weight.scalar_type(),
-           "linear: expected x [..., in] and weight [out, in] of one dtype, got ", x.toString(), " ", x.sizes(), " and ",
-           weight.toString(), " ", weight.sizes());
+           "linear: expected x [..., in] and weight [out, in] of one dtype, got ", x.toString(), " ", x.sizes(),
+           " and ", weight.toString(), " ", weight.sizes());
   auto sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
   const auto rows = x.reshape({-1, x.size(-1)});
@@ -157,12 +160,13 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
 }
 
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids) {
-  SY_CHECK(weight.dim() == 2 && ids.scalar_type() == at::kLong, "embedding: expected weight [vocab, d_model] and int64 ids, got ",
-           weight.sizes(), " and ", ids.toString());
+  SY_CHECK(weight.dim() == 2 && ids.scalar_type() == at::kLong,
+           "embedding: expected weight [vocab, d_model] and int64 ids, got ", weight.sizes(), " and ", ids.toString());
   if (ids.numel() > 0) {
     const auto lowest = ids.min().item<int64_t>(), highest = ids.max().item<int64_t>();
-    SY_CHECK(lowest >= 0 && highest < weight.size(0), "embedding: id ", lowest < 0 ? lowest : highest, " is outside the table of ",
-             weight.size(0), " rows; is this the vocabulary that the model was trained with?");
+    SY_CHECK(lowest >= 0 && highest < weight.size(0), "embedding: id ", lowest < 0 ? lowest : highest,
+             " is outside the table of ", weight.size(0),
+             " rows; is this the vocabulary that the model was trained with?");
   }
   if (!is_fused(weight) || weight.scalar_type() != at::kFloat) return reference::embedding(weight, ids);
   return Embedding::apply(weight, ids.contiguous());

@@ -26,19 +26,21 @@ at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta);
 // x [..., in] by weight [out, in]: x weight^T, in x's dtype (weight is of the same dtype).
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
 
-// Rows of weight [vocab, d_model] at ids [...] i64: [..., d_model] in weight's dtype; the gradient is dense and its sums
-// have a fixed order. Throws Error on an id outside the table.
+// Rows of weight [vocab, d_model] at ids [...] i64: [..., d_model] in weight's dtype; the gradient is dense and its
+// sums have a fixed order. Throws Error on an id outside the table.
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids);
 
 // T5 dropout of x [batch, length, channels] with one mask per (example, channel), shared along the length axis (Mesh's
-// broadcast). Row b is example first_example + b of stream `key`. Identity if rate is 0. The kept are scaled by 1/(1-rate).
+// broadcast). Row b is example first_example + b of stream `key`. Identity if rate is 0. The kept are scaled by
+// 1/(1-rate).
 at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example);
 
 // "relu", "gelu" (erf), "gelu_new" (tanh), "silu". Throws Error on another name.
 at::Tensor activation(const at::Tensor& x, const std::string& name);
 
-// Dense feed-forward: activation(x wi^T) wo^T, or activation(x wi_0^T) * (x wi_1^T) wo^T if wi_1 is defined (wi is then wi_0).
-// x [batch, length, d_model], wi [d_ff, d_model], wo [d_model, d_ff]. hidden_dropout as in dropout(), on the hidden layer.
+// Dense feed-forward: activation(x wi^T) wo^T, or activation(x wi_0^T) * (x wi_1^T) wo^T if wi_1 is defined (wi is then
+// wi_0). x [batch, length, d_model], wi [d_ff, d_model], wo [d_model, d_ff]. hidden_dropout as in dropout(), on the
+// hidden layer.
 struct FeedForwardOptions {
   std::string activation = "relu";
   double hidden_dropout_rate = 0.0;

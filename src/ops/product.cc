@@ -20,8 +20,8 @@ void for_each_group(const std::vector<int64_t>& num_rows, Function&& function) {
   }
 }
 
-at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::vector<int64_t>& num_rows, bool transposed,
-               Epilogue epilogue, at::Tensor out) {
+at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::vector<int64_t>& num_rows,
+               bool transposed, Epilogue epilogue, at::Tensor out) {
   const auto a = rows.contiguous(), b = matrices.contiguous();
   const int64_t inner = a.size(1), columns = b.size(transposed ? 1 : 2);
   if (!out.defined()) out = at::empty({a.size(0), columns}, a.options());
@@ -54,8 +54,8 @@ at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::ve
 
 }  // namespace
 
-at::Tensor product_transposed(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows, Epilogue epilogue,
-                              at::Tensor out) {
+at::Tensor product_transposed(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows,
+                              Epilogue epilogue, at::Tensor out) {
   return run(a, b, num_rows, /*transposed=*/true, epilogue, std::move(out));
 }
 
@@ -66,6 +66,19 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, const std::vector<i
 
 at::Tensor product_of_columns(const at::Tensor& grad, const at::Tensor& rows, const std::vector<int64_t>& num_rows) {
   auto result = at::empty({static_cast<int64_t>(num_rows.size()), grad.size(1), rows.size(1)}, rows.options());
+  if (is_fused_product(rows) && grad.size(1) % 64 == 0 && rows.size(1) % 64 == 0) {
+    const auto left = grad.contiguous(), right = rows.contiguous();
+    with_kernel_type(rows.scalar_type(), [&](auto type) {
+      using T = decltype(type);
+      kernels::multiply_columns<T>({.grad = read<T>(left),
+                                    .rows = read<T>(right),
+                                    .c = write<T>(result),
+                                    .num_rows = num_rows,
+                                    .out = grad.size(1),
+                                    .in = rows.size(1)});
+    });
+    return result;
+  }
   for (size_t group = 0; group < num_rows.size(); ++group)
     if (num_rows[group] == 0) result.select(0, static_cast<int64_t>(group)).zero_();
   for_each_group(num_rows, [&](int64_t group, int64_t start, int64_t count) {

@@ -12,8 +12,8 @@ namespace switchyard::ops {
 
 using kernels::Epilogue;
 
-// a [rows, in], the groups' rows one after the other, by b [groups, out, in] transposed: [rows, out]. Writes to, or with
-// Epilogue::kAdd adds to, `out` if it is given.
+// a [rows, in], the groups' rows one after the other, by b [groups, out, in] transposed: [rows, out]. Writes to, or
+// with Epilogue::kAdd adds to, `out` if it is given.
 at::Tensor product_transposed(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows,
                               Epilogue epilogue = Epilogue::kStore, at::Tensor out = {});
 

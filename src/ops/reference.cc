@@ -93,8 +93,9 @@ at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at
   return bias.defined() ? logits + bias : logits;
 }
 
-at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch, const at::Tensor& wi,
-                                const at::Tensor& wi_1, const at::Tensor& wo, const ExpertsOptions& options) {
+at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
+                                const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
+                                const ExpertsOptions& options) {
   const auto dtype = wide(x.scalar_type());
   const auto token = dispatch.token.to(x.device());
   const auto rows = x.index_select(0, token);
@@ -118,7 +119,8 @@ at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, con
   return at::zeros(x.sizes(), x.options().dtype(dtype)).index_add(0, token, gated).to(x.scalar_type());
 }
 
-CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale) {
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                  double scale) {
   const auto logits = wide_logits(hidden, weight, scale);
   const auto kept = labels.ge(0);
   const auto target = labels.clamp_min(0);
@@ -132,7 +134,8 @@ CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& we
           .num_correct = correct.sum().item<int64_t>()};
 }
 
-at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale) {
+at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                   double scale) {
   const auto log_probabilities = at::log_softmax(wide_logits(hidden, weight, scale), 1);
   const auto chosen = log_probabilities.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1);
   return at::where(labels.ge(0), chosen, at::zeros({}, chosen.options()));

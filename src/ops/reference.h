@@ -1,5 +1,5 @@
-// The plain ATen form of every fused operation, to be read against the paper: differentiable by composition, on any device
-// and in any dtype. It is what tests compare with, and what runs for f64, for devices other than CPU and with
+// The plain ATen form of every fused operation, to be read against the paper: differentiable by composition, on any
+// device and in any dtype. It is what tests compare with, and what runs for f64, for devices other than CPU and with
 // --kernels reference. Arguments are those of the operation of the same name; they are not checked again.
 #pragma once
 
@@ -22,11 +22,14 @@ at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Ten
 
 at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double jitter_noise,
                          const NoiseKey& key, int64_t first_token);
-at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch, const at::Tensor& wi,
-                                const at::Tensor& wi_1, const at::Tensor& wo, const ExpertsOptions& options);
+at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
+                                const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
+                                const ExpertsOptions& options);
 
-CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale);
-at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale);
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                  double scale);
+at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                   double scale);
 
 // Uniform noise [rows, width] f32 on the CPU: row r is the first `width` numbers of subsequence first_row + r of `key`.
 at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width);

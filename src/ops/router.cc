@@ -25,9 +25,9 @@ using torch::autograd::variable_list;
 
 // The part of routing that has no gradient: who goes where, and the counts that the losses need. All on the CPU.
 struct Assignment {
-  at::Tensor expert_index;         // [tokens] i64, -1 where dropped or padding
+  at::Tensor expert_index;  // [tokens] i64, -1 where dropped or padding
   Dispatch dispatch;
-  at::Tensor num_chosen;           // [groups, num_experts] f64: real tokens that chose the expert, before dropping
+  at::Tensor num_chosen;  // [groups, num_experts] f64: real tokens that chose the expert, before dropping
   int64_t num_real = 0;
   int64_t num_dropped = 0;
 
@@ -35,15 +35,18 @@ struct Assignment {
   double denominator() const { return static_cast<double>(std::max<int64_t>(num_real, 1)); }
 
   // Switch eq. 4-6: N sum_e f_e P_e a group, the groups weighted by real tokens, is one weighted sum of probabilities:
-  // token t of group g has weight N f_ge / num_real = N num_chosen_ge / (num_real_g num_real). [groups, num_experts] f64.
+  // token t of group g has weight N f_ge / num_real = N num_chosen_ge / (num_real_g num_real). [groups, num_experts]
+  // f64.
   at::Tensor balance_weight() const {
     const auto group_real = num_chosen.sum(1, /*keepdim=*/true).clamp_min(1.0);
     return num_chosen / group_real * (static_cast<double>(num_chosen.size(1)) / denominator());
   }
 };
 
-// choice [tokens]: argmax of each token. mask [tokens] or null. Slots left to right within each group (Switch §2.2; Mesh).
-Assignment assign_slots(const int64_t* choice, const bool* mask, int64_t tokens, int64_t num_experts, const RouteOptions& options) {
+// choice [tokens]: argmax of each token. mask [tokens] or null. Slots left to right within each group (Switch §2.2;
+// Mesh).
+Assignment assign_slots(const int64_t* choice, const bool* mask, int64_t tokens, int64_t num_experts,
+                        const RouteOptions& options) {
   Assignment result;
   const auto num_groups = static_cast<int64_t>(options.expert_capacity.size());
   result.expert_index = at::empty({tokens}, at::kLong);
@@ -67,7 +70,8 @@ Assignment assign_slots(const int64_t* choice, const bool* mask, int64_t tokens,
   }
   // Counting sort by expert: stable, so that tokens stay in order within an expert.
   std::vector<int64_t> next(static_cast<size_t>(num_experts), 0);
-  for (size_t expert = 1; expert < next.size(); ++expert) next[expert] = next[expert - 1] + result.dispatch.num_rows[expert - 1];
+  for (size_t expert = 1; expert < next.size(); ++expert)
+    next[expert] = next[expert - 1] + result.dispatch.num_rows[expert - 1];
   result.dispatch.token = at::empty({result.num_real - result.num_dropped}, at::kLong);
   int64_t* rows = result.dispatch.token.mutable_data_ptr<int64_t>();
   for (int64_t token = 0; token < tokens; ++token)
@@ -76,15 +80,18 @@ Assignment assign_slots(const int64_t* choice, const bool* mask, int64_t tokens,
 }
 
 void check_route(const at::Tensor& logits, const at::Tensor& token_mask, const RouteOptions& options) {
-  SY_CHECK(logits.dim() == 2 && logits.size(1) > 0 && (logits.scalar_type() == at::kFloat || logits.scalar_type() == at::kDouble),
-           "route_top1: expected logits [tokens, num_experts] f32 or f64, got ", logits.toString(), " ", logits.sizes());
-  SY_CHECK(!token_mask.defined() || (token_mask.dim() == 1 && token_mask.size(0) == logits.size(0) &&
-                                     token_mask.scalar_type() == at::kBool),
+  SY_CHECK(logits.dim() == 2 && logits.size(1) > 0 &&
+               (logits.scalar_type() == at::kFloat || logits.scalar_type() == at::kDouble),
+           "route_top1: expected logits [tokens, num_experts] f32 or f64, got ", logits.toString(), " ",
+           logits.sizes());
+  SY_CHECK(!token_mask.defined() ||
+               (token_mask.dim() == 1 && token_mask.size(0) == logits.size(0) && token_mask.scalar_type() == at::kBool),
            "route_top1: expected a bool token_mask [", logits.size(0), "]");
   SY_CHECK(options.group_size > 0, "route_top1: group_size ", options.group_size, " is not positive");
   const int64_t num_groups = (logits.size(0) + options.group_size - 1) / options.group_size;
-  SY_CHECK(static_cast<int64_t>(options.expert_capacity.size()) == num_groups, "route_top1: ", logits.size(0), " tokens in groups of ",
-           options.group_size, " are ", num_groups, " groups, got ", options.expert_capacity.size(), " capacities");
+  SY_CHECK(static_cast<int64_t>(options.expert_capacity.size()) == num_groups, "route_top1: ", logits.size(0),
+           " tokens in groups of ", options.group_size, " are ", num_groups, " groups, got ",
+           options.expert_capacity.size(), " capacities");
   for (const int64_t capacity : options.expert_capacity)
     SY_CHECK(capacity >= 0, "route_top1: expert_capacity ", capacity, " is negative");
 }
@@ -93,7 +100,9 @@ void check_route(const at::Tensor& logits, const at::Tensor& token_mask, const R
 struct RouterLogits : torch::autograd::Function<RouterLogits> {
   struct Jitter : torch::CustomClassHolder {
     Jitter(double spread_, const NoiseKey& key_, int64_t first_token_)
-        : spread(static_cast<float>(spread_)), key(stream_key(key_)), first_token(static_cast<uint64_t>(first_token_)) {}
+        : spread(static_cast<float>(spread_)),
+          key(stream_key(key_)),
+          first_token(static_cast<uint64_t>(first_token_)) {}
     float spread;
     kernels::StreamKey key;
     uint64_t first_token;
@@ -115,13 +124,15 @@ struct RouterLogits : torch::autograd::Function<RouterLogits> {
   };
 
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias, double spread, const NoiseKey& key, int64_t first_token) {
+                            const std::optional<at::Tensor>& bias, double spread, const NoiseKey& key,
+                            int64_t first_token) {
     auto jitter = c10::make_intrusive<Jitter>(spread, key, first_token);
     auto logits = at::mm(jitter->times(x, at::kFloat), weight.t());
     if (bias) logits.add_(*bias);
     context->save_for_backward({x, weight});
     context->saved_data["jitter"] = c10::IValue::make_capsule(std::move(jitter));
-    context->saved_data["has_bias"] = bias.has_value();  // an absent tensor has no place among the inputs that autograd counts
+    context->saved_data["has_bias"] =
+        bias.has_value();  // an absent tensor has no place among the inputs that autograd counts
     return logits;
   }
 
@@ -156,15 +167,17 @@ TokenStatistics token_statistics(const at::Tensor& given) {
   const int64_t tokens = logits.size(0), num_experts = logits.size(1);
   const auto make = [&] { return at::empty({tokens}, at::kFloat); };
   TokenStatistics result{at::empty_like(logits), at::empty({tokens}, at::kLong), make(), make()};
-  kernels::route_forward(read<float>(logits), tokens, num_experts, write<float>(result.probability), write<int64_t>(result.choice),
-                         write<float>(result.log_partition), write<float>(result.entropy));
+  kernels::route_forward(read<float>(logits), tokens, num_experts, write<float>(result.probability),
+                         write<int64_t>(result.choice), write<float>(result.log_partition),
+                         write<float>(result.entropy));
   return result;
 }
 
 // The differentiable outputs as one function of the logits.
 struct RouterOutputs : torch::autograd::Function<RouterOutputs> {
   static variable_list forward(AutogradContext* context, const at::Tensor& logits, const TokenStatistics& statistics,
-                               const Assignment& assignment, const std::optional<at::Tensor>& mask, int64_t group_size) {
+                               const Assignment& assignment, const std::optional<at::Tensor>& mask,
+                               int64_t group_size) {
     const int64_t tokens = logits.size(0), num_experts = logits.size(1), rows = assignment.dispatch.token.size(0);
     const auto* p = read<float>(statistics.probability);
     const auto* real = mask ? read<bool>(*mask) : nullptr;
@@ -180,18 +193,20 @@ struct RouterOutputs : torch::autograd::Function<RouterOutputs> {
       std::fill(sums.begin(), sums.end(), 0.0);
       for (int64_t token = start; token < std::min(tokens, start + group_size); ++token) {
         if (real != nullptr && !real[token]) continue;
-        for (int64_t expert = 0; expert < num_experts; ++expert) sums[static_cast<size_t>(expert)] += p[token * num_experts + expert];
+        for (int64_t expert = 0; expert < num_experts; ++expert)
+          sums[static_cast<size_t>(expert)] += p[token * num_experts + expert];
         const double log_partition = read<float>(statistics.log_partition)[token];
         z += log_partition * log_partition;
       }
       for (int64_t expert = 0; expert < num_experts; ++expert)
         balance += read<double>(weight)[group * num_experts + expert] * sums[static_cast<size_t>(expert)];
     }
-    context->save_for_backward({statistics.probability, statistics.choice, statistics.log_partition, mask.value_or(at::Tensor()),
-                                assignment.dispatch.token, weight.to(at::kFloat)});
+    context->save_for_backward({statistics.probability, statistics.choice, statistics.log_partition,
+                                mask.value_or(at::Tensor()), assignment.dispatch.token, weight.to(at::kFloat)});
     context->saved_data["group_size"] = group_size;
     context->saved_data["num_real"] = assignment.denominator();
-    return {gate, at::scalar_tensor(balance, logits.options()), at::scalar_tensor(z / assignment.denominator(), logits.options())};
+    return {gate, at::scalar_tensor(balance, logits.options()),
+            at::scalar_tensor(z / assignment.denominator(), logits.options())};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -203,15 +218,16 @@ struct RouterOutputs : torch::autograd::Function<RouterOutputs> {
     if (grads[0].defined()) gate_grad.index_copy_(0, token, grads[0]);
     const auto weight = saved[5] * number(grads[1]);
     auto grad = at::empty_like(probability);
-    kernels::route_backward({.probability = read<float>(probability),
-                             .choice = read<int64_t>(choice),
-                             .log_partition = read<float>(saved[2]),
-                             .mask = mask.defined() ? read<bool>(mask) : nullptr,
-                             .gate_grad = read<float>(gate_grad),
-                             .weight = read<float>(weight),
-                             .group_size = context->saved_data["group_size"].toInt(),
-                             .z_factor = static_cast<float>(number(grads[2]) / context->saved_data["num_real"].toDouble())},
-                            tokens, num_experts, write<float>(grad));
+    kernels::route_backward(
+        {.probability = read<float>(probability),
+         .choice = read<int64_t>(choice),
+         .log_partition = read<float>(saved[2]),
+         .mask = mask.defined() ? read<bool>(mask) : nullptr,
+         .gate_grad = read<float>(gate_grad),
+         .weight = read<float>(weight),
+         .group_size = context->saved_data["group_size"].toInt(),
+         .z_factor = static_cast<float>(number(grads[2]) / context->saved_data["num_real"].toDouble())},
+        tokens, num_experts, write<float>(grad));
     return {grad, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
@@ -231,7 +247,8 @@ variable_list plain_outputs(const at::Tensor& logits, const TokenStatistics& sta
     weight = weight * real.unsqueeze(1);
     square = square * real;
   }
-  return {probability.reshape({-1}).index_select(0, cell), (probability * weight).sum(), square.sum() / assignment.denominator()};
+  return {probability.reshape({-1}).index_select(0, cell), (probability * weight).sum(),
+          square.sum() / assignment.denominator()};
 }
 
 }  // namespace
@@ -240,25 +257,29 @@ at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at
                          const NoiseKey& key, int64_t first_token) {
   SY_CHECK(x.dim() == 2 && weight.dim() == 2 && weight.size(1) == x.size(1) &&
                (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kDouble),
-           "router_logits: expected x [tokens, d_model] and weight [num_experts, d_model] f32 or f64, got ", x.sizes(), " and ",
-           weight.toString(), " ", weight.sizes());
-  SY_CHECK(!bias.defined() || (bias.dim() == 1 && bias.size(0) == weight.size(0) && bias.scalar_type() == weight.scalar_type()),
+           "router_logits: expected x [tokens, d_model] and weight [num_experts, d_model] f32 or f64, got ", x.sizes(),
+           " and ", weight.toString(), " ", weight.sizes());
+  SY_CHECK(!bias.defined() ||
+               (bias.dim() == 1 && bias.size(0) == weight.size(0) && bias.scalar_type() == weight.scalar_type()),
            "router_logits: expected bias [", weight.size(0), "] of the weight's dtype");
-  SY_CHECK(jitter_noise >= 0.0 && jitter_noise < 1.0, "router_logits: jitter_noise ", jitter_noise, " is not in [0, 1)");
+  SY_CHECK(jitter_noise >= 0.0 && jitter_noise < 1.0, "router_logits: jitter_noise ", jitter_noise,
+           " is not in [0, 1)");
   if (!is_fused(x) || weight.scalar_type() != at::kFloat)
     return reference::router_logits(x, weight, bias, jitter_noise, key, first_token);
-  return RouterLogits::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt, jitter_noise, key, first_token);
+  return RouterLogits::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt, jitter_noise, key,
+                             first_token);
 }
 
 Routing route_top1(const at::Tensor& logits, const at::Tensor& token_mask, const RouteOptions& options) {
   check_route(logits, token_mask, options);
   const auto mask = token_mask.defined() ? token_mask.cpu().contiguous() : at::Tensor();
   const auto statistics = token_statistics(logits);
-  auto assignment = assign_slots(read<int64_t>(statistics.choice), mask.defined() ? read<bool>(mask) : nullptr, logits.size(0),
-                                 logits.size(1), options);
-  const auto outputs = is_fused(logits) ? RouterOutputs::apply(logits, statistics, assignment, mask.defined() ? std::optional(mask) : std::nullopt,
-                                                              options.group_size)
-                                        : plain_outputs(logits, statistics, assignment, mask, options.group_size);
+  auto assignment = assign_slots(read<int64_t>(statistics.choice), mask.defined() ? read<bool>(mask) : nullptr,
+                                 logits.size(0), logits.size(1), options);
+  const auto outputs =
+      is_fused(logits) ? RouterOutputs::apply(logits, statistics, assignment,
+                                              mask.defined() ? std::optional(mask) : std::nullopt, options.group_size)
+                       : plain_outputs(logits, statistics, assignment, mask, options.group_size);
   const double num_real = assignment.denominator();
   const auto entropy = mask.defined() ? statistics.entropy.cpu().masked_select(mask) : statistics.entropy;
   Routing routing;

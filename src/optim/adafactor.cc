@@ -27,7 +27,9 @@ bool is_factored(const OptimizerConfig& config, const OptimizedParameter& parame
   return std::min(rows, columns) >= std::max<int64_t>(1, config.min_dim_size_to_factor);
 }
 
-double decay_at(const OptimizerConfig& config, int64_t step) { return 1.0 - std::pow(static_cast<double>(step), -config.decay_rate); }
+double decay_at(const OptimizerConfig& config, int64_t step) {
+  return 1.0 - std::pow(static_cast<double>(step), -config.decay_rate);
+}
 
 bool has_kernel(const OptimizedParameter& parameter, const at::Tensor& gradient) {
   const auto& tensor = parameter.tensor;
@@ -103,8 +105,9 @@ void adafactor_step_(const OptimizerConfig& config, const std::vector<OptimizedP
                                        .scale_by_parameter = config.scale_by_parameter});
 }
 
-void adafactor_reference_step_(const OptimizerConfig& config, const OptimizedParameter& parameter, const SlotTensors& slots,
-                               const at::Tensor& gradient, int64_t step, double gradient_scale) {
+void adafactor_reference_step_(const OptimizerConfig& config, const OptimizedParameter& parameter,
+                               const SlotTensors& slots, const at::Tensor& gradient, int64_t step,
+                               double gradient_scale) {
   const auto& weights = parameter.tensor;
   const double decay = decay_at(config, step);
   const auto g = gradient.to(weights.scalar_type()) * gradient_scale;

@@ -14,7 +14,8 @@ bool has_kernel(const at::Tensor& tensor) {
   return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
 }
 
-void update_with_aten_(at::Tensor weights, at::Tensor m, at::Tensor v, const at::Tensor& gradient, const kernels::AdamWStep& step) {
+void update_with_aten_(at::Tensor weights, at::Tensor m, at::Tensor v, const at::Tensor& gradient,
+                       const kernels::AdamWStep& step) {
   const auto g = gradient.to(weights.scalar_type()) * step.gradient_scale;
   m.mul_(step.beta1).add_(g, 1.0 - step.beta1);
   v.mul_(step.beta2).addcmul_(g, g, 1.0 - step.beta2);
@@ -46,8 +47,8 @@ void adamw_step_(const OptimizerConfig& config, const std::vector<OptimizedParam
     const auto &m = slots[index].at(0).second, &v = slots[index].at(1).second;
     const auto gradient = gradients[index].contiguous();
     if (has_kernel(weights) && has_kernel(gradient))
-      kernels::adamw_update(weights.mutable_data_ptr<float>(), gradient.const_data_ptr<float>(), m.mutable_data_ptr<float>(),
-                            v.mutable_data_ptr<float>(), weights.numel(), numbers);
+      kernels::adamw_update(weights.mutable_data_ptr<float>(), gradient.const_data_ptr<float>(),
+                            m.mutable_data_ptr<float>(), v.mutable_data_ptr<float>(), weights.numel(), numbers);
     else
       update_with_aten_(weights, m, v, gradient, numbers);
   }

@@ -37,6 +37,8 @@ std::optional<size_t> first_non_finite(const std::vector<at::Tensor>& gradients)
   return std::nullopt;
 }
 
-double clip_scale(double norm, double clip_norm) { return clip_norm > 0.0 && norm > clip_norm ? clip_norm / norm : 1.0; }
+double clip_scale(double norm, double clip_norm) {
+  return clip_norm > 0.0 && norm > clip_norm ? clip_norm / norm : 1.0;
+}
 
 }  // namespace switchyard

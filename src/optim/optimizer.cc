@@ -17,23 +17,24 @@ namespace {
 void check_known(const std::string& key, const std::string& value, const std::vector<std::string>& known) {
   std::string list;
   for (const auto& name : known) list += (list.empty() ? "" : ", ") + name;
-  SY_CHECK(std::find(known.begin(), known.end(), value) != known.end(), "optimizer.", key, " = \"", value, "\": expected one of ",
-           list, nearest_hint(value, known));
+  SY_CHECK(std::find(known.begin(), known.end(), value) != known.end(), "optimizer.", key, " = \"", value,
+           "\": expected one of ", list, nearest_hint(value, known));
 }
 
 void check_range(const std::string& key, double value, double lowest, double highest) {
-  SY_CHECK(std::isfinite(value) && value >= lowest && value <= highest, "optimizer.", key, " = ", value, ": expected a number from ",
-           lowest, " to ", highest);
+  SY_CHECK(std::isfinite(value) && value >= lowest && value <= highest, "optimizer.", key, " = ", value,
+           ": expected a number from ", lowest, " to ", highest);
 }
 
-// [num_experts, ...] gradients must match as well: an expert that saw no token has a gradient of zeros, not no gradient.
+// [num_experts, ...] gradients must match as well: an expert that saw no token has a gradient of zeros, not no
+// gradient.
 at::Tensor checked_gradient(const at::Tensor& gradient, const OptimizedParameter& parameter) {
   const auto& tensor = parameter.tensor;
   if (!gradient.defined()) return at::zeros(tensor.sizes(), tensor.options());
-  SY_CHECK(gradient.sizes() == tensor.sizes(), "optimizer: the gradient of ", parameter.name, " has shape ", gradient.sizes(),
-           ", the parameter ", tensor.sizes());
-  SY_CHECK(gradient.device() == tensor.device(), "optimizer: the gradient of ", parameter.name, " is on ", gradient.device(),
-           ", the parameter on ", tensor.device());
+  SY_CHECK(gradient.sizes() == tensor.sizes(), "optimizer: the gradient of ", parameter.name, " has shape ",
+           gradient.sizes(), ", the parameter ", tensor.sizes());
+  SY_CHECK(gradient.device() == tensor.device(), "optimizer: the gradient of ", parameter.name, " is on ",
+           gradient.device(), ", the parameter on ", tensor.device());
   return gradient;
 }
 
@@ -54,7 +55,8 @@ void validate(const OptimizerConfig& config) {
   check_range("decay_rate", config.decay_rate, 0.0, 10.0);
   check_range("clipping_threshold", config.clipping_threshold, 0.0, kLarge);
   check_range("min_dim_size_to_factor", static_cast<double>(config.min_dim_size_to_factor), 0.0, kLarge);
-  check_range("epsilon1", config.epsilon1, 1e-37, 1.0);  // a normal f32, so that a zero gradient divides 0 by more than 0
+  check_range("epsilon1", config.epsilon1, 1e-37,
+              1.0);  // a normal f32, so that a zero gradient divides 0 by more than 0
   check_range("epsilon2", config.epsilon2, 0.0, kLarge);
   check_range("beta1", config.beta1, 0.0, 1.0 - 1e-12);
   check_range("beta2", config.beta2, 0.0, 1.0 - 1e-12);
@@ -66,17 +68,20 @@ Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizedParamet
   validate(config_);
   for (const auto& parameter : parameters_) {
     SY_CHECK(parameter.tensor.defined(), "optimizer: parameter ", parameter.name, " has no tensor");
-    SY_CHECK(!parameter.is_expert || parameter.tensor.dim() > 0, "optimizer: expert parameter ", parameter.name, " has no axis");
+    SY_CHECK(!parameter.is_expert || parameter.tensor.dim() > 0, "optimizer: expert parameter ", parameter.name,
+             " has no axis");
     slots_.push_back(config_.name == "adamw" ? adamw_slots(parameter) : adafactor_slots(config_, parameter));
   }
 }
 
 void Optimizer::step_(const std::vector<at::Tensor>& gradients, int64_t step, double gradient_scale) {
-  SY_CHECK(gradients.size() == parameters_.size(), "optimizer: ", gradients.size(), " gradients for ", parameters_.size(), " parameters");
+  SY_CHECK(gradients.size() == parameters_.size(), "optimizer: ", gradients.size(), " gradients for ",
+           parameters_.size(), " parameters");
   SY_CHECK(step >= 1, "optimizer: step ", step, "; steps count from 1");
   const c10::NoGradGuard no_grad;
   std::vector<at::Tensor> checked;
-  for (size_t index = 0; index < gradients.size(); ++index) checked.push_back(checked_gradient(gradients[index], parameters_[index]));
+  for (size_t index = 0; index < gradients.size(); ++index)
+    checked.push_back(checked_gradient(gradients[index], parameters_[index]));
   if (config_.name == "adamw")
     adamw_step_(config_, parameters_, slots_, checked, step, gradient_scale);
   else
@@ -96,8 +101,9 @@ void Optimizer::load_state(const SlotTensors& tensors) {
   const auto own = state();
   for (const auto& [name, slot] : own) {
     const auto found = by_name.find(name);
-    SY_CHECK(found != by_name.end(), "optimizer state: ", name, " is missing; the checkpoint was written by another optimizer (this is ",
-             config_.name, ") or for another model");
+    SY_CHECK(found != by_name.end(), "optimizer state: ", name,
+             " is missing; the checkpoint was written by another optimizer (this is ", config_.name,
+             ") or for another model");
     SY_CHECK(found->second->sizes() == slot.sizes(), "optimizer state: ", name, " has shape ", found->second->sizes(),
              ", this run needs ", slot.sizes());
   }

@@ -1,5 +1,6 @@
-// The optimisers of a run: Adafactor as T5 uses it, and AdamW. Both take the gradients of one step and change parameters
-// in place; what they remember is a list of named tensors, so that checkpoints need not know which one it is.
+// The optimisers of a run: Adafactor as T5 uses it, and AdamW. Both take the gradients of one step and change
+// parameters in place; what they remember is a list of named tensors, so that checkpoints need not know which one it
+// is.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -47,7 +48,8 @@ struct OptimizerConfig {
     field("decay_rate", self.decay_rate, "adafactor: second moments decay by 1 - step^-decay_rate");
     field("clipping_threshold", self.clipping_threshold, "adafactor: largest RMS of an update before the rate; 0: off");
     field("scale_by_parameter", self.scale_by_parameter, "adafactor: updates *= max(epsilon2, RMS(weights))");
-    field("min_dim_size_to_factor", self.min_dim_size_to_factor, "adafactor: matrices with both sides >= this are factored");
+    field("min_dim_size_to_factor", self.min_dim_size_to_factor,
+          "adafactor: matrices with both sides >= this are factored");
     field("epsilon1", self.epsilon1, "adafactor: added to squared gradients");
     field("epsilon2", self.epsilon2, "adafactor: least RMS of weights that scales updates");
     field("beta1", self.beta1, "adamw: decay of the first moment");
@@ -78,12 +80,13 @@ class Optimizer {
   Optimizer(const OptimizerConfig& config, std::vector<OptimizedParameter> parameters);
 
   // Update number `step`, from 1. gradients: one a parameter in the constructor's order, of its shape; an undefined one
-  // counts as zeros. Each is multiplied by gradient_scale (clipping; 1 / loss scale). Bit-equal for any number of threads.
-  // Throws Error if the number of gradients, a shape or a dtype differs.
+  // counts as zeros. Each is multiplied by gradient_scale (clipping; 1 / loss scale). Bit-equal for any number of
+  // threads. Throws Error if the number of gradients, a shape or a dtype differs.
   void step_(const std::vector<at::Tensor>& gradients, int64_t step, double gradient_scale = 1.0);
 
-  // Slots named "<parameter>.<slot>", sharing storage with the optimiser: v_row, v_col or v (Adafactor), m and v (AdamW).
-  // v_row has the size of the smaller side of a matrix, v_col of the larger (T5X); expert slots lead with [num_experts].
+  // Slots named "<parameter>.<slot>", sharing storage with the optimiser: v_row, v_col or v (Adafactor), m and v
+  // (AdamW). v_row has the size of the smaller side of a matrix, v_col of the larger (T5X); expert slots lead with
+  // [num_experts].
   SlotTensors state() const;
 
   // Copies the slots of that name; others in `tensors` are ignored. Throws Error, before anything is changed, if one is

@@ -22,7 +22,8 @@ double schedule_factor(const OptimizerConfig& config, int64_t step) {
     return std::sqrt(flat / std::max(static_cast<double>(step), flat));
   }
   const double progress = decay_progress(config, step);
-  const double left = config.schedule == "linear" ? 1.0 - progress : 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
+  const double left =
+      config.schedule == "linear" ? 1.0 - progress : 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
   return config.final_fraction + (1.0 - config.final_fraction) * left;
 }
 

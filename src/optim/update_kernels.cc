@@ -18,7 +18,8 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 class Update {
  public:
   Update(const AdafactorMatrix& matrix, const AdafactorStep& step) : matrix_(matrix), step_(step) {
-    rows_per_block_ = std::max({int64_t{16}, kBlockElements / std::max<int64_t>(1, matrix.columns), ceil_div(matrix.rows, kMaxBlocks)});
+    rows_per_block_ = std::max(
+        {int64_t{16}, kBlockElements / std::max<int64_t>(1, matrix.columns), ceil_div(matrix.rows, kMaxBlocks)});
     num_blocks_ = ceil_div(matrix.rows, rows_per_block_);
     block_sums_.resize(num_blocks_);
     if (is_factored()) {
@@ -224,8 +225,8 @@ void adafactor_update(std::span<const AdafactorMatrix> matrices, const Adafactor
   }
 }
 
-void adamw_update(float* __restrict parameter, const float* __restrict gradient, float* __restrict m, float* __restrict v,
-                  int64_t size, const AdamWStep& step) {
+void adamw_update(float* __restrict parameter, const float* __restrict gradient, float* __restrict m,
+                  float* __restrict v, int64_t size, const AdamWStep& step) {
   const auto scale = static_cast<float>(step.gradient_scale), shrink = static_cast<float>(step.shrink);
   const auto kept1 = static_cast<float>(step.beta1), added1 = static_cast<float>(1.0 - step.beta1);
   const auto kept2 = static_cast<float>(step.beta2), added2 = static_cast<float>(1.0 - step.beta2);

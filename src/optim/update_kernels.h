@@ -10,8 +10,8 @@ namespace switchyard::kernels {
 
 // One update's numbers that are the same for all tensors.
 struct AdafactorStep {
-  double decay = 0.0;           // beta2_t
-  double gradient_scale = 1.0;  // multiplies gradients first
+  double decay = 0.0;               // beta2_t
+  double gradient_scale = 1.0;      // multiplies gradients first
   double clipping_threshold = 1.0;  // 0: off
   double epsilon1 = 1e-30;
   double epsilon2 = 1e-3;
@@ -26,12 +26,12 @@ struct AdafactorMatrix {
   float* column_moment = nullptr;   // [columns]: mean over the rows
   float* v = nullptr;               // [rows, columns]
   int64_t rows = 0, columns = 0;
-  double rate = 0.0;                // learning rate, before scaling by the parameter's RMS
-  double shrink = 1.0;              // the parameter is multiplied by this first (decoupled weight decay)
+  double rate = 0.0;    // learning rate, before scaling by the parameter's RMS
+  double shrink = 1.0;  // the parameter is multiplied by this first (decoupled weight decay)
 };
 
-// Adafactor (Shazeer, Stern 2018, algorithms 4 and 5) for all matrices. Memory is read three times where a matrix is too
-// large for the caches: for the moments, for the RMS of the update, and to apply it.
+// Adafactor (Shazeer, Stern 2018, algorithms 4 and 5) for all matrices. Memory is read three times where a matrix is
+// too large for the caches: for the moments, for the RMS of the update, and to apply it.
 void adafactor_update(std::span<const AdafactorMatrix> matrices, const AdafactorStep& step);
 
 // AdamW for one tensor of `size` elements; corrections are 1 - beta^step.

@@ -1,5 +1,5 @@
-// Line charts as inline SVG. Colours and fonts are classes (`line-0`, `axis`, ...) that the page's style sheet defines, so
-// that one chart serves light and dark.
+// Line charts as inline SVG. Colours and fonts are classes (`line-0`, `axis`, ...) that the page's style sheet defines,
+// so that one chart serves light and dark.
 #pragma once
 
 #include <cstddef>
@@ -13,17 +13,17 @@ constexpr size_t kNumLineColors = 8;  // classes line-0 ... line-7
 
 struct ChartLine {
   std::string name;
-  size_t color = 0;                                // modulo kNumLineColors
+  size_t color = 0;                               // modulo kNumLineColors
   std::vector<std::pair<double, double>> points;  // x ascending
-  bool is_faint = false;                           // behind the others, left out of legend, range and hover
+  bool is_faint = false;                          // behind the others, left out of legend, range and hover
   bool has_markers = false;
 };
 
 struct Chart {
   std::string title, x_label, y_label;
   std::vector<ChartLine> lines;
-  bool x_is_seconds = false;   // ticks as times
-  bool y_is_fraction = false;  // ticks as percentages, from 0
+  bool x_is_seconds = false;    // ticks as times
+  bool y_is_fraction = false;   // ticks as percentages, from 0
   double unscaled_start = 0.0;  // values in this first share of the x axis may leave the plot
 };
 

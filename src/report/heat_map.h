@@ -11,7 +11,8 @@
 namespace switchyard {
 
 // An 8-bit BMP of `levels` [rows][columns], 0 to 255, through a palette of 256 colours {red, green, blue}.
-std::string encode_bmp(const std::vector<std::vector<uint8_t>>& levels, const std::vector<std::array<uint8_t, 3>>& palette);
+std::string encode_bmp(const std::vector<std::vector<uint8_t>>& levels,
+                       const std::vector<std::array<uint8_t, 3>>& palette);
 
 std::string encode_base64(const std::string& bytes);
 

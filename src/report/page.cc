@@ -25,19 +25,26 @@ Points points_of(const LogSeries& series, bool over_time) {
 }
 
 Chart new_chart(const std::string& title, const std::string& y_label, bool over_time) {
-  return {.title = title, .x_label = over_time ? "training time" : "step", .y_label = y_label, .lines = {}, .x_is_seconds = over_time};
+  return {.title = title,
+          .x_label = over_time ? "training time" : "step",
+          .y_label = y_label,
+          .lines = {},
+          .x_is_seconds = over_time};
 }
 
 // One line a run; noisy series are drawn faint under their moving mean.
-std::string run_chart(const std::vector<RunLog>& runs, const std::string& key, const std::string& title, const std::string& y_label,
-                      bool over_time, bool smoothed) {
+std::string run_chart(const std::vector<RunLog>& runs, const std::string& key, const std::string& title,
+                      const std::string& y_label, bool over_time, bool smoothed) {
   Chart chart = new_chart(title, y_label, over_time);
   if (y_label == kLossLabel) chart.unscaled_start = 0.05;
   for (size_t n = 0; n < runs.size(); ++n) {
     const auto points = points_of(runs[n].scalar(key), over_time);
     const size_t window = points.size() / 40;
     if (smoothed && window > 1) chart.lines.push_back({.name = "", .color = n, .points = points, .is_faint = true});
-    chart.lines.push_back({.name = runs[n].name, .color = n, .points = smoothed ? smooth(points, window) : points, .has_markers = key == "eval_loss"});
+    chart.lines.push_back({.name = runs[n].name,
+                           .color = n,
+                           .points = smoothed ? smooth(points, window) : points,
+                           .has_markers = key == "eval_loss"});
   }
   return draw_chart(chart);
 }
@@ -82,16 +89,20 @@ std::string dropped_chart(const std::vector<RunLog>& runs) {
 
 std::string section(const std::string& title, const std::string& intro, const std::string& figures) {
   if (figures.empty()) return "";
-  return "<h2>" + title + "</h2>\n" + (intro.empty() ? "" : "<p class=quiet>" + intro + "</p>\n") + "<div class=grid-2>\n" + figures + "</div>\n";
+  return "<h2>" + title + "</h2>\n" + (intro.empty() ? "" : "<p class=quiet>" + intro + "</p>\n") +
+         "<div class=grid-2>\n" + figures + "</div>\n";
 }
 
 std::string config_text(const RunLog& run, const char* section_name, const char* key) {
   if (!run.config.contains(section_name) || !run.config.at(section_name).contains(key)) return "";
   const Json& value = run.config.at(section_name).at(key);
-  return value.is_string() ? value.get<std::string>() : value.is_number_float() ? format_number(value.get<double>()) : value.dump();
+  return value.is_string()         ? value.get<std::string>()
+         : value.is_number_float() ? format_number(value.get<double>())
+                                   : value.dump();
 }
 
-std::string cell(const std::optional<double>& value, const std::function<std::string(double)>& text, bool is_best = false) {
+std::string cell(const std::optional<double>& value, const std::function<std::string(double)>& text,
+                 bool is_best = false) {
   return join(is_best ? "<td class=best>" : "<td>", value ? text(*value) : "", "</td>");
 }
 std::string loss_text(double loss) { return format_number(loss, 5); }
@@ -118,20 +129,24 @@ std::string runs_table(const std::vector<RunLog>& runs) {
   });
   for (size_t n = 0; n < runs.size(); ++n) {
     const auto& summary = summaries[n];
-    const bool is_best = runs.size() > 1 && summary.best_eval_loss.has_value() && summary.best_eval_loss == best->best_eval_loss;
-    rows += "<tr>" + name_cell(runs[n], n) + "<td>" + escape_html(model_text(runs[n])) + "</td>" + cell(summary.steps, plain_text) +
-            cell(summary.seconds, format_seconds) + cell(summary.tokens_per_second, plain_text) + cell(summary.train_loss, loss_text) +
+    const bool is_best =
+        runs.size() > 1 && summary.best_eval_loss.has_value() && summary.best_eval_loss == best->best_eval_loss;
+    rows += "<tr>" + name_cell(runs[n], n) + "<td>" + escape_html(model_text(runs[n])) + "</td>" +
+            cell(summary.steps, plain_text) + cell(summary.seconds, format_seconds) +
+            cell(summary.tokens_per_second, plain_text) + cell(summary.train_loss, loss_text) +
             cell(summary.final_eval_loss, loss_text) + cell(summary.best_eval_loss, loss_text, is_best) +
             cell(summary.dropped_fraction, percent_text) + "</tr>\n";
   }
-  return "<div class=scroll><table><tr><th>Run<th>Model<th>Steps<th>Training time<th>Tokens/s<th>Training loss<th>Held-out loss<th>Best "
-         "held-out<th>Dropped</tr>\n" + rows + "</table></div>\n";
+  return "<div class=scroll><table><tr><th>Run<th>Model<th>Steps<th>Training time<th>Tokens/s<th>Training "
+         "loss<th>Held-out loss<th>Best "
+         "held-out<th>Dropped</tr>\n" +
+         rows + "</table></div>\n";
 }
 
 std::string equal_terms_table(const std::vector<RunLog>& runs) {
   const auto terms = compare_on_equal_terms(runs);
   if (!terms) return "";
-  const auto lowest = [&](double EqualTerms::Row::* column) {
+  const auto lowest = [&](double EqualTerms::Row::*column) {
     double least = INFINITY;
     for (const auto& row : terms->rows) least = std::min(least, row.*column);
     return least;
@@ -139,14 +154,17 @@ std::string equal_terms_table(const std::vector<RunLog>& runs) {
   std::string rows;
   for (size_t n = 0; n < runs.size(); ++n) {
     rows += "<tr>" + name_cell(runs[n], n);
-    for (const auto& [column, text] : {std::pair{&EqualTerms::Row::loss_at_step, &loss_text}, {&EqualTerms::Row::loss_at_seconds, &loss_text},
-                                       {&EqualTerms::Row::steps_to_loss, &plain_text}, {&EqualTerms::Row::seconds_to_loss, &format_seconds}})
+    for (const auto& [column, text] : {std::pair{&EqualTerms::Row::loss_at_step, &loss_text},
+                                       {&EqualTerms::Row::loss_at_seconds, &loss_text},
+                                       {&EqualTerms::Row::steps_to_loss, &plain_text},
+                                       {&EqualTerms::Row::seconds_to_loss, &format_seconds}})
       rows += cell(terms->rows[n].*column, text, terms->rows[n].*column == lowest(column));
     rows += "</tr>\n";
   }
-  return "<h3>On equal terms</h3>\n<div class=scroll><table><tr><th>Run<th>Held-out loss at step " + format_number(terms->step, 6) +
-         "<th>Held-out loss after " + format_seconds(terms->seconds) + "<th>Steps to loss " + loss_text(terms->loss) + "<th>Time to loss " +
-         loss_text(terms->loss) + "</tr>\n" + rows + "</table></div>\n";
+  return "<h3>On equal terms</h3>\n<div class=scroll><table><tr><th>Run<th>Held-out loss at step " +
+         format_number(terms->step, 6) + "<th>Held-out loss after " + format_seconds(terms->seconds) +
+         "<th>Steps to loss " + loss_text(terms->loss) + "<th>Time to loss " + loss_text(terms->loss) + "</tr>\n" +
+         rows + "</table></div>\n";
 }
 
 std::string routing_section(const RunLog& run) {
@@ -154,14 +172,19 @@ std::string routing_section(const RunLog& run) {
   const auto evenness = [](const LayerLog& layer) {
     LogSeries series = layer.expert_load_entropy;
     const size_t num_experts = layer.load.loads.empty() ? 0 : layer.load.loads.front().size();
-    for (auto& point : series) point.value = num_experts > 1 ? std::exp(point.value) / static_cast<double>(num_experts) : 0.0;
+    for (auto& point : series)
+      point.value = num_experts > 1 ? std::exp(point.value) / static_cast<double>(num_experts) : 0.0;
     return num_experts > 1 ? series : LogSeries{};
   };
-  std::string figures = layer_chart(run, "Dropped tokens by layer", "share of tokens", true, [](const LayerLog& layer) { return layer.dropped_fraction; });
-  figures += layer_chart(run, "Experts in use by layer (exp of the load's entropy)", "share of experts", true, evenness);
+  std::string figures = layer_chart(run, "Dropped tokens by layer", "share of tokens", true,
+                                    [](const LayerLog& layer) { return layer.dropped_fraction; });
+  figures +=
+      layer_chart(run, "Experts in use by layer (exp of the load's entropy)", "share of experts", true, evenness);
   std::string maps;
   for (const auto& layer : run.layers) maps += draw_heat_map("Expert load, " + layer.name, layer.load);
-  if (!maps.empty()) maps = "<p class=quiet style='margin-top:16px'>Tokens that chose each expert, over the even share.</p>" + draw_heat_map_key() + "<div class=grid-2>\n" + maps + "</div>\n";
+  if (!maps.empty())
+    maps = "<p class=quiet style='margin-top:16px'>Tokens that chose each expert, over the even share.</p>" +
+           draw_heat_map_key() + "<div class=grid-2>\n" + maps + "</div>\n";
   return "<h3>" + escape_html(run.name) + "</h3>\n<div class=grid-2>\n" + figures + "</div>\n" + maps;
 }
 
@@ -169,7 +192,8 @@ std::string routing_section(const RunLog& run) {
 std::string show_blanks(const std::string& prompt) {
   std::string html;
   for (size_t at = 0; at < prompt.size();) {
-    const size_t begin = prompt.find("<extra_id_", at), end = begin == std::string::npos ? begin : prompt.find('>', begin);
+    const size_t begin = prompt.find("<extra_id_", at),
+                 end = begin == std::string::npos ? begin : prompt.find('>', begin);
     html += escape_html(prompt.substr(at, end == std::string::npos ? std::string::npos : begin - at));
     if (end == std::string::npos) break;
     html += "<span class=blank>" + escape_html(prompt.substr(begin + 10, end - begin - 10)) + "</span>";
@@ -183,12 +207,17 @@ std::string mark_fillings(const std::string& prompt, const std::string& filled) 
   std::string html;
   size_t at_prompt = 0, at = 0;
   while (true) {
-    const size_t begin = prompt.find("<extra_id_", at_prompt), end = begin == std::string::npos ? begin : prompt.find('>', begin);
-    const std::string piece = prompt.substr(at_prompt, end == std::string::npos ? std::string::npos : begin - at_prompt);
-    const size_t found = end == std::string::npos && filled.size() >= piece.size() && filled.ends_with(piece) ? std::max(at, filled.size() - piece.size())
-                                                                                                              : filled.find(piece, at);
+    const size_t begin = prompt.find("<extra_id_", at_prompt),
+                 end = begin == std::string::npos ? begin : prompt.find('>', begin);
+    const std::string piece =
+        prompt.substr(at_prompt, end == std::string::npos ? std::string::npos : begin - at_prompt);
+    const size_t found = end == std::string::npos && filled.size() >= piece.size() && filled.ends_with(piece)
+                             ? std::max(at, filled.size() - piece.size())
+                             : filled.find(piece, at);
     if (found == std::string::npos) return escape_html(filled);
-    if (found > at) html += at_prompt == 0 ? escape_html(filled.substr(at, found - at)) : "<mark>" + escape_html(filled.substr(at, found - at)) + "</mark>";
+    if (found > at)
+      html += at_prompt == 0 ? escape_html(filled.substr(at, found - at))
+                             : "<mark>" + escape_html(filled.substr(at, found - at)) + "</mark>";
     html += escape_html(piece);
     at = found + piece.size();
     if (end == std::string::npos) break;
@@ -202,10 +231,14 @@ std::string samples_section(const std::vector<BlankSample>& samples) {
   for (const auto& sample : samples) {
     html += "<div class=sample><dl><dt>prompt</dt><dd>" + show_blanks(sample.prompt) + "</dd>";
     if (!sample.text.empty()) html += "<dt>original</dt><dd>" + mark_fillings(sample.prompt, sample.text) + "</dd>";
-    for (const auto& [run, filled] : sample.filled) html += "<dt>" + escape_html(run) + "</dt><dd>" + mark_fillings(sample.prompt, filled) + "</dd>";
+    for (const auto& [run, filled] : sample.filled)
+      html += "<dt>" + escape_html(run) + "</dt><dd>" + mark_fillings(sample.prompt, filled) + "</dd>";
     html += "</dl></div>\n";
   }
-  return html.empty() ? "" : "<h2>Blanks filled in</h2>\n<p class=quiet>Held-out sentences; marked is what stands in the blanks.</p>\n" + html;
+  return html.empty() ? ""
+                      : "<h2>Blanks filled in</h2>\n<p class=quiet>Held-out sentences; marked is what stands in the "
+                        "blanks.</p>\n" +
+                            html;
 }
 
 // Keys whose values differ between runs, then each run's file.
@@ -219,7 +252,8 @@ std::string config_section(const std::vector<RunLog>& runs) {
   for (const auto& key : keys) {
     const std::string name = key.substr(0, key.find('.')), field = key.substr(key.find('.') + 1);
     const auto text = [&](const RunLog& run) { return config_text(run, name.c_str(), field.c_str()); };
-    if (std::all_of(runs.begin(), runs.end(), [&](const RunLog& run) { return text(run) == text(runs.front()); })) continue;
+    if (std::all_of(runs.begin(), runs.end(), [&](const RunLog& run) { return text(run) == text(runs.front()); }))
+      continue;
     rows += "<tr><td>" + escape_html(key) + "</td>";
     for (const auto& run : runs) rows += "<td>" + escape_html(text(run)) + "</td>";
     rows += "</tr>\n";
@@ -227,33 +261,48 @@ std::string config_section(const std::vector<RunLog>& runs) {
   std::string head;
   for (const auto& run : runs) {
     head += "<th>" + escape_html(run.name);
-    if (!run.config.empty()) files += "<details><summary>run.toml of " + escape_html(run.name) + "</summary><pre>" + escape_html(write_toml(run.config)) + "</pre></details>\n";
+    if (!run.config.empty())
+      files += "<details><summary>run.toml of " + escape_html(run.name) + "</summary><pre>" +
+               escape_html(write_toml(run.config)) + "</pre></details>\n";
   }
-  if (!rows.empty()) rows = "<div class='scroll left'><table><tr><th>Key" + head + "</tr>\n" + rows + "</table></div>\n";
-  return rows.empty() && files.empty() ? "" : std::string("<h2>Configuration</h2>\n") + (rows.empty() ? "" : "<p class=quiet>Keys in which the runs differ.</p>") + rows + files;
+  if (!rows.empty())
+    rows = "<div class='scroll left'><table><tr><th>Key" + head + "</tr>\n" + rows + "</table></div>\n";
+  return rows.empty() && files.empty()
+             ? ""
+             : std::string("<h2>Configuration</h2>\n") +
+                   (rows.empty() ? "" : "<p class=quiet>Keys in which the runs differ.</p>") + rows + files;
 }
 
 }  // namespace
 
 std::string make_page(const ReportInput& input) {
   const auto& runs = input.runs;
-  const std::string loss_key = std::any_of(runs.begin(), runs.end(), [](const RunLog& run) { return !run.scalar("cross_entropy").empty(); }) ? "cross_entropy" : "loss";
+  const std::string loss_key =
+      std::any_of(runs.begin(), runs.end(), [](const RunLog& run) { return !run.scalar("cross_entropy").empty(); })
+          ? "cross_entropy"
+          : "loss";
   std::string title;
   for (const auto& run : runs) title += (title.empty() ? "" : ", ") + run.name;
-  std::string html = "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>\n<title>" +
-                     escape_html(title) + " - Switchyard report</title>\n<style>" + kPageStyle + "</style></head><body>\n";
-  html += join("<h1>Training report</h1>\n<p class=quiet>", runs.size(), runs.size() == 1 ? " run" : " runs", ": ", escape_html(title), "</p>\n");
+  std::string html =
+      "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width, "
+      "initial-scale=1'>\n<title>" +
+      escape_html(title) + " - Switchyard report</title>\n<style>" + kPageStyle + "</style></head><body>\n";
+  html += join("<h1>Training report</h1>\n<p class=quiet>", runs.size(), runs.size() == 1 ? " run" : " runs", ": ",
+               escape_html(title), "</p>\n");
   html += runs_table(runs) + equal_terms_table(runs);
-  html += section("Learning", "Solid lines are moving means over a fortieth of the run; the values themselves are faint. The first twentieth may leave the plot. Time is training time: evaluation and saving are left out.",
+  html += section("Learning",
+                  "Solid lines are moving means over a fortieth of the run; the values themselves are faint. The first "
+                  "twentieth may leave the plot. Time is training time: evaluation and saving are left out.",
                   run_chart(runs, "eval_loss", "Held-out loss against steps", kLossLabel, false, false) +
                       run_chart(runs, "eval_loss", "Held-out loss against time", kLossLabel, true, false) +
                       run_chart(runs, loss_key, "Training loss against steps", kLossLabel, false, true) +
                       run_chart(runs, loss_key, "Training loss against time", kLossLabel, true, true));
-  html += section("Optimisation and speed", "",
-                  run_chart(runs, "learning_rate", "Learning rate", "rate", false, false) +
-                      run_chart(runs, "gradient_norm", "Gradient norm", "norm", false, true) +
-                      run_chart(runs, "tokens_per_second", "Speed", "tokens per second", false, true) + dropped_chart(runs) +
-                      run_chart(runs, "load_balance_loss", "Load balance loss", "loss", false, true));
+  html +=
+      section("Optimisation and speed", "",
+              run_chart(runs, "learning_rate", "Learning rate", "rate", false, false) +
+                  run_chart(runs, "gradient_norm", "Gradient norm", "norm", false, true) +
+                  run_chart(runs, "tokens_per_second", "Speed", "tokens per second", false, true) +
+                  dropped_chart(runs) + run_chart(runs, "load_balance_loss", "Load balance loss", "loss", false, true));
   std::string routing;
   for (const auto& run : runs) routing += routing_section(run);
   if (!routing.empty()) html += "<h2>Routing</h2>\n" + routing;

@@ -68,9 +68,11 @@ class RunReader {
     std::ifstream file(path, std::ios::binary);
     SY_CHECK(file.is_open(), path.string(), ": cannot be read");
     std::string text;
-    for (int64_t number = 1; std::getline(file, text) && !file.eof(); ++number) add_line(text, join(path.string(), ":", number));
+    for (int64_t number = 1; std::getline(file, text) && !file.eof(); ++number)
+      add_line(text, join(path.string(), ":", number));
     for (auto& layer : log_.layers) layer.load = loads_[layer.name].history();
-    std::sort(log_.layers.begin(), log_.layers.end(), [](const LayerLog& a, const LayerLog& b) { return sort_key(a) < sort_key(b); });
+    std::sort(log_.layers.begin(), log_.layers.end(),
+              [](const LayerLog& a, const LayerLog& b) { return sort_key(a) < sort_key(b); });
     if (std::filesystem::exists(folder_ / "run.toml")) log_.config = read_toml(folder_ / "run.toml").sections;
     log_.folder = folder_;
     log_.name = std::filesystem::absolute(folder_ / "").lexically_normal().parent_path().filename().string();
@@ -85,10 +87,12 @@ class RunReader {
 
   void add_line(const std::string& text, const std::string& place) {
     const Json line = parse_json(text, place);
-    SY_CHECK(line.is_object() && line.contains("step") && line.at("step").is_number(), place, ": expected an object with a \"step\"");
+    SY_CHECK(line.is_object() && line.contains("step") && line.at("step").is_number(), place,
+             ": expected an object with a \"step\"");
     LogPoint point{.step = line.at("step").get<double>(), .seconds = seconds_, .value = 0.0};
     if (line.contains("step_seconds") && line.at("step_seconds").is_number()) {
-      seconds_ += line.at("step_seconds").get<double>() * std::max(1.0, point.step - last_step_);  // for the steps between two lines
+      seconds_ += line.at("step_seconds").get<double>() *
+                  std::max(1.0, point.step - last_step_);  // for the steps between two lines
       last_step_ = point.step;
       point.seconds = seconds_;
     }
@@ -116,7 +120,8 @@ class RunReader {
   }
 
   LayerLog& layer(const std::string& name) {
-    const auto found = std::find_if(log_.layers.begin(), log_.layers.end(), [&](const LayerLog& entry) { return entry.name == name; });
+    const auto found =
+        std::find_if(log_.layers.begin(), log_.layers.end(), [&](const LayerLog& entry) { return entry.name == name; });
     if (found != log_.layers.end()) return *found;
     log_.layers.push_back({.name = name, .dropped_fraction = {}, .expert_load_entropy = {}, .load = {}});
     return log_.layers.back();
@@ -129,7 +134,8 @@ class RunReader {
 };
 
 std::string string_at(const Json& object, const char* key) {
-  return object.is_object() && object.contains(key) && object.at(key).is_string() ? object.at(key).get<std::string>() : "";
+  return object.is_object() && object.contains(key) && object.at(key).is_string() ? object.at(key).get<std::string>()
+                                                                                  : "";
 }
 
 void read_samples(const std::filesystem::path& path, std::vector<BlankSample>& samples) {
@@ -147,7 +153,9 @@ void read_samples(const std::filesystem::path& path, std::vector<BlankSample>& s
   }
 }
 
-bool holds_run(const std::filesystem::path& folder) { return std::filesystem::is_regular_file(folder / "metrics.jsonl"); }
+bool holds_run(const std::filesystem::path& folder) {
+  return std::filesystem::is_regular_file(folder / "metrics.jsonl");
+}
 
 }  // namespace
 
@@ -169,7 +177,8 @@ ReportInput read_runs(const std::vector<std::filesystem::path>& folders) {
         if (holds_run(entry.path())) found.push_back(entry.path());
       std::sort(found.begin(), found.end());
     }
-    SY_CHECK(!found.empty(), folder.string(), ": holds no metrics.jsonl, nor does a folder in it; name the --out folder of `switchyard train`");
+    SY_CHECK(!found.empty(), folder.string(),
+             ": holds no metrics.jsonl, nor does a folder in it; name the --out folder of `switchyard train`");
     for (const auto& path : found) input.runs.push_back(RunReader(path).read());
     for (const char* name : {"samples.json", "comparison.json"}) read_samples(folder / name, input.samples);
   }

@@ -24,7 +24,7 @@ struct LoadHistory {
 };
 
 struct LayerLog {
-  std::string name;              // "encoder.1"
+  std::string name;  // "encoder.1"
   LogSeries dropped_fraction;
   LogSeries expert_load_entropy;  // nats
   LoadHistory load;
@@ -33,9 +33,9 @@ struct LayerLog {
 struct RunLog {
   std::string name;
   std::filesystem::path folder;
-  std::map<std::string, LogSeries> scalars;  // every number of metrics.jsonl by its key; eval_loss too
-  std::vector<LayerLog> layers;              // sparse layers, encoder first
-  Json config = Json::object();              // run.toml; empty without one
+  std::map<std::string, LogSeries> scalars;               // every number of metrics.jsonl by its key; eval_loss too
+  std::vector<LayerLog> layers;                           // sparse layers, encoder first
+  Json config = Json::object();                           // run.toml; empty without one
   const LogSeries& scalar(const std::string& key) const;  // empty if the run did not log it
 };
 

@@ -23,7 +23,7 @@ std::optional<double> median(const LogSeries& series) {
 }
 
 // The value at `place` along `axis`, between the two points around it; the last value beyond the end.
-double value_at(const LogSeries& series, double LogPoint::* axis, double place) {
+double value_at(const LogSeries& series, double LogPoint::*axis, double place) {
   for (size_t n = 1; n < series.size(); ++n) {
     const auto &before = series[n - 1], &after = series[n];
     if (after.*axis < place) continue;
@@ -35,7 +35,7 @@ double value_at(const LogSeries& series, double LogPoint::* axis, double place) 
 }
 
 // Where along `axis` the value first falls to `level`.
-double first_at(const LogSeries& series, double LogPoint::* axis, double level) {
+double first_at(const LogSeries& series, double LogPoint::*axis, double level) {
   for (size_t n = 0; n < series.size(); ++n) {
     if (series[n].value > level) continue;
     if (n == 0) return series[0].*axis;
@@ -46,7 +46,9 @@ double first_at(const LogSeries& series, double LogPoint::* axis, double level) 
 }
 
 double lowest(const LogSeries& series) {
-  return std::min_element(series.begin(), series.end(), [](const LogPoint& a, const LogPoint& b) { return a.value < b.value; })->value;
+  return std::min_element(series.begin(), series.end(),
+                          [](const LogPoint& a, const LogPoint& b) { return a.value < b.value; })
+      ->value;
 }
 
 }  // namespace
@@ -77,8 +79,10 @@ RunSummary summarize(const RunLog& run) {
 
 std::optional<EqualTerms> compare_on_equal_terms(const std::vector<RunLog>& runs) {
   if (runs.size() < 2) return std::nullopt;
-  EqualTerms terms{.step = std::numeric_limits<double>::infinity(), .seconds = std::numeric_limits<double>::infinity(),
-                   .loss = -std::numeric_limits<double>::infinity(), .rows = {}};
+  EqualTerms terms{.step = std::numeric_limits<double>::infinity(),
+                   .seconds = std::numeric_limits<double>::infinity(),
+                   .loss = -std::numeric_limits<double>::infinity(),
+                   .rows = {}};
   for (const auto& run : runs) {
     const auto& evaluations = run.scalar("eval_loss");
     if (evaluations.size() < 2) return std::nullopt;

@@ -12,7 +12,7 @@ struct RunSummary {
   std::optional<double> tokens_per_second;  // median over logged steps
   std::optional<double> train_loss;         // cross entropy, mean of the last twentieth of the log
   std::optional<double> final_eval_loss, best_eval_loss;
-  std::optional<double> dropped_fraction;   // mean over sparse layers and the last twentieth
+  std::optional<double> dropped_fraction;  // mean over sparse layers and the last twentieth
 };
 
 RunSummary summarize(const RunLog& run);

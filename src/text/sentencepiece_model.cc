@@ -240,8 +240,10 @@ SentencePieceModelInfo inspect_sentencepiece_model(std::string_view bytes, const
     SY_CHECK(pieces.size() <= static_cast<size_t>(kMaxPieces), source, ": more than ", kMaxPieces, " pieces");
   }
   SY_CHECK(!pieces.empty(), source, ": no pieces in it; expected a SentencePiece model (spiece.model)");
-  // Every trainer writes its settings behind the pieces: a file cut between two pieces would otherwise still be a message.
-  SY_CHECK(has_trainer, source, ": it ends after ", pieces.size(), " pieces, without the trainer's settings; the file is cut short");
+  // Every trainer writes its settings behind the pieces: a file cut between two pieces would otherwise still be a
+  // message.
+  SY_CHECK(has_trainer, source, ": it ends after ", pieces.size(),
+           " pieces, without the trainer's settings; the file is cut short");
   info.num_pieces = static_cast<int32_t>(pieces.size());
   while (info.num_own_sentinels < info.num_pieces) {
     std::string_view piece = pieces[static_cast<size_t>(info.num_pieces - 1 - info.num_own_sentinels)];

@@ -24,17 +24,20 @@ double mean_of(const Json& layers) {
 void evaluate(ComparedRun& run, RunOutcome& outcome) {
   if (!outcome.curve.empty() && outcome.curve.back().step == run.trainer->step()) return;
   const Json line = run.trainer->evaluate();
-  if (!line.is_null()) outcome.curve.push_back({run.trainer->step(), outcome.seconds, line.at("eval_loss").get<double>()});
+  if (!line.is_null())
+    outcome.curve.push_back({run.trainer->step(), outcome.seconds, line.at("eval_loss").get<double>()});
 }
 
 void check_same_data(const std::vector<ComparedRun>& runs) {
   const auto& first = runs.front().trainer->run();
   for (const auto& run : runs) {
     const auto& other = run.trainer->run();
-    SY_CHECK(fields_to_json(first.data) == fields_to_json(other.data) && first.train.batch_size == other.train.batch_size &&
-                 first.train.seed == other.train.seed && first.train.eval_every == other.train.eval_every,
+    SY_CHECK(fields_to_json(first.data) == fields_to_json(other.data) &&
+                 first.train.batch_size == other.train.batch_size && first.train.seed == other.train.seed &&
+                 first.train.eval_every == other.train.eval_every,
              "compare: ", runs.front().name, " and ", run.name,
-             " differ in [data], train.batch_size, train.seed or train.eval_every; they must see the same data in the same order");
+             " differ in [data], train.batch_size, train.seed or train.eval_every; they must see the same data in the "
+             "same order");
   }
 }
 
@@ -51,7 +54,8 @@ Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool qui
     total_work += minutes > 0 ? budget : static_cast<double>(run.trainer->run().train.steps);
   }
   const auto is_done = [&](size_t n) {
-    return minutes > 0 ? comparison.runs[n].seconds >= budget : runs[n].trainer->step() >= runs[n].trainer->run().train.steps;
+    return minutes > 0 ? comparison.runs[n].seconds >= budget
+                       : runs[n].trainer->step() >= runs[n].trainer->run().train.steps;
   };
   Progress progress({.name = "compare", .unit = minutes > 0 ? "s" : "steps", .quiet = quiet}, total_work);
   for (size_t n = 0; n < runs.size(); ++n) evaluate(runs[n], comparison.runs[n]);
@@ -69,16 +73,20 @@ Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool qui
     outcome.steps = run.trainer->step();
     outcome.tokens_per_second = static_cast<double>(outcome.steps * run.trainer->tokens_per_step()) / outcome.seconds;
     outcome.dropped_fraction = mean_of(metrics.at("dropped_fraction"));
-    if (run.trainer->run().train.eval_every > 0 && outcome.steps % run.trainer->run().train.eval_every == 0) evaluate(run, outcome);
+    if (run.trainer->run().train.eval_every > 0 && outcome.steps % run.trainer->run().train.eval_every == 0)
+      evaluate(run, outcome);
     char text[160];
-    std::snprintf(text, sizeof text, "%s step %lld loss %.3f %.0f tok/s", run.name.c_str(), static_cast<long long>(outcome.steps),
-                  metrics.at("cross_entropy").get<double>(), outcome.tokens_per_second);
+    std::snprintf(text, sizeof text, "%s step %lld loss %.3f %.0f tok/s", run.name.c_str(),
+                  static_cast<long long>(outcome.steps), metrics.at("cross_entropy").get<double>(),
+                  outcome.tokens_per_second);
     texts[next] = text;
-    if (outcome.dropped_fraction > 0) texts[next] += join(" drop ", std::round(outcome.dropped_fraction * 1000) / 10, "%");
+    if (outcome.dropped_fraction > 0)
+      texts[next] += join(" drop ", std::round(outcome.dropped_fraction * 1000) / 10, "%");
     double done = 0.0;
     std::string line;
     for (size_t n = 0; n < runs.size(); ++n) {
-      done += minutes > 0 ? std::min(budget, comparison.runs[n].seconds) : static_cast<double>(comparison.runs[n].steps);
+      done +=
+          minutes > 0 ? std::min(budget, comparison.runs[n].seconds) : static_cast<double>(comparison.runs[n].steps);
       line += (line.empty() || texts[n].empty() ? "" : " | ") + texts[n];
     }
     progress.update(done, line);
@@ -93,7 +101,8 @@ Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool qui
   }
   for (const auto& point : comparison.runs.front().curve) {
     const bool everywhere = std::all_of(comparison.runs.begin(), comparison.runs.end(), [&](const RunOutcome& run) {
-      return std::any_of(run.curve.begin(), run.curve.end(), [&](const auto& other) { return other.step == point.step; });
+      return std::any_of(run.curve.begin(), run.curve.end(),
+                         [&](const auto& other) { return other.step == point.step; });
     });
     if (everywhere) comparison.equal_step = point.step;
   }
@@ -110,17 +119,20 @@ double loss_at_time(const RunOutcome& run, double seconds) {
   for (size_t n = 1; n < run.curve.size(); ++n) {
     const auto &before = run.curve[n - 1], &after = run.curve[n];
     if (seconds > after.seconds) continue;
-    const double share = after.seconds > before.seconds ? (seconds - before.seconds) / (after.seconds - before.seconds) : 1.0;
+    const double share =
+        after.seconds > before.seconds ? (seconds - before.seconds) / (after.seconds - before.seconds) : 1.0;
     return before.loss + share * (after.loss - before.loss);
   }
   return run.curve.empty() ? std::numeric_limits<double>::quiet_NaN() : run.curve.back().loss;
 }
 
 Json to_json(const Comparison& comparison) {
-  Json json{{"equal_step", comparison.equal_step}, {"equal_seconds", comparison.equal_seconds}, {"runs", Json::array()}};
+  Json json{
+      {"equal_step", comparison.equal_step}, {"equal_seconds", comparison.equal_seconds}, {"runs", Json::array()}};
   for (const auto& run : comparison.runs) {
     Json curve = Json::array();
-    for (const auto& point : run.curve) curve.push_back({{"step", point.step}, {"seconds", point.seconds}, {"eval_loss", point.loss}});
+    for (const auto& point : run.curve)
+      curve.push_back({{"step", point.step}, {"seconds", point.seconds}, {"eval_loss", point.loss}});
     json["runs"].push_back({{"name", run.name},
                             {"steps", run.steps},
                             {"seconds", run.seconds},

@@ -31,13 +31,14 @@ struct RunOutcome {
 
 struct Comparison {
   std::vector<RunOutcome> runs;
-  int64_t equal_step = 0;     // the last step at which every run was evaluated
+  int64_t equal_step = 0;      // the last step at which every run was evaluated
   double equal_seconds = 0.0;  // training time that every run had
   bool interrupted = false;
 };
 
-// Advances whichever run has had the least training time, one step at a time, until each has had `minutes / runs` minutes
-// or (minutes = 0) train.steps steps. Each run is evaluated every train.eval_every steps and at its end, then saved.
+// Advances whichever run has had the least training time, one step at a time, until each has had `minutes / runs`
+// minutes or (minutes = 0) train.steps steps. Each run is evaluated every train.eval_every steps and at its end, then
+// saved.
 Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool quiet);
 
 // Held-out loss of a run at a step where it was evaluated, and at a training time, interpolated between evaluations.

@@ -1,5 +1,6 @@
 // DIR/metrics.jsonl: one JSON object a line, in order of steps, appended with one write() each. Half a line can remain
-// only where the process is killed or the machine fails inside that call; opening the file for the resumed run removes it.
+// only where the process is killed or the machine fails inside that call; opening the file for the resumed run removes
+// it.
 #pragma once
 
 #include <filesystem>
@@ -18,8 +19,8 @@ class MetricsWriter {
   MetricsWriter& operator=(const MetricsWriter&) = delete;
   ~MetricsWriter();
 
-  // Appends one object. Numbers are written with the digits that read back to the same double; NaN and infinity as null.
-  // Throws Error if the disk is full or fails; the file then ends with its last whole line.
+  // Appends one object. Numbers are written with the digits that read back to the same double; NaN and infinity as
+  // null. Throws Error if the disk is full or fails; the file then ends with its last whole line.
   void write(const Json& line);
 
  private:

@@ -25,7 +25,9 @@ std::string printed(const char* format, Values... values) {
   return text;
 }
 
-double fraction_of(const ProgressLine& line) { return line.total > 0 ? std::clamp(line.done / line.total, 0.0, 1.0) : 1.0; }
+double fraction_of(const ProgressLine& line) {
+  return line.total > 0 ? std::clamp(line.done / line.total, 0.0, 1.0) : 1.0;
+}
 
 std::string counts_of(const ProgressLine& line) {
   const std::string percent = printed("  %d%%", static_cast<int>(100.0 * fraction_of(line)));
@@ -59,7 +61,8 @@ std::string format_progress(const ProgressLine& line, int width) {
   const std::string text = line.text.empty() ? "" : "  " + line.text;
   if (width <= 0) return head + counts + text + times;
   constexpr int kShortestBar = 8, kLongestBar = 30;
-  const auto room = static_cast<int>(width) - static_cast<int>(head.size() + counts.size() + times.size() + 4);  // [bar] and two spaces
+  const auto room = static_cast<int>(width) -
+                    static_cast<int>(head.size() + counts.size() + times.size() + 4);  // [bar] and two spaces
   const int bar_room = std::min(kLongestBar, room - static_cast<int>(text.size()));
   const int bar = bar_room >= kShortestBar ? bar_room : room >= kShortestBar ? kShortestBar : 0;
   std::string shown = head;
@@ -97,7 +100,8 @@ void Progress::update(double done, const std::string& text) {
     base_time_ = now;
     base_done_ = done;
   }
-  line_.left = done > base_done_ && now > base_time_ ? (now - base_time_) / (done - base_done_) * (line_.total - done) : -1.0;
+  line_.left =
+      done > base_done_ && now > base_time_ ? (now - base_time_) / (done - base_done_) * (line_.total - done) : -1.0;
   const double waited = now - drawn_at_;
   const bool is_first = drawn_at_ < 0;
   const bool is_due = is_terminal_ ? waited >= kRedrawSeconds

@@ -9,9 +9,9 @@
 namespace switchyard {
 
 struct ProgressOptions {
-  std::string name;               // "train"
-  std::string unit = "steps";     // "s": done and total are shown as times
-  bool quiet = false;             // nothing is written
+  std::string name;            // "train"
+  std::string unit = "steps";  // "s": done and total are shown as times
+  bool quiet = false;          // nothing is written
   std::FILE* output = stderr;
   std::function<double()> clock = {};  // seconds; empty: the steady clock
 };
@@ -37,8 +37,8 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
   ~Progress();  // ends the line, so that an error message begins on one of its own
 
-  // `done` of `total` is complete; `text` says the rest (loss, tokens a second). The first call sets where the time that
-  // is left is counted from, so that a resumed run does not count work of an earlier one.
+  // `done` of `total` is complete; `text` says the rest (loss, tokens a second). The first call sets where the time
+  // that is left is counted from, so that a resumed run does not count work of an earlier one.
   void update(double done, const std::string& text);
 
   // Shows the last state and ends the line. Later calls of update() do nothing.

@@ -15,7 +15,9 @@ std::string string_at(const ConfigDocument& document, const std::string& section
 }
 
 std::string from_folder(const std::string& path, const std::filesystem::path& folder) {
-  return path.empty() || path == "-" || std::filesystem::path(path).is_absolute() ? path : (folder / path).lexically_normal().string();
+  return path.empty() || path == "-" || std::filesystem::path(path).is_absolute()
+             ? path
+             : (folder / path).lexically_normal().string();
 }
 
 void check_positive(int64_t value, const char* key) { SY_CHECK(value > 0, key, " = ", value, ": expected at least 1"); }
@@ -27,11 +29,15 @@ void check_run(const RunConfig& run) {
   check_positive(run.data.encoder_length, "data.encoder_length");
   check_positive(run.train.keep_last, "train.keep_last");
   const auto& train = run.train;
-  SY_CHECK(train.micro_batch_size >= 0 && (train.micro_batch_size == 0 || train.batch_size % train.micro_batch_size == 0),
-           "train.micro_batch_size = ", train.micro_batch_size, ": expected a divisor of train.batch_size = ", train.batch_size);
-  SY_CHECK(train.dtype == "bf16" || train.dtype == "fp32", "train.dtype = \"", train.dtype, "\": expected bf16 or fp32");
+  SY_CHECK(
+      train.micro_batch_size >= 0 && (train.micro_batch_size == 0 || train.batch_size % train.micro_batch_size == 0),
+      "train.micro_batch_size = ", train.micro_batch_size,
+      ": expected a divisor of train.batch_size = ", train.batch_size);
+  SY_CHECK(train.dtype == "bf16" || train.dtype == "fp32", "train.dtype = \"", train.dtype,
+           "\": expected bf16 or fp32");
   SY_CHECK(train.seed >= 0, "train.seed = ", train.seed, ": expected 0 or more");
-  SY_CHECK(!run.data.text.empty(), "data.text is missing: list the files to train on, for example text = [\"book.txt\"]");
+  SY_CHECK(!run.data.text.empty(),
+           "data.text is missing: list the files to train on, for example text = [\"book.txt\"]");
   SY_CHECK(!run.data.vocab.empty(), "data.vocab is missing: name a spiece.model; `switchyard vocab train` makes one");
   SY_CHECK(run.parallel.data == 1 && run.parallel.expert == 1 && run.parallel.tensor == 1,
            "parallel: this build trains with one process; set parallel.data, expert and tensor to 1");
@@ -41,8 +47,8 @@ void check_run(const RunConfig& run) {
 
 RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder) {
   for (const auto& [section, values] : document.sections.items())
-    SY_CHECK(std::find(kSections.begin(), kSections.end(), section) != kSections.end(), "unknown section [", section, "]",
-             nearest_hint(section, kSections), "; known: [model], [data], [train], [optimizer], [parallel]");
+    SY_CHECK(std::find(kSections.begin(), kSections.end(), section) != kSections.end(), "unknown section [", section,
+             "]", nearest_hint(section, kSections), "; known: [model], [data], [train], [optimizer], [parallel]");
   RunConfig run;
   run.preset = string_at(document, "model", "preset");
   run.init = from_folder(string_at(document, "model", "init"), folder);
@@ -78,7 +84,8 @@ std::string run_to_toml(const RunConfig& run) {
 std::string describe_run_config() {
   std::string text = "A run file is TOML with these sections and keys (defaults shown):\n\n";
   text += "[model]\n  preset = \"switch-mini-8\"                # a known shape, or\n";
-  text += "  init = \"MODEL\"                          # a model directory to continue from; any key below overrides it\n";
+  text +=
+      "  init = \"MODEL\"                          # a model directory to continue from; any key below overrides it\n";
   const std::string model = describe_fields<ModelConfig>("model");
   text += model.substr(model.find('\n') + 1) + "\n";
   text += describe_fields<DataConfig>("data") + "\n" + describe_fields<TrainConfig>("train") + "\n";

@@ -44,7 +44,8 @@ void append_bytes(std::string& out, uint64_t field, std::string_view bytes) {
   out += bytes;
 }
 
-// Event { double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5; SessionLog session_log = 7 }
+// Event { double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5; SessionLog session_log =
+// 7 }
 std::string begin_event(int64_t step) {
   const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   std::string event;
@@ -80,7 +81,8 @@ uint32_t crc32c(std::string_view bytes) {
 }
 
 EventWriter::EventWriter(const std::filesystem::path& folder, int64_t step) {
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const auto seconds =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
   for (int attempt = 0; descriptor_ < 0; ++attempt) {  // TensorBoard reads a folder's files in the order of their names
     path_ = folder / join("events.out.tfevents.", seconds, ".switchyard.", ::getpid(), ".", attempt);
     descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
@@ -114,8 +116,8 @@ void EventWriter::append(std::string_view event) {
   ssize_t written;
   do written = ::write(descriptor_, record.data(), record.size());
   while (written < 0 && errno == EINTR);
-  SY_CHECK(written == static_cast<ssize_t>(record.size()), path_.string(), ": cannot be written: ",
-           std::strerror(written < 0 ? errno : ENOSPC));
+  SY_CHECK(written == static_cast<ssize_t>(record.size()), path_.string(),
+           ": cannot be written: ", std::strerror(written < 0 ? errno : ENOSPC));
 }
 
 }  // namespace switchyard

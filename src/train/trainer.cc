@@ -64,7 +64,8 @@ struct RoutingMetrics {
 
   void add(const StackOutput& stack) {
     for (const auto& sparse : stack.sparse_layers) {
-      auto found = std::find_if(layers.begin(), layers.end(), [&](const auto& entry) { return entry.first == sparse.name; });
+      auto found =
+          std::find_if(layers.begin(), layers.end(), [&](const auto& entry) { return entry.first == sparse.name; });
       if (found == layers.end()) found = layers.insert(layers.end(), {sparse.name, {}});
       auto& layer = found->second;
       layer.dropped += sparse.routing.dropped_fraction;
@@ -93,7 +94,8 @@ struct RoutingMetrics {
 
 }  // namespace
 
-std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters, const OptimizerConfig& config) {
+std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
+                                                     const OptimizerConfig& config) {
   std::vector<OptimizedParameter> list;
   for (const auto& [spec, tensor] : parameters) {
     const bool is_router = spec.name.find(".router.") != std::string::npos;
@@ -126,7 +128,8 @@ struct Trainer::State {
         checkpoints(out, {.keep_last = config.train.keep_last, .keep_best = config.train.keep_best}) {}
 
   void open_data() {
-    const std::filesystem::path cache = run.data.cache.empty() ? folder.parent_path() / ".cache" : std::filesystem::path(run.data.cache);
+    const std::filesystem::path cache =
+        run.data.cache.empty() ? folder.parent_path() / ".cache" : std::filesystem::path(run.data.cache);
     const SegmentShape shape{.encoder_length = run.data.encoder_length,
                              .decoder_length = run.data.decoder_length,
                              .corruption = {run.data.noise_density, run.data.mean_noise_span_length}};
@@ -134,11 +137,15 @@ struct Trainer::State {
     const auto open = [&](const std::vector<std::string>& text) {
       return TokenStore::open({text.begin(), text.end()}, vocabulary, {.cache_folder = cache});
     };
-    data.emplace(open(run.data.text), special,
-                 PretrainingOptions{.shape = shape, .seed = static_cast<uint64_t>(run.train.seed), .batch_size = run.train.batch_size});
+    data.emplace(
+        open(run.data.text), special,
+        PretrainingOptions{
+            .shape = shape, .seed = static_cast<uint64_t>(run.train.seed), .batch_size = run.train.batch_size});
     if (!run.data.eval_text.empty())
-      evaluation.emplace(open(run.data.eval_text), special,
-                         EvaluationOptions{.shape = shape, .batch_size = run.train.batch_size, .max_examples = run.train.eval_examples});
+      evaluation.emplace(
+          open(run.data.eval_text), special,
+          EvaluationOptions{
+              .shape = shape, .batch_size = run.train.batch_size, .max_examples = run.train.eval_examples});
   }
 
   void open_weights(const std::optional<std::filesystem::path>& checkpoint) {
@@ -178,16 +185,16 @@ struct Trainer::State {
         const auto real = mask.defined() ? mask.sum().item<double>() : static_cast<double>(positions);
         return real / static_cast<double>(std::max<int64_t>(1, all));
       };
-      const auto loss = compute_loss(
-          run.model, cast_weights(run.model, weights, compute_dtype(run)), input,
-          {.training = true,
-           .seed = static_cast<uint64_t>(run.train.seed),
-           .step = step + 1,
-           .first_example = batch.first_example + first},
-          {.z_loss = run.train.z_loss,
-           .step_labels = counts.labels,
-           .encoder_share = share(input.encoder_mask, input.encoder_ids.numel(), counts.encoder_tokens),
-           .decoder_share = share(input.decoder_mask, input.decoder_ids.numel(), counts.labels)});
+      const auto loss =
+          compute_loss(run.model, cast_weights(run.model, weights, compute_dtype(run)), input,
+                       {.training = true,
+                        .seed = static_cast<uint64_t>(run.train.seed),
+                        .step = step + 1,
+                        .first_example = batch.first_example + first},
+                       {.z_loss = run.train.z_loss,
+                        .step_labels = counts.labels,
+                        .encoder_share = share(input.encoder_mask, input.encoder_ids.numel(), counts.encoder_tokens),
+                        .decoder_share = share(input.decoder_mask, input.decoder_ids.numel(), counts.labels)});
       loss.total.backward();
       total += loss.total.item<double>();
       cross_entropy += loss.cross_entropy.item<double>();
@@ -211,9 +218,11 @@ struct Trainer::State {
   [[noreturn]] void stop_not_finite(const std::vector<at::Tensor>& gradients, double loss, Trainer& trainer) {
     const auto where = first_non_finite(gradients);
     const auto saved = trainer.save();
-    throw Error(join("step ", step + 1, ": ", std::isfinite(loss) ? "a gradient" : "the loss", " is not finite",
-                     where ? "; first in the gradient of " + parameters[*where].spec.name : "", "; the state before this step is in ",
-                     saved.string(), "; lower optimizer.learning_rate, set optimizer.gradient_clip_norm, or use train.dtype = \"fp32\""));
+    throw Error(
+        join("step ", step + 1, ": ", std::isfinite(loss) ? "a gradient" : "the loss", " is not finite",
+             where ? "; first in the gradient of " + parameters[*where].spec.name : "",
+             "; the state before this step is in ", saved.string(),
+             "; lower optimizer.learning_rate, set optimizer.gradient_clip_norm, or use train.dtype = \"fp32\""));
   }
 };
 
@@ -225,7 +234,8 @@ Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, bool re
   if (state.run.optimizer.decay_steps == 0) state.run.optimizer.decay_steps = state.run.train.steps;
   const auto checkpoint = state.checkpoints.newest_complete();
   const bool has_run = checkpoint.has_value() || std::filesystem::exists(out / "metrics.jsonl");
-  SY_CHECK(resume || !has_run, out.string(), " already holds a run; continue it with --resume, or choose another --out");
+  SY_CHECK(resume || !has_run, out.string(),
+           " already holds a run; continue it with --resume, or choose another --out");
   state.open_data();
   state.open_weights(resume ? checkpoint : std::nullopt);
   std::filesystem::create_directories(out);

@@ -13,13 +13,14 @@
 namespace switchyard {
 
 // What the optimiser gets: every parameter under its name, routers with their own share of the rate.
-std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters, const OptimizerConfig& config);
+std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
+                                                     const OptimizerConfig& config);
 
 class Trainer {
  public:
-  // Starts a new run in `out`, or with `resume` continues from its newest complete checkpoint (from the start if there is
-  // none): from there on every line of metrics.jsonl equals the uninterrupted run's, timing fields aside.
-  // Throws Error if the text, vocabulary, initial model or folder do not fit, and if `out` holds a run and resume is false.
+  // Starts a new run in `out`, or with `resume` continues from its newest complete checkpoint (from the start if there
+  // is none): from there on every line of metrics.jsonl equals the uninterrupted run's, timing fields aside. Throws
+  // Error if the text, vocabulary, initial model or folder do not fit, and if `out` holds a run and resume is false.
   Trainer(const RunConfig& run, const std::filesystem::path& out, bool resume);
   ~Trainer();
 
@@ -29,9 +30,9 @@ class Trainer {
   int64_t tokens_per_step() const;  // encoder and decoder positions
   int64_t num_parameters() const;
 
-  // One optimiser update. Returns the step's metrics (design.md, "train writes under DIR") and writes them if it is a step
-  // that logs. A loss or gradient that is not finite saves the state before the update and throws Error naming step and
-  // parameter.
+  // One optimiser update. Returns the step's metrics (design.md, "train writes under DIR") and writes them if it is a
+  // step that logs. A loss or gradient that is not finite saves the state before the update and throws Error naming
+  // step and parameter.
   Json train_step();
 
   // Held-out loss; also appended to metrics.jsonl. Null if the run has no eval_text.

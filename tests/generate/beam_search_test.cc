@@ -20,7 +20,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 TEST(BeamSearch, MarkovChainOfT5X) {
   enum State : int32_t { kPad, kA, kB, kStart, kEnd };
   const auto logits = [](size_t, const Ids& history) {
-    static constexpr float kEdges[4][2][2] = {{{1, -1}, {-1, 1}}, {{-1, 1}, {1, -1}}, {{1, -1}, {-1, 1}}, {{-1, 1}, {1, -1}}};
+    static constexpr float kEdges[4][2][2] = {
+        {{1, -1}, {-1, 1}}, {{-1, 1}, {1, -1}}, {{1, -1}, {-1, 1}}, {{-1, 1}, {1, -1}}};
     const size_t time = history.size() - 1;
     std::vector<float> row(5, -kInfinity);
     if (time == 0) {
@@ -35,8 +36,11 @@ TEST(BeamSearch, MarkovChainOfT5X) {
     return row;
   };
   StubModel model(1, logits);
-  const auto results = beam_search(model, Prefixes{{}}, {.max_tokens = 7, .beams = {.num_beams = 2, .length_penalty = 0, .num_results = 2},
-                                                         .start_id = kStart, .eos_id = kEnd});
+  const auto results = beam_search(model, Prefixes{{}},
+                                   {.max_tokens = 7,
+                                    .beams = {.num_beams = 2, .length_penalty = 0, .num_results = 2},
+                                    .start_id = kStart,
+                                    .eos_id = kEnd});
   ASSERT_EQ(results[0].size(), 2u);
   EXPECT_EQ(results[0][0].ids, (Ids{kA, kA, kB, kB, kA, kEnd}));
   EXPECT_EQ(results[0][1].ids, (Ids{kB, kB, kA, kA, kB, kEnd}));
@@ -84,7 +88,8 @@ std::vector<float> random_tree(size_t prompt, const Ids& history, size_t vocab_s
   return logits;
 }
 
-void enumerate(size_t prompt, Ids& history, double score, const SearchOptions& options, size_t vocab_size, Hypotheses& all) {
+void enumerate(size_t prompt, Ids& history, double score, const SearchOptions& options, size_t vocab_size,
+               Hypotheses& all) {
   const auto logits = random_tree(prompt, history, vocab_size, 0.5f);
   double sum = 0;
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
@@ -93,7 +98,8 @@ void enumerate(size_t prompt, Ids& history, double score, const SearchOptions& o
     history.push_back(static_cast<int32_t>(id));
     const auto length = static_cast<int64_t>(history.size()) - 1;
     if (id == 1 || length == options.max_tokens)
-      all.push_back({{history.begin() + 1, history.end()}, next / std::pow(static_cast<double>(length), options.beams.length_penalty)});
+      all.push_back({{history.begin() + 1, history.end()},
+                     next / std::pow(static_cast<double>(length), options.beams.length_penalty)});
     else
       enumerate(prompt, history, next, options, vocab_size, all);
     history.pop_back();
@@ -106,7 +112,10 @@ TEST(BeamSearch, FindsTheBestOfAllSequencesWhenNothingIsPruned) {
   for (size_t prompt = 0; prompt < 6; ++prompt)
     for (const double length_penalty : {0.0, 1.0, -0.5, 2.0}) {
       SearchOptions options{.max_tokens = 4,
-                            .beams = {.num_beams = 300, .length_penalty = length_penalty, .early_stopping = EarlyStopping::kNever, .num_results = 10}};
+                            .beams = {.num_beams = 300,
+                                      .length_penalty = length_penalty,
+                                      .early_stopping = EarlyStopping::kNever,
+                                      .num_results = 10}};
       Hypotheses all;
       Ids history = {0};
       enumerate(prompt, history, 0.0, options, kVocabSize, all);
@@ -151,7 +160,9 @@ TEST(BeamSearch, StoppingRulesDiffer) {
   };
   const auto run = [&](EarlyStopping early_stopping) {
     StubModel model(1, logits);
-    const auto results = beam_search(model, Prefixes{{}}, {.max_tokens = 8, .beams = {.num_beams = 2, .length_penalty = 2.0, .early_stopping = early_stopping}});
+    const auto results = beam_search(
+        model, Prefixes{{}},
+        {.max_tokens = 8, .beams = {.num_beams = 2, .length_penalty = 2.0, .early_stopping = early_stopping}});
     return std::pair(results[0][0].ids, model.rows_advanced);
   };
   const auto [always_ids, always_rows] = run(EarlyStopping::kAlways);
@@ -166,25 +177,33 @@ TEST(BeamSearch, StoppingRulesDiffer) {
 // An EOS that ranks below the first num_beams candidates is no result, although its score would win (HF's rule).
 TEST(BeamSearch, AnEosBelowTheBeamsIsNoResult) {
   const auto logits = [](size_t, const Ids& history) {
-    if (history.size() == 1) return std::vector<float>{-kInfinity, std::log(0.2f), std::log(0.5f), std::log(0.3f), -kInfinity};
+    if (history.size() == 1)
+      return std::vector<float>{-kInfinity, std::log(0.2f), std::log(0.5f), std::log(0.3f), -kInfinity};
     return std::vector<float>{-kInfinity, -kInfinity, std::log(0.36f), std::log(0.33f), std::log(0.31f)};
   };
   StubModel model(1, logits);
-  const auto results = beam_search(model, Prefixes{{}}, {.max_tokens = 2, .beams = {.num_beams = 2, .length_penalty = 0}});
+  const auto results =
+      beam_search(model, Prefixes{{}}, {.max_tokens = 2, .beams = {.num_beams = 2, .length_penalty = 0}});
   EXPECT_EQ(results[0][0].ids, (Ids{2, 2}));
   EXPECT_NEAR(results[0][0].score, std::log(0.5 * 0.36), 1e-6);
   StubModel wider(1, logits);  // with three beams it ranks among them
-  const auto wide = beam_search(wider, Prefixes{{}}, {.max_tokens = 2, .beams = {.num_beams = 3, .length_penalty = 0, .num_results = 3}});
-  EXPECT_TRUE(std::any_of(wide[0].begin(), wide[0].end(), [](const Hypothesis& result) { return result.ids == Ids{1}; }));
+  const auto wide = beam_search(wider, Prefixes{{}},
+                                {.max_tokens = 2, .beams = {.num_beams = 3, .length_penalty = 0, .num_results = 3}});
+  EXPECT_TRUE(
+      std::any_of(wide[0].begin(), wide[0].end(), [](const Hypothesis& result) { return result.ids == Ids{1}; }));
 }
 
 TEST(BeamSearch, MinTokensAndDeadEnds) {
   const auto logits = [](size_t, const Ids&) { return std::vector<float>{-kInfinity, 3.0f, 1.0f, 0.5f}; };
   StubModel model(1, logits);
-  const auto results = beam_search(model, Prefixes{{}}, {.max_tokens = 5, .rules = {.min_tokens = 3}, .beams = {.num_beams = 2, .num_results = 2}});
+  const auto results = beam_search(
+      model, Prefixes{{}}, {.max_tokens = 5, .rules = {.min_tokens = 3}, .beams = {.num_beams = 2, .num_results = 2}});
   for (const auto& hypothesis : results[0]) EXPECT_GE(hypothesis.ids.size(), 3u);
   StubModel dead(1, logits);
-  const auto ended = beam_search(dead, Prefixes{{}}, {.max_tokens = 5, .rules = {.no_repeat_ngram_size = 1, .min_tokens = 5}, .beams = {.num_beams = 2, .num_results = 2}});
+  const auto ended = beam_search(dead, Prefixes{{}},
+                                 {.max_tokens = 5,
+                                  .rules = {.no_repeat_ngram_size = 1, .min_tokens = 5},
+                                  .beams = {.num_beams = 2, .num_results = 2}});
   ASSERT_FALSE(ended[0].empty());
   EXPECT_EQ(ended[0][0].ids, (Ids{2, 3})) << "2 and 3 are used up and EOS is forbidden";
 }

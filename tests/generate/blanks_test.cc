@@ -14,16 +14,20 @@ namespace switchyard {
 namespace {
 
 const Vocabulary& vocabulary() {
-  static const Vocabulary trained = [] {
-    const auto folder = std::filesystem::temp_directory_path() / ("switchyard_blanks_test_" + std::to_string(getpid()));
-    std::filesystem::create_directories(folder);
-    std::ofstream(folder / "text.txt") << "The human walks into a bar and orders a drink.\nA man walks into a bar and orders a beer "
-                                          "with a pinch of salt.\nun believ able, comes un re markable 0123456789\n";
-    train_vocabulary({.text = {folder / "text.txt"}, .size = 45, .out = folder / "spiece.model", .character_coverage = 1.0});
-    auto loaded = Vocabulary::load(folder / "spiece.model");
-    std::filesystem::remove_all(folder);
-    return loaded;
-  }();
+  static const Vocabulary trained =
+      [] {
+        const auto folder =
+            std::filesystem::temp_directory_path() / ("switchyard_blanks_test_" + std::to_string(getpid()));
+        std::filesystem::create_directories(folder);
+        std::ofstream(folder / "text.txt")
+            << "The human walks into a bar and orders a drink.\nA man walks into a bar and orders a beer "
+               "with a pinch of salt.\nun believ able, comes un re markable 0123456789\n";
+        train_vocabulary(
+            {.text = {folder / "text.txt"}, .size = 45, .out = folder / "spiece.model", .character_coverage = 1.0});
+        auto loaded = Vocabulary::load(folder / "spiece.model");
+        std::filesystem::remove_all(folder);
+        return loaded;
+      }();
   return trained;
 }
 
@@ -34,18 +38,25 @@ std::string fill(const std::string& prompt, const std::string& output) {
 }
 
 TEST(Blanks, AreReplacedByTheSpansOfTheOutput) {
-  EXPECT_EQ(fill("A <extra_id_0> walks into a <extra_id_1>.", "<extra_id_0> man<extra_id_1> bar<extra_id_2>"), "A man walks into a bar.");
-  EXPECT_EQ(fill("A <extra_id_1> walks <extra_id_0>", "<extra_id_0> into a bar<extra_id_1> human"), "A human walks into a bar") << "by number";
+  EXPECT_EQ(fill("A <extra_id_0> walks into a <extra_id_1>.", "<extra_id_0> man<extra_id_1> bar<extra_id_2>"),
+            "A man walks into a bar.");
+  EXPECT_EQ(fill("A <extra_id_1> walks <extra_id_0>", "<extra_id_0> into a bar<extra_id_1> human"),
+            "A human walks into a bar")
+      << "by number";
   EXPECT_EQ(fill("un<extra_id_0>able", "<extra_id_0>believ<extra_id_1>"), "unbelievable");
-  EXPECT_EQ(fill("Zürich <extra_id_0> walks", "<extra_id_0> man<extra_id_1>"), "Zürich man walks") << "letters without a piece stay";
+  EXPECT_EQ(fill("Zürich <extra_id_0> walks", "<extra_id_0> man<extra_id_1>"), "Zürich man walks")
+      << "letters without a piece stay";
 }
 
 TEST(Blanks, WhatTheOutputLacksStays) {
   EXPECT_EQ(fill("A <extra_id_0> and <extra_id_1>", "<extra_id_0> man"), "A man and <extra_id_1>");
   EXPECT_EQ(fill("A <extra_id_0>", ""), "A <extra_id_0>");
-  EXPECT_EQ(fill("A <extra_id_0> walks", "<extra_id_0><extra_id_1>"), "A walks") << "an empty span takes a space with it";
-  EXPECT_EQ(fill("A <extra_id_0>.", "<extra_id_0> man<extra_id_1> bar<extra_id_0> beer"), "A man.") << "the first of a repeated one";
-  EXPECT_EQ(fill("a < b, <extra_id_>, <extra_id_100>, <extra_id_00>", "<extra_id_0> man"), "a < b, <extra_id_>, <extra_id_100>, <extra_id_00>");
+  EXPECT_EQ(fill("A <extra_id_0> walks", "<extra_id_0><extra_id_1>"), "A walks")
+      << "an empty span takes a space with it";
+  EXPECT_EQ(fill("A <extra_id_0>.", "<extra_id_0> man<extra_id_1> bar<extra_id_0> beer"), "A man.")
+      << "the first of a repeated one";
+  EXPECT_EQ(fill("a < b, <extra_id_>, <extra_id_100>, <extra_id_00>", "<extra_id_0> man"),
+            "a < b, <extra_id_>, <extra_id_100>, <extra_id_00>");
 }
 
 TEST(Blanks, AreRecognised) {

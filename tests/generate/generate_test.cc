@@ -42,7 +42,8 @@ struct Model {
   ModelConfig config;
   ComputeWeights weights;
 
-  explicit Model(at::ScalarType dtype = at::kDouble, const ModelConfig& model_config = small_config()) : config(model_config) {
+  explicit Model(at::ScalarType dtype = at::kDouble, const ModelConfig& model_config = small_config())
+      : config(model_config) {
     at::set_num_threads(1);  // the products are too small to share out
     auto made = initialize(config, /*seed=*/3);
     // A fresh model hardly looks at its prompt; larger position bias and cross-attention make every part count.
@@ -68,7 +69,9 @@ std::vector<Prompt> random_prompts(const std::vector<size_t>& lengths, uint32_t 
   return prompts;
 }
 
-at::Tensor row_of(const Ids& ids) { return at::tensor(std::vector<int64_t>(ids.begin(), ids.end()), at::kLong).unsqueeze(0); }
+at::Tensor row_of(const Ids& ids) {
+  return at::tensor(std::vector<int64_t>(ids.begin(), ids.end()), at::kLong).unsqueeze(0);
+}
 
 // Relative to the largest element.
 double difference(const at::Tensor& a, const at::Tensor& b) {
@@ -87,14 +90,17 @@ TEST(DecodeStep, EqualsTheWholeDecoder) {
     const auto encoded = encode(model.config, model.weights, ids, mask, {.drop_tokens = false});
     const auto outputs = random_prompts({19, 19}, 2);
     const auto decoder_ids = at::cat({row_of(outputs[0].ids), row_of(outputs[1].ids)});
-    const auto whole = decode(model.config, model.weights, decoder_ids, {}, encoded.hidden, mask, {.drop_tokens = false}).hidden;
+    const auto whole =
+        decode(model.config, model.weights, decoder_ids, {}, encoded.hidden, mask, {.drop_tokens = false}).hidden;
     for (const int64_t piece : {1, 4}) {
       auto cache = start_decoding(model.config, model.weights, encoded.hidden, mask, 20);
       for (int64_t start = 0; start < 20; start += piece) {
         const auto step = decode_step(model.config, model.weights, cache, decoder_ids.slice(1, start, start + piece));
-        EXPECT_LT(difference(step, whole.slice(1, start, start + piece)), tolerance) << "positions from " << start << ", " << piece << " at once";
+        EXPECT_LT(difference(step, whole.slice(1, start, start + piece)), tolerance)
+            << "positions from " << start << ", " << piece << " at once";
       }
-      EXPECT_THROW(decode_step(model.config, model.weights, cache, decoder_ids.slice(1, 0, 1)), Error) << "the cache is full";
+      EXPECT_THROW(decode_step(model.config, model.weights, cache, decoder_ids.slice(1, 0, 1)), Error)
+          << "the cache is full";
     }
   }
 }
@@ -112,7 +118,8 @@ TEST(Generate, GreedyFollowsTheWholeDecodersArgmax) {
     double score = 0;
     Ids inputs = {0};
     for (const int32_t id : output.ids) {
-      const auto hidden = decode(model.config, model.weights, row_of(inputs), {}, encoded.hidden, {}, {.drop_tokens = false}).hidden;
+      const auto hidden =
+          decode(model.config, model.weights, row_of(inputs), {}, encoded.hidden, {}, {.drop_tokens = false}).hidden;
       const auto log_probabilities = at::log_softmax(output_logits(model.weights, hidden.select(1, -1)), -1).squeeze(0);
       EXPECT_EQ(log_probabilities.argmax().item().toInt(), id) << "prompt " << n << ", position " << inputs.size() - 1;
       score += log_probabilities[id].item().toDouble();
@@ -129,7 +136,8 @@ TEST(Generate, ABatchGivesWhatEachPromptGivesAlone) {
   const Model model;
   const auto prompts = random_prompts({5, 17, 9, 2, 30});
   for (const GenerateOptions& options :
-       {GenerateOptions{.search = {.max_tokens = 25}}, GenerateOptions{.search = {.max_tokens = 25, .beams = {.num_beams = 4, .num_results = 4}}},
+       {GenerateOptions{.search = {.max_tokens = 25}},
+        GenerateOptions{.search = {.max_tokens = 25, .beams = {.num_beams = 4, .num_results = 4}}},
         GenerateOptions{.search = {.max_tokens = 25, .sampling = {.temperature = 1.0, .top_p = 0.95, .seed = 5}}}}) {
     const auto together = generate(model.config, model.weights, prompts, options);
     auto pairs_options = options;
@@ -153,8 +161,9 @@ TEST(Generate, ABatchGivesWhatEachPromptGivesAlone) {
 TEST(Generate, ABeamsScoreIsItsLogProbability) {
   const Model model;
   const auto prompts = random_prompts({5, 17, 9});
-  const auto results = generate(model.config, model.weights, prompts,
-                                {.search = {.max_tokens = 15, .beams = {.num_beams = 4, .length_penalty = 0.5, .num_results = 4}}});
+  const auto results =
+      generate(model.config, model.weights, prompts,
+               {.search = {.max_tokens = 15, .beams = {.num_beams = 4, .length_penalty = 0.5, .num_results = 4}}});
   for (size_t n = 0; n < prompts.size(); ++n)
     for (const auto& [ids, score] : results[n]) {
       const auto scored = score_targets(model.config, model.weights, {prompts[n].ids}, {ids}, 1);
@@ -191,7 +200,8 @@ TEST(Generate, AnAbsoluteCapacityOfASequenceActsInTheEncoderOnly) {
     auto inputs = results[n][0].ids;
     inputs.insert(inputs.begin(), 0);
     inputs.pop_back();
-    const auto hidden = decode(limited.config, limited.weights, row_of(inputs), {}, encoded.hidden, {}, {.drop_tokens = false}).hidden;
+    const auto hidden =
+        decode(limited.config, limited.weights, row_of(inputs), {}, encoded.hidden, {}, {.drop_tokens = false}).hidden;
     const auto chosen = output_logits(limited.weights, hidden).argmax(-1);
     EXPECT_TRUE(chosen.equal(row_of(results[n][0].ids))) << "prompt " << n;
   }
@@ -220,7 +230,8 @@ TEST(Generate, APrefixIsKeptAndCountsNothing) {
 TEST(ScoreTargets, AGeneratedOutputHasItsScore) {
   const Model model;
   const auto prompts = random_prompts({5, 17, 9});
-  const auto results = generate(model.config, model.weights, prompts, {.search = {.max_tokens = 20, .sampling = {.temperature = 1.0}}});
+  const auto results =
+      generate(model.config, model.weights, prompts, {.search = {.max_tokens = 20, .sampling = {.temperature = 1.0}}});
   std::vector<Ids> inputs, targets;
   for (size_t n = 0; n < prompts.size(); ++n) {
     inputs.push_back(prompts[n].ids);

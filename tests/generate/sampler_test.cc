@@ -44,7 +44,8 @@ std::vector<float> random_logits(size_t size, uint32_t seed) {
 
 const std::vector<float> kTopPLogits = {-1.2f, -1e7f, -2.3f, -0.51f};  // probabilities .30, 0, .10, .60
 
-TEST(Sampler, TopPOfT5X) {  // conventions of T5X's fixtures: smallest set with cumulative probability >= p, after temperature
+TEST(Sampler,
+     TopPOfT5X) {  // conventions of T5X's fixtures: smallest set with cumulative probability >= p, after temperature
   EXPECT_EQ(kept({.temperature = 1.0, .top_p = 0.55}, kTopPLogits).size(), 1u);
   EXPECT_EQ(kept({.temperature = 1.0, .top_p = 0.55}, kTopPLogits).count(3), 1u);
   EXPECT_EQ(kept({.temperature = 0.8, .top_p = 0.63}, kTopPLogits).size(), 1u) << "temperature comes before top-p";
@@ -83,7 +84,8 @@ TEST(Sampler, FiltersKeepWhatTheirDefinitionsSay) {
 
       const auto top_k = kept({.temperature = temperature, .top_k = 40}, logits);
       EXPECT_EQ(top_k.size(), std::min<size_t>(40, size));
-      for (const auto& [id, probability] : top_k) EXPECT_GE(logits[static_cast<size_t>(id)], logits[order[std::min<size_t>(39, size - 1)]]);
+      for (const auto& [id, probability] : top_k)
+        EXPECT_GE(logits[static_cast<size_t>(id)], logits[order[std::min<size_t>(39, size - 1)]]);
 
       const double p = 0.2 + 0.04 * seed;
       std::set<int32_t> expected;
@@ -104,7 +106,8 @@ TEST(Sampler, FiltersKeepWhatTheirDefinitionsSay) {
       EXPECT_NEAR(sum, 1.0, 1e-12);
 
       double entropy = 0;
-      for (const double probability : probabilities) entropy -= probability > 0 ? probability * std::log(probability) : 0;
+      for (const double probability : probabilities)
+        entropy -= probability > 0 ? probability * std::log(probability) : 0;
       std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
         return std::abs(-std::log(probabilities[a]) - entropy) < std::abs(-std::log(probabilities[b]) - entropy);
       });
@@ -132,9 +135,10 @@ TEST(Sampler, TopPIsTakenOfWhatTopKLeft) {
 
 TEST(Sampler, FrequenciesFollowTheProbabilities) {
   const auto logits = random_logits(30, 3);
-  for (const SamplingOptions& options : {SamplingOptions{.temperature = 1.0, .seed = 1}, SamplingOptions{.temperature = 0.7, .seed = 2},
-                                         SamplingOptions{.temperature = 1.5, .top_k = 10, .seed = 3},
-                                         SamplingOptions{.temperature = 1.0, .top_p = 0.9, .seed = 4}}) {
+  for (const SamplingOptions& options :
+       {SamplingOptions{.temperature = 1.0, .seed = 1}, SamplingOptions{.temperature = 0.7, .seed = 2},
+        SamplingOptions{.temperature = 1.5, .top_k = 10, .seed = 3},
+        SamplingOptions{.temperature = 1.0, .top_p = 0.9, .seed = 4}}) {
     const auto expected = kept(options, logits);
     std::map<int32_t, int> counts;
     constexpr int kDraws = 40000;
@@ -202,7 +206,8 @@ TEST(TokenRules, BadWordsAndMinTokens) {
   EXPECT_EQ(scores, (std::vector<float>{0, -kInfinity, 0, -kInfinity, -kInfinity, 0}));
   scores.assign(6, 0.0f);
   apply_rules(rules, std::vector<int32_t>{0, 5, 5}, 3, 1, scores);
-  EXPECT_EQ(scores, (std::vector<float>{-kInfinity, 0, 0, 0, -kInfinity, 0})) << "EOS is free from token 3 on, bad word or not";
+  EXPECT_EQ(scores, (std::vector<float>{-kInfinity, 0, 0, 0, -kInfinity, 0}))
+      << "EOS is free from token 3 on, bad word or not";
 }
 
 TEST(SamplingOptions, OutOfRangeIsAnError) {

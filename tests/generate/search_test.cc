@@ -43,7 +43,8 @@ TEST(Sample, WithoutPrefixOfT5X) {
 TEST(Sample, PrefixesOfDifferentLengthOfT5X) {
   auto model = two_or_three();
   // Four steps from prefixes of one and two tokens.
-  EXPECT_EQ(outputs(sample(model, Prefixes{{2}, {2, 2}}, {.max_tokens = 4})), (std::vector<Ids>{{2, 2, 2, 2, 2}, {2, 2, 3, 3, 3, 3}}));
+  EXPECT_EQ(outputs(sample(model, Prefixes{{2}, {2, 2}}, {.max_tokens = 4})),
+            (std::vector<Ids>{{2, 2, 2, 2, 2}, {2, 2, 3, 3, 3, 3}}));
 }
 
 TEST(Sample, AnEosInThePrefixDoesNotEndItOfT5X) {
@@ -72,7 +73,8 @@ TEST(Sample, RowsThatEndAtDifferentStepsOfT5X) {
 TEST(Sample, ScoreIsOfTheModelsOwnDistributionOfT5X) {
   // p(2) = 0.6, p(3) = 0.4: prefix 2 2 3, then 2 2 by top-k 1: 2 ln 0.6 = -1.02165125, whatever the filters do.
   StubModel model(1, [](size_t, const Ids&) { return std::vector<float>{-1e7f, -1e7f, -0.510825624f, -0.916290732f}; });
-  const auto results = sample(model, Prefixes{{2, 2, 3}}, {.max_tokens = 2, .sampling = {.temperature = 0.5, .top_k = 1}});
+  const auto results =
+      sample(model, Prefixes{{2, 2, 3}}, {.max_tokens = 2, .sampling = {.temperature = 0.5, .top_k = 1}});
   EXPECT_EQ(outputs(results), (std::vector<Ids>{{2, 2, 3, 2, 2}}));
   EXPECT_NEAR(results[0][0].score, -1.02165125, 1e-6);
 }
@@ -96,7 +98,8 @@ TEST(Sample, MinTokensRulesAndStops) {
   EXPECT_EQ(outputs(sample(stop_model, Prefixes{{3}}, options)), (std::vector<Ids>{{3, 2, 2}}));
 
   StubModel ngram_model(1, logits);
-  EXPECT_EQ(outputs(sample(ngram_model, Prefixes{{}}, {.max_tokens = 8, .rules = {.no_repeat_ngram_size = 1, .min_tokens = 8}})),
+  EXPECT_EQ(outputs(sample(ngram_model, Prefixes{{}},
+                           {.max_tokens = 8, .rules = {.no_repeat_ngram_size = 1, .min_tokens = 8}})),
             (std::vector<Ids>{{2, 3, 1}}))
       << "when the rules leave nothing, the output ends";
 }
@@ -107,14 +110,16 @@ TEST(Sample, TellsEachTokenAsItComes) {
   SearchOptions options{.max_tokens = 2};
   options.on_token = [&](size_t prompt, int32_t id) { told.emplace_back(prompt, id); };
   sample(model, Prefixes{{}, {7}}, options);
-  EXPECT_EQ(told, (std::vector<std::pair<size_t, int32_t>>{{0, 2}, {0, 2}, {1, 3}, {1, 3}})) << "the prefix is not told";
+  EXPECT_EQ(told, (std::vector<std::pair<size_t, int32_t>>{{0, 2}, {0, 2}, {1, 3}, {1, 3}}))
+      << "the prefix is not told";
 }
 
 TEST(Sample, ASampleDependsOnItsPromptsNumberNotOnItsCompanions) {
   const auto logits = [](size_t, const Ids&) { return std::vector<float>(50, 0.0f); };
   const auto run = [&](size_t num_prompts, uint64_t first, uint64_t seed) {
     StubModel model(num_prompts, logits);
-    return outputs(sample(model, Prefixes(num_prompts), {.max_tokens = 20, .sampling = {.temperature = 1.0, .seed = seed}, .first_prompt = first}));
+    return outputs(sample(model, Prefixes(num_prompts),
+                          {.max_tokens = 20, .sampling = {.temperature = 1.0, .seed = seed}, .first_prompt = first}));
   };
   const auto all = run(4, 0, 7);
   for (size_t prompt = 0; prompt < 4; ++prompt) EXPECT_EQ(run(1, prompt, 7)[0], all[prompt]);

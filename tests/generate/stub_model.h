@@ -19,7 +19,8 @@ class StubModel : public NextTokens {
   // Logits [vocab] of what follows `history` (start token first) of prompt `prompt`.
   using Logits = std::function<std::vector<float>(size_t prompt, const std::vector<int32_t>& history)>;
 
-  StubModel(size_t num_prompts, Logits logits) : logits_(std::move(logits)), histories_(num_prompts), prompts_(num_prompts) {
+  StubModel(size_t num_prompts, Logits logits)
+      : logits_(std::move(logits)), histories_(num_prompts), prompts_(num_prompts) {
     std::iota(prompts_.begin(), prompts_.end(), 0);
   }
 

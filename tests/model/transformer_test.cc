@@ -5,12 +5,12 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/zeros.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn_like.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -49,7 +49,8 @@ LossInput random_input(int64_t batch, int64_t encoder_length, int64_t decoder_le
   return {at::randint(3, vocab_size, {batch, encoder_length}, at::kLong), {}, shift_right(labels), {}, labels};
 }
 
-double loss_of(const ModelConfig& config, const ModelWeights& weights, const LossInput& input, at::ScalarType dtype = at::kDouble) {
+double loss_of(const ModelConfig& config, const ModelWeights& weights, const LossInput& input,
+               at::ScalarType dtype = at::kDouble) {
   return compute_loss(config, cast_weights(config, weights, dtype), input, {}, {}).total.item<double>();
 }
 
@@ -68,7 +69,8 @@ TEST(Transformer, GradientsOfEveryParameterMatchFiniteDifferences) {
     compute_loss(config, cast_weights(config, weights, at::kDouble), input, {}, {.z_loss = 0.01}).total.backward();
     const auto value = [&] {
       const at::NoGradGuard no_grad;
-      return compute_loss(config, cast_weights(config, weights, at::kDouble), input, {}, {.z_loss = 0.01}).total.item<double>();
+      return compute_loss(config, cast_weights(config, weights, at::kDouble), input, {}, {.z_loss = 0.01})
+          .total.item<double>();
     };
     for (auto& [spec, tensor] : parameters) {
       ASSERT_TRUE(tensor->grad().defined()) << spec.name;
@@ -135,7 +137,8 @@ TEST(Transformer, PositionBiasReachesEveryBlock) {
       if (block != silent) weights.encoder.blocks[static_cast<size_t>(block)].self_attention.o.zero_();
     const auto ids = at::randint(3, config.vocab_size, {1, 20}, at::kLong);
     const auto before = encode(config, cast_weights(config, weights, at::kDouble), ids, {}, {}).hidden;
-    weights.encoder.relative_attention_bias = weights.encoder.relative_attention_bias + at::randn_like(weights.encoder.relative_attention_bias);
+    weights.encoder.relative_attention_bias =
+        weights.encoder.relative_attention_bias + at::randn_like(weights.encoder.relative_attention_bias);
     const auto after = encode(config, cast_weights(config, weights, at::kDouble), ids, {}, {}).hidden;
     EXPECT_FALSE(at::allclose(before, after)) << "block " << silent;
   }

@@ -31,7 +31,8 @@ at::Tensor random_labels(int64_t tokens, int64_t vocab, uint64_t seed, bool some
   NoiseStream pick({.seed = seed, .purpose = NoisePurpose::kShuffle});
   std::vector<int64_t> labels;
   for (int64_t token = 0; token < tokens; ++token)
-    labels.push_back(some_ignored && pick.below(4) == 0 ? -100 : static_cast<int64_t>(pick.below(static_cast<uint64_t>(vocab))));
+    labels.push_back(
+        some_ignored && pick.below(4) == 0 ? -100 : static_cast<int64_t>(pick.below(static_cast<uint64_t>(vocab))));
   return at::tensor(labels, at::kLong);
 }
 
@@ -44,7 +45,8 @@ TEST(CrossEntropy, MatchesTheFormulaByHand) {
   const double z0 = std::log(std::exp(0.5) + std::exp(1.0) + std::exp(1.5));
   const double z1 = std::log(std::exp(0.25) + std::exp(-0.5) + std::exp(0.0));
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
-    const auto loss = linear_cross_entropy(hidden.to(dtype), identity.to(dtype), at::tensor({2, 1, -100}, at::kLong), 0.5);
+    const auto loss =
+        linear_cross_entropy(hidden.to(dtype), identity.to(dtype), at::tensor({2, 1, -100}, at::kLong), 0.5);
     EXPECT_NEAR(loss.sum.item<double>(), (z0 - 1.5) + (z1 + 0.5), 1e-6);
     EXPECT_NEAR(loss.z_sum.item<double>(), z0 * z0 + z1 * z1, 2e-6);
     EXPECT_EQ(loss.num_labels, 2);
@@ -68,14 +70,18 @@ TEST(CrossEntropy, FusedMatchesTheReferenceOverShapes) {
       const auto labels = random_labels(tokens, vocab, 3, tokens > 1);
       const Tensors inputs = {random_tensor({tokens, d_model}, 1, dtype), random_tensor({vocab, d_model}, 2, dtype)};
       const auto call = [&](const Tensors& in) { return both_sums(linear_cross_entropy(in[0], in[1], labels, 0.4)); };
-      const auto plain = [&](const Tensors& in) { return both_sums(reference::linear_cross_entropy(in[0], in[1], labels, 0.4)); };
+      const auto plain = [&](const Tensors& in) {
+        return both_sums(reference::linear_cross_entropy(in[0], in[1], labels, 0.4));
+      };
       const auto left = evaluate(call, inputs);
       const auto right = evaluate(plain, {inputs[0].to(at::kDouble), inputs[1].to(at::kDouble)});
       EXPECT_LE(relative_error(left.value, right.value), 4e-6) << "sums are f32 whatever the inputs";
       for (size_t input = 0; input < 2; ++input)
-        EXPECT_LE(relative_error(left.gradients[input], right.gradients[input]), tolerance_of(dtype)) << "input " << input;
+        EXPECT_LE(relative_error(left.gradients[input], right.gradients[input]), tolerance_of(dtype))
+            << "input " << input;
       const auto counts = linear_cross_entropy(inputs[0], inputs[1], labels, 0.4);
-      const auto expected = reference::linear_cross_entropy(inputs[0].to(at::kDouble), inputs[1].to(at::kDouble), labels, 0.4);
+      const auto expected =
+          reference::linear_cross_entropy(inputs[0].to(at::kDouble), inputs[1].to(at::kDouble), labels, 0.4);
       EXPECT_EQ(counts.num_labels, expected.num_labels);
       EXPECT_EQ(counts.num_correct, expected.num_correct);
     }
@@ -86,17 +92,26 @@ TEST(CrossEntropy, EachSumHasItsOwnGradient) {
   const Tensors inputs = {random_tensor({20, 64}, 1, at::kFloat), random_tensor({70, 64}, 2, at::kFloat, 0.3)};
   for (const bool z : {false, true})
     expect_same_as_f64(
-        [&](const Tensors& in) { const auto loss = linear_cross_entropy(in[0], in[1], labels, 1.0); return z ? loss.z_sum : loss.sum; },
-        [&](const Tensors& in) { const auto loss = reference::linear_cross_entropy(in[0], in[1], labels, 1.0); return z ? loss.z_sum : loss.sum; },
+        [&](const Tensors& in) {
+          const auto loss = linear_cross_entropy(in[0], in[1], labels, 1.0);
+          return z ? loss.z_sum : loss.sum;
+        },
+        [&](const Tensors& in) {
+          const auto loss = reference::linear_cross_entropy(in[0], in[1], labels, 1.0);
+          return z ? loss.z_sum : loss.sum;
+        },
         inputs, 4e-6);
 }
 
 TEST(CrossEntropy, OnlyOneInputMayNeedAGradient) {
   const auto labels = random_labels(20, 70, 3);
   const auto hidden = random_tensor({20, 64}, 1, at::kFloat), weight = random_tensor({70, 64}, 2, at::kFloat, 0.3);
-  const auto both = evaluate([&](const Tensors& in) { return linear_cross_entropy(in[0], in[1], labels, 1.0).sum; }, {hidden, weight});
-  const auto first = evaluate([&](const Tensors& in) { return linear_cross_entropy(in[0], weight, labels, 1.0).sum; }, {hidden});
-  const auto second = evaluate([&](const Tensors& in) { return linear_cross_entropy(hidden, in[0], labels, 1.0).sum; }, {weight});
+  const auto both = evaluate([&](const Tensors& in) { return linear_cross_entropy(in[0], in[1], labels, 1.0).sum; },
+                             {hidden, weight});
+  const auto first =
+      evaluate([&](const Tensors& in) { return linear_cross_entropy(in[0], weight, labels, 1.0).sum; }, {hidden});
+  const auto second =
+      evaluate([&](const Tensors& in) { return linear_cross_entropy(hidden, in[0], labels, 1.0).sum; }, {weight});
   EXPECT_LT(relative_error(first.gradients[0], both.gradients[0]), 1e-6);
   EXPECT_LT(relative_error(second.gradients[0], both.gradients[1]), 1e-6);
 }
@@ -148,7 +163,8 @@ TEST(LabelLogProbabilities, SumToTheLoss) {
     const auto logits = hidden.to(at::kDouble).matmul(weight.to(at::kDouble).t()) * 0.5;
     const auto exact = at::log_softmax(logits, 1).gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1) * labels.ge(0);
     EXPECT_LT(relative_error(log_probabilities, exact), dtype == at::kDouble ? 1e-12 : 1e-6);
-    EXPECT_NEAR(-log_probabilities.sum().item<double>(), linear_cross_entropy(hidden, weight, labels, 0.5).sum.item<double>(), 1e-2);
+    EXPECT_NEAR(-log_probabilities.sum().item<double>(),
+                linear_cross_entropy(hidden, weight, labels, 0.5).sum.item<double>(), 1e-2);
     EXPECT_FALSE(log_probabilities.requires_grad());
   }
 }

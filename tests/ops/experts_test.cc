@@ -69,7 +69,8 @@ class Experts : public testing::TestWithParam<Case> {
     return plain ? reference::experts_feed_forward(in[0], in[1], dispatch, in[2], wi_1, in[3], options)
                  : experts_feed_forward(in[0], in[1], dispatch, in[2], wi_1, in[3], options);
   }
-  static Tensors inputs(int64_t tokens, int64_t rows, int64_t num_experts, int64_t d_model, int64_t d_ff, at::ScalarType dtype) {
+  static Tensors inputs(int64_t tokens, int64_t rows, int64_t num_experts, int64_t d_model, int64_t d_ff,
+                        at::ScalarType dtype) {
     const auto gate_dtype = dtype == at::kDouble ? at::kDouble : at::kFloat;
     Tensors all = {random_tensor({tokens, d_model}, 1, dtype), random_tensor({rows}, 2, gate_dtype).abs() + 0.1,
                    random_tensor({num_experts, d_ff, d_model}, 3, dtype, 0.4),
@@ -87,14 +88,21 @@ TEST_P(Experts, GradientsMatchDifferences) {
 
 TEST_P(Experts, FusedMatchesTheReferenceOverShapes) {
   for (const auto dtype : {at::kFloat, at::kBFloat16})
-    for (const auto& [tokens, num_experts, d_model, d_ff] : std::vector<std::array<int64_t, 4>>{
-             {1, 1, 1, 1}, {9, 4, 8, 16}, {40, 3, 33, 70}, {200, 5, 64, 96}, {20, 40, 16, 32}, {700, 5, 64, 128}, {30, 9, 128, 64}}) {
-      SCOPED_TRACE(testing::Message() << toString(dtype) << " " << tokens << " " << num_experts << " " << d_model << " " << d_ff);
+    for (const auto& [tokens, num_experts, d_model, d_ff] : std::vector<std::array<int64_t, 4>>{{1, 1, 1, 1},
+                                                                                                {9, 4, 8, 16},
+                                                                                                {40, 3, 33, 70},
+                                                                                                {200, 5, 64, 96},
+                                                                                                {20, 40, 16, 32},
+                                                                                                {700, 5, 64, 128},
+                                                                                                {30, 9, 128, 64}}) {
+      SCOPED_TRACE(testing::Message() << toString(dtype) << " " << tokens << " " << num_experts << " " << d_model << " "
+                                      << d_ff);
       auto dispatch = random_dispatch(tokens, num_experts, 5);
       if (num_rows(dispatch) == 0) dispatch = dispatch_to({0}, 1);
       expect_same_as_f64([&](const Tensors& in) { return run(in, dispatch); },
                          [&](const Tensors& in) { return run(in, dispatch, /*plain=*/true); },
-                         inputs(tokens, num_rows(dispatch), num_experts, d_model, d_ff, dtype), 2 * tolerance_of(dtype));
+                         inputs(tokens, num_rows(dispatch), num_experts, d_model, d_ff, dtype),
+                         2 * tolerance_of(dtype));
     }
 }
 
@@ -141,7 +149,8 @@ TEST_P(Experts, PermutingExpertsPermutesNothingElse) {
 TEST_P(Experts, AnExpertWithoutRowsHasZeroGradient) {
   const auto dispatch = dispatch_to({0, 2, 2}, 3);
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    const auto evaluation = evaluate([&](const Tensors& leaves) { return run(leaves, dispatch); }, inputs(3, 3, 3, 8, 8, dtype));
+    const auto evaluation =
+        evaluate([&](const Tensors& leaves) { return run(leaves, dispatch); }, inputs(3, 3, 3, 8, 8, dtype));
     for (size_t weight = 2; weight < evaluation.gradients.size(); ++weight) {
       EXPECT_EQ(evaluation.gradients[weight][1].abs().sum().item<double>(), 0.0);
       EXPECT_GT(evaluation.gradients[weight][2].abs().sum().item<double>(), 0.0);
@@ -152,7 +161,8 @@ TEST_P(Experts, AnExpertWithoutRowsHasZeroGradient) {
 TEST_P(Experts, NoRowsAtAll) {
   const auto dispatch = dispatch_to({-1, -1}, 2);
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
-    const auto evaluation = evaluate([&](const Tensors& leaves) { return run(leaves, dispatch); }, inputs(2, 0, 2, 8, 8, dtype));
+    const auto evaluation =
+        evaluate([&](const Tensors& leaves) { return run(leaves, dispatch); }, inputs(2, 0, 2, 8, 8, dtype));
     EXPECT_EQ(evaluation.value.abs().sum().item<double>(), 0.0);
     for (const auto& gradient : evaluation.gradients) EXPECT_EQ(gradient.abs().sum().item<double>(), 0.0);
   }
@@ -168,10 +178,12 @@ TEST_P(Experts, SeveralRowsOfATokenAddUp) {
     auto in_first = in, in_second = in;
     in_first[1] = in[1].narrow(0, 0, 2);
     in_second[1] = in[1].narrow(0, 2, 1);
-    EXPECT_LE(relative_error(run(in, both), run(in_first, first).to(at::kDouble) + run(in_second, second).to(at::kDouble)),
-              tolerance_of(dtype));
+    EXPECT_LE(
+        relative_error(run(in, both), run(in_first, first).to(at::kDouble) + run(in_second, second).to(at::kDouble)),
+        tolerance_of(dtype));
     expect_same_as_f64([&](const Tensors& leaves) { return run(leaves, both); },
-                       [&](const Tensors& leaves) { return run(leaves, both, /*plain=*/true); }, in, 2 * tolerance_of(dtype));
+                       [&](const Tensors& leaves) { return run(leaves, both, /*plain=*/true); }, in,
+                       2 * tolerance_of(dtype));
   }
 }
 
@@ -187,8 +199,8 @@ TEST_P(Experts, DropoutFollowsTheTokensNumber) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Experts,
-                         testing::Values(Case{}, Case{.dropout_rate = 0.3}, Case{"gelu_new", true, 0.0}, Case{"silu", true, 0.2},
-                                         Case{"gelu", false, 0.0}),
+                         testing::Values(Case{}, Case{.dropout_rate = 0.3}, Case{"gelu_new", true, 0.0},
+                                         Case{"silu", true, 0.2}, Case{"gelu", false, 0.0}),
                          [](const auto& test) {
                            return std::string(test.param.activation) + (test.param.gated ? "_gated" : "") +
                                   (test.param.dropout_rate > 0 ? "_dropout" : "");
@@ -200,17 +212,22 @@ TEST(SwitchLayer, GradientsMatchDifferences) {
     const auto logits = router_logits(in[0], in[1], {}, 0.0, kKey, 0);
     const auto routing = route_top1(logits, {}, {.group_size = 6, .expert_capacity = {2, 2}});
     EXPECT_GT(routing.dropped_fraction, 0.0);
-    return experts_feed_forward(in[0], routing.gate, routing.dispatch, in[2], {}, in[3], {}) + routing.load_balance_loss;
+    return experts_feed_forward(in[0], routing.gate, routing.dispatch, in[2], {}, in[3], {}) +
+           routing.load_balance_loss;
   };
   expect_gradients_match_differences(
-      layer, {random_tensor({11, 4}, 1), random_tensor({3, 4}, 2), random_tensor({3, 6, 4}, 3), random_tensor({3, 4, 6}, 4)}, 24, 1e-6);
+      layer,
+      {random_tensor({11, 4}, 1), random_tensor({3, 4}, 2), random_tensor({3, 6, 4}, 3), random_tensor({3, 4, 6}, 4)},
+      24, 1e-6);
 }
 
 // One expert with room for everyone is the dense layer scaled by a gate of exactly 1.
 TEST(SwitchLayer, OneExpertIsTheDenseLayer) {
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
-    const auto x = random_tensor({12, 16}, 1, dtype), wi = random_tensor({1, 32, 16}, 2, dtype), wo = random_tensor({1, 16, 32}, 3, dtype);
-    const auto logits = router_logits(x, at::zeros({1, 16}, dtype == at::kDouble ? at::kDouble : at::kFloat), {}, 0.0, kKey, 0);
+    const auto x = random_tensor({12, 16}, 1, dtype), wi = random_tensor({1, 32, 16}, 2, dtype),
+               wo = random_tensor({1, 16, 32}, 3, dtype);
+    const auto logits =
+        router_logits(x, at::zeros({1, 16}, dtype == at::kDouble ? at::kDouble : at::kFloat), {}, 0.0, kKey, 0);
     const auto routing = route_top1(logits, {}, {.group_size = 12, .expert_capacity = {12}});
     const auto sparse = experts_feed_forward(x, routing.gate, routing.dispatch, wi, {}, wo, {});
     const auto dense = feed_forward(x.unsqueeze(0), wi[0], {}, wo[0], {}).squeeze(0);

@@ -18,7 +18,8 @@ using Tensors = std::vector<at::Tensor>;
 using Function = std::function<at::Tensor(const Tensors&)>;
 
 // Standard-normal-like numbers (sum of four uniforms, variance 1), the same for the same seed.
-inline at::Tensor random_tensor(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dtype = at::kDouble, double scale = 1.0) {
+inline at::Tensor random_tensor(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dtype = at::kDouble,
+                                double scale = 1.0) {
   auto result = at::empty(sizes, at::kDouble);
   NoiseStream stream({.seed = seed, .purpose = NoisePurpose::kInitialization});
   double* values = result.mutable_data_ptr<double>();
@@ -30,7 +31,7 @@ inline at::Tensor random_tensor(at::IntArrayRef sizes, uint64_t seed, at::Scalar
 }
 
 struct Evaluation {
-  at::Tensor value;  // f64
+  at::Tensor value;   // f64
   Tensors gradients;  // of sum(value * cotangent), f64; a missing one is zeros
 };
 
@@ -61,7 +62,8 @@ inline double relative_error(const at::Tensor& actual, const at::Tensor& wanted)
 }
 
 // Every gradient of f at f64 `inputs` against central differences, at up to `probes` elements of each input.
-inline void expect_gradients_match_differences(const Function& f, const Tensors& inputs, int64_t probes = 12, double tolerance = 2e-7) {
+inline void expect_gradients_match_differences(const Function& f, const Tensors& inputs, int64_t probes = 12,
+                                               double tolerance = 2e-7) {
   const auto evaluation = evaluate(f, inputs);
   const auto cotangent = random_tensor(evaluation.value.sizes(), 4711);
   const auto loss = [&](const Tensors& at_inputs) { return (f(at_inputs) * cotangent).sum().item<double>(); };
@@ -80,13 +82,15 @@ inline void expect_gradients_match_differences(const Function& f, const Tensors&
       }
       const double difference = (side[1] - side[0]) / (2 * kStep);
       const double gradient = evaluation.gradients[input].reshape({-1})[index].item<double>();
-      EXPECT_NEAR(gradient, difference, tolerance * std::max(1.0, std::abs(difference))) << "input " << input << " element " << index;
+      EXPECT_NEAR(gradient, difference, tolerance * std::max(1.0, std::abs(difference)))
+          << "input " << input << " element " << index;
     }
   }
 }
 
 // Value and gradients of `actual` at `inputs` against those of `wanted` at the same numbers in f64.
-inline void expect_same_as_f64(const Function& actual, const Function& wanted, const Tensors& inputs, double tolerance) {
+inline void expect_same_as_f64(const Function& actual, const Function& wanted, const Tensors& inputs,
+                               double tolerance) {
   const auto left = evaluate(actual, inputs);
   Tensors exact;
   for (const auto& input : inputs) exact.push_back(input.to(at::kDouble));
@@ -94,10 +98,13 @@ inline void expect_same_as_f64(const Function& actual, const Function& wanted, c
   EXPECT_EQ(left.value.sizes(), right.value.sizes());
   EXPECT_LE(relative_error(left.value, right.value), tolerance) << "value";
   for (size_t input = 0; input < inputs.size(); ++input)
-    EXPECT_LE(relative_error(left.gradients[input], right.gradients[input]), tolerance) << "gradient of input " << input;
+    EXPECT_LE(relative_error(left.gradients[input], right.gradients[input]), tolerance)
+        << "gradient of input " << input;
 }
 
 // Error of one rounding chain: a few roundings of the format, for norms of random tensors.
-inline double tolerance_of(at::ScalarType dtype) { return dtype == at::kBFloat16 ? 8e-3 : dtype == at::kFloat ? 2e-6 : 1e-12; }
+inline double tolerance_of(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ? 8e-3 : dtype == at::kFloat ? 2e-6 : 1e-12;
+}
 
 }  // namespace switchyard::test

@@ -38,7 +38,8 @@ TEST(RmsNorm, GradientsMatchDifferences) {
 }
 
 TEST(RmsNorm, FusedMatchesTheReferenceOverShapes) {
-  const std::vector<std::vector<int64_t>> shapes = {{2}, {1, 2}, {3, 7}, {2, 5, 33}, {17, 16}, {4, 3, 256}, {130, 96}, {70, 100}, {0, 32}};
+  const std::vector<std::vector<int64_t>> shapes = {{2},         {1, 2},    {3, 7},    {2, 5, 33}, {17, 16},
+                                                    {4, 3, 256}, {130, 96}, {70, 100}, {0, 32}};
   for (const auto& shape : shapes) {
     SCOPED_TRACE(testing::PrintToString(shape));
     const Tensors inputs = {random_tensor(shape, 1, at::kFloat, 3.0), random_tensor({shape.back()}, 2, at::kFloat)};
@@ -57,13 +58,16 @@ TEST(RmsNorm, TakesAnyStrides) {
 }
 
 TEST(RmsNorm, RefusesOtherDtypes) {
-  EXPECT_THROW(rms_norm(random_tensor({2, 4}, 1, at::kBFloat16), random_tensor({4}, 2, at::kBFloat16), 1e-6, at::kFloat), Error);
-  EXPECT_THROW(rms_norm(random_tensor({2, 4}, 1, at::kFloat), random_tensor({5}, 2, at::kFloat), 1e-6, at::kFloat), Error);
+  EXPECT_THROW(
+      rms_norm(random_tensor({2, 4}, 1, at::kBFloat16), random_tensor({4}, 2, at::kBFloat16), 1e-6, at::kFloat), Error);
+  EXPECT_THROW(rms_norm(random_tensor({2, 4}, 1, at::kFloat), random_tensor({5}, 2, at::kFloat), 1e-6, at::kFloat),
+               Error);
 }
 
 TEST(AddResidual, AddsInTheStreamsDtype) {
   for (const int64_t length : {1, 31, 700}) {
-    const Tensors inputs = {random_tensor({2, length, 3}, 1, at::kFloat), random_tensor({2, length, 3}, 2, at::kBFloat16)};
+    const Tensors inputs = {random_tensor({2, length, 3}, 1, at::kFloat),
+                            random_tensor({2, length, 3}, 2, at::kBFloat16)};
     const auto before = inputs[0].clone();
     const auto sum = add_residual(inputs[0], inputs[1]);
     EXPECT_EQ(sum.scalar_type(), at::kFloat);
@@ -92,7 +96,8 @@ TEST(Linear, FusedMatchesF64OverShapes) {
         SCOPED_TRACE(testing::Message() << toString(dtype) << " " << rows << " x " << inner << " x " << columns);
         expect_same_as_f64([](const Tensors& in) { return linear(in[0], in[1]); },
                            [](const Tensors& in) { return in[0].matmul(in[1].t()); },
-                           {random_tensor({rows, inner}, 1, dtype), random_tensor({columns, inner}, 2, dtype)}, tolerance_of(dtype));
+                           {random_tensor({rows, inner}, 1, dtype), random_tensor({columns, inner}, 2, dtype)},
+                           tolerance_of(dtype));
       }
 }
 
@@ -100,7 +105,8 @@ TEST(Linear, ARowDoesNotDependOnItsCompanions) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     const auto x = random_tensor({200, 128}, 1, dtype), weight = random_tensor({64, 128}, 2, dtype);
     const auto whole = linear(x, weight);
-    for (const int64_t rows : {16, 65, 129}) EXPECT_TRUE(linear(x.narrow(0, 3, rows), weight).equal(whole.narrow(0, 3, rows)));
+    for (const int64_t rows : {16, 65, 129})
+      EXPECT_TRUE(linear(x.narrow(0, 3, rows), weight).equal(whole.narrow(0, 3, rows)));
   }
 }
 
@@ -170,7 +176,8 @@ TEST(Activation, MatchesTheFormulas) {
   };
   expect("relu", [](double v) { return v > 0 ? v : 0; });
   expect("gelu", [](double v) { return 0.5 * v * (1 + std::erf(v / std::sqrt(2.0))); });
-  expect("gelu_new", [&](double v) { return 0.5 * v * (1 + std::tanh(std::sqrt(2 / pi) * (v + 0.044715 * v * v * v))); });
+  expect("gelu_new",
+         [&](double v) { return 0.5 * v * (1 + std::tanh(std::sqrt(2 / pi) * (v + 0.044715 * v * v * v))); });
   expect("silu", [](double v) { return v / (1 + std::exp(-v)); });
   EXPECT_THROW(activation(x, "swish"), Error);
 }
@@ -189,7 +196,8 @@ class FeedForward : public testing::TestWithParam<FeedForwardCase> {
                                      .key = kKey,
                                      .first_example = 4};
     const auto wi_1 = GetParam().gated ? in[3] : at::Tensor();
-    return plain ? reference::feed_forward(in[0], in[1], wi_1, in[2], options) : feed_forward(in[0], in[1], wi_1, in[2], options);
+    return plain ? reference::feed_forward(in[0], in[1], wi_1, in[2], options)
+                 : feed_forward(in[0], in[1], wi_1, in[2], options);
   }
   static Tensors inputs(int64_t batch, int64_t length, int64_t d_model, int64_t d_ff, at::ScalarType dtype) {
     Tensors all = {random_tensor({batch, length, d_model}, 1, dtype), random_tensor({d_ff, d_model}, 2, dtype, 0.3),
@@ -200,17 +208,20 @@ class FeedForward : public testing::TestWithParam<FeedForwardCase> {
 };
 
 TEST_P(FeedForward, GradientsMatchDifferences) {
-  expect_gradients_match_differences([&](const Tensors& in) { return run(in, false); }, inputs(2, 3, 5, 7, at::kDouble), 12, 1e-6);
+  expect_gradients_match_differences([&](const Tensors& in) { return run(in, false); }, inputs(2, 3, 5, 7, at::kDouble),
+                                     12, 1e-6);
 }
 
 TEST_P(FeedForward, FusedMatchesTheReferenceOverShapes) {
   for (const auto dtype : {at::kFloat, at::kBFloat16})
     for (const auto& [batch, length, d_model, d_ff] : std::vector<std::array<int64_t, 4>>{
              {1, 1, 1, 1}, {2, 3, 8, 16}, {1, 9, 33, 70}, {3, 40, 64, 96}, {3, 50, 64, 128}, {1, 5, 128, 64}}) {
-      SCOPED_TRACE(testing::Message() << toString(dtype) << " " << batch << " " << length << " " << d_model << " " << d_ff);
+      SCOPED_TRACE(testing::Message() << toString(dtype) << " " << batch << " " << length << " " << d_model << " "
+                                      << d_ff);
       // A chain of three products in bf16 rounds about five times.
-      expect_same_as_f64([&](const Tensors& in) { return run(in, false); }, [&](const Tensors& in) { return run(in, true); },
-                         inputs(batch, length, d_model, d_ff, dtype), 2 * tolerance_of(dtype));
+      expect_same_as_f64([&](const Tensors& in) { return run(in, false); },
+                         [&](const Tensors& in) { return run(in, true); }, inputs(batch, length, d_model, d_ff, dtype),
+                         2 * tolerance_of(dtype));
     }
 }
 

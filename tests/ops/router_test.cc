@@ -54,36 +54,52 @@ at::Tensor picking(const std::vector<int64_t>& picks, int64_t num_experts) {
 
 Routing route(const at::Tensor& logits, int64_t group_size, int64_t capacity, const at::Tensor& mask = {}) {
   const auto groups = static_cast<size_t>((logits.size(0) + group_size - 1) / group_size);
-  return route_top1(logits, mask, {.group_size = group_size, .expert_capacity = std::vector<int64_t>(groups, capacity)});
+  return route_top1(logits, mask,
+                    {.group_size = group_size, .expert_capacity = std::vector<int64_t>(groups, capacity)});
 }
 
 double number(const at::Tensor& scalar) { return scalar.item<double>(); }
 
 // Published vectors (HF test_equivalency_router_z_loss, Flaxformer test_router_z_loss).
 TEST(RouterZLoss, PublishedVector) {
-  const auto logits = table({{-4.2124424, 3.891939, -3.6481273, 1.8849981}, {0.32625437, 2.918651, 0.84758997, -4.556842},
-                             {-3.32062, 4.6977115, -0.15439987, 0.44086337}, {3.4467149, 4.3436565, -4.7224274, -4.264637},
-                             {-2.224406, -2.5318158, -1.3832569, 1.1891162}, {-2.320062, -0.44705987, 4.289819, -0.00662684},
-                             {0.99470854, -0.6992364, 0.25503993, 4.2952085}, {3.5937333, -3.2408535, -4.298278, 4.426601},
-                             {0.7669008, 2.6588762, 2.4505413, 4.6051874}, {0.23330331, -3.0845237, 0.6262374, -2.9865491},
-                             {0.7595146, -2.1099675, -4.155346, -2.8326452}, {2.3771453, 1.004138, -3.1781673, 0.7581556}});
+  const auto logits = table({{-4.2124424, 3.891939, -3.6481273, 1.8849981},
+                             {0.32625437, 2.918651, 0.84758997, -4.556842},
+                             {-3.32062, 4.6977115, -0.15439987, 0.44086337},
+                             {3.4467149, 4.3436565, -4.7224274, -4.264637},
+                             {-2.224406, -2.5318158, -1.3832569, 1.1891162},
+                             {-2.320062, -0.44705987, 4.289819, -0.00662684},
+                             {0.99470854, -0.6992364, 0.25503993, 4.2952085},
+                             {3.5937333, -3.2408535, -4.298278, 4.426601},
+                             {0.7669008, 2.6588762, 2.4505413, 4.6051874},
+                             {0.23330331, -3.0845237, 0.6262374, -2.9865491},
+                             {0.7595146, -2.1099675, -4.155346, -2.8326452},
+                             {2.3771453, 1.004138, -3.1781673, 0.7581556}});
   EXPECT_NEAR(number(route(logits, 6, 6).router_z_loss), 13.7867195288, 1e-9);
   EXPECT_NEAR(number(route(logits.to(at::kFloat), 6, 6).router_z_loss), 13.786719, 2e-5);
   // Padding leaves the mean: the first six rows alone.
   const auto mask = at::arange(12, at::kLong).lt(6);
-  EXPECT_NEAR(number(route(logits, 12, 12, mask).router_z_loss), number(route(logits.narrow(0, 0, 6), 6, 6).router_z_loss), 1e-12);
+  EXPECT_NEAR(number(route(logits, 12, 12, mask).router_z_loss),
+              number(route(logits.narrow(0, 0, 6), 6, 6).router_z_loss), 1e-12);
 }
 
 // HF test_equivalency_token_chose_masked_router; values recomputed in fp64 with fp32 weights.
 TEST(Router, PublishedRouter) {
-  const auto x = table({{0.6433916, 0.18188512, 0.02240455, 0.563781}, {0.5526401, 0.0958724, 0.34253013, 0.03644359},
-                        {0.08744538, 0.7909105, 0.35205448, 0.53364205}, {0.02900076, 0.4168595, 0.5802449, 0.91486526},
-                        {0.27414513, 0.14991808, 0.9383501, 0.5209162}, {0.51207185, 0.90618336, 0.7309413, 0.95533276}});
-  const auto weight = table({{0.02008116, -0.00811031, -0.03542127, 0.02335377}, {0.00620062, -0.00031623, 0.02703803, -0.02971946}});
+  const auto x = table({{0.6433916, 0.18188512, 0.02240455, 0.563781},
+                        {0.5526401, 0.0958724, 0.34253013, 0.03644359},
+                        {0.08744538, 0.7909105, 0.35205448, 0.53364205},
+                        {0.02900076, 0.4168595, 0.5802449, 0.91486526},
+                        {0.27414513, 0.14991808, 0.9383501, 0.5209162},
+                        {0.51207185, 0.90618336, 0.7309413, 0.95533276}});
+  const auto weight =
+      table({{0.02008116, -0.00811031, -0.03542127, 0.02335377}, {0.00620062, -0.00031623, 0.02703803, -0.02971946}});
   for (const auto dtype : {at::kDouble, at::kFloat}) {
     const auto logits = router_logits(x.to(dtype), weight.to(dtype), {}, 0.0, kKey, 0);
-    const auto expected = table({{0.50900785, 0.49099215}, {0.49686596, 0.50313404}, {0.5003456, 0.4996544},
-                                 {0.50236665, 0.49763335}, {0.49291918, 0.50708082}, {0.50127337, 0.49872663}});
+    const auto expected = table({{0.50900785, 0.49099215},
+                                 {0.49686596, 0.50313404},
+                                 {0.5003456, 0.4996544},
+                                 {0.50236665, 0.49763335},
+                                 {0.49291918, 0.50708082},
+                                 {0.50127337, 0.49872663}});
     EXPECT_LT((at::softmax(logits, 1) - expected).abs().max().item<double>(), 1e-7);
     const auto routing = route(logits, 3, 3);
     EXPECT_THAT(values<int64_t>(routing.expert_index), ElementsAre(0, 1, 0, 0, 1, 0));
@@ -102,17 +118,21 @@ TEST(Router, PublishedRouter) {
 }
 
 TEST(LoadBalance, DerivedValues) {
-  const auto mixed = at::log(table({{.34, .33, .33}, {.34, .33, .33}, {.34, .33, .33}, {1e-30, .51, .49}, {1e-30, .51, .49}}));
+  const auto mixed =
+      at::log(table({{.34, .33, .33}, {.34, .33, .33}, {.34, .33, .33}, {1e-30, .51, .49}, {1e-30, .51, .49}}));
   EXPECT_NEAR(number(route(mixed, 5, 5).load_balance_loss), 0.8496, 1e-12);
   EXPECT_NEAR(number(route(at::zeros({8, 4}, at::kDouble), 8, 8).load_balance_loss), 1.0, 1e-12);
   const auto collapsed = picking({2, 2, 2, 2}, 4) * 1000.0;
   EXPECT_NEAR(number(route(collapsed, 4, 1).load_balance_loss), 4.0, 1e-6);
 }
 
-// HF test_equivalency_balancy_loss: mean(f P) N^2. Its rows are no distributions, so they are given as they are: the loss
-// is linear in P, and the sum of rows scaled by 1/s with P of row sums s gives back the published number.
+// HF test_equivalency_balancy_loss: mean(f P) N^2. Its rows are no distributions, so they are given as they are: the
+// loss is linear in P, and the sum of rows scaled by 1/s with P of row sums s gives back the published number.
 TEST(LoadBalance, PublishedVectorByLinearity) {
-  const double p[5][2] = {{0.35490513, 0.60419905}, {0.4275843, 0.23061597}, {0.32985854, 0.43953657}, {0.25099766, 0.27730572},
+  const double p[5][2] = {{0.35490513, 0.60419905},
+                          {0.4275843, 0.23061597},
+                          {0.32985854, 0.43953657},
+                          {0.25099766, 0.27730572},
                           {0.7678207, 0.71474564}};
   const double f[2] = {0.6, 0.4};  // picks 0 1 1 0 0
   double wanted = 0;
@@ -131,15 +151,23 @@ TEST(Slots, LeftToRight) {
 
 // Flaxformer routing_test.py, top-1 left to right, two groups of four, capacity 2. bf16-exact with ties, then fp32.
 TEST(Slots, PublishedDispatch) {
-  const auto ties = table({{0.24609375, 0.25, 0.25390625, 0.251953125},       {0.2431640625, 0.24609375, 0.25390625, 0.2578125},
-                           {0.244140625, 0.2470703125, 0.255859375, 0.25390625}, {0.25, 0.25, 0.251953125, 0.25},
-                           {0.2470703125, 0.248046875, 0.2490234375, 0.2578125}, {0.2451171875, 0.248046875, 0.25390625, 0.25390625},
-                           {0.2451171875, 0.24609375, 0.25390625, 0.255859375},  {0.2431640625, 0.248046875, 0.255859375, 0.255859375}});
+  const auto ties = table({{0.24609375, 0.25, 0.25390625, 0.251953125},
+                           {0.2431640625, 0.24609375, 0.25390625, 0.2578125},
+                           {0.244140625, 0.2470703125, 0.255859375, 0.25390625},
+                           {0.25, 0.25, 0.251953125, 0.25},
+                           {0.2470703125, 0.248046875, 0.2490234375, 0.2578125},
+                           {0.2451171875, 0.248046875, 0.25390625, 0.25390625},
+                           {0.2451171875, 0.24609375, 0.25390625, 0.255859375},
+                           {0.2431640625, 0.248046875, 0.255859375, 0.255859375}});
   EXPECT_THAT(values<int64_t>(route(at::log(ties), 4, 2).expert_index), ElementsAre(2, 3, 2, -1, 3, 2, 3, 2));
-  const auto exact = table({{0.246059, 0.249899, 0.253664, 0.250378}, {0.242870, 0.246202, 0.253651, 0.257277},
-                            {0.243758, 0.247253, 0.256000, 0.252989}, {0.249286, 0.249605, 0.251533, 0.249575},
-                            {0.246652, 0.247032, 0.248738, 0.257579}, {0.245182, 0.248245, 0.252622, 0.253951},
-                            {0.244858, 0.246176, 0.253033, 0.255934}, {0.242864, 0.247251, 0.254412, 0.255472}});
+  const auto exact = table({{0.246059, 0.249899, 0.253664, 0.250378},
+                            {0.242870, 0.246202, 0.253651, 0.257277},
+                            {0.243758, 0.247253, 0.256000, 0.252989},
+                            {0.249286, 0.249605, 0.251533, 0.249575},
+                            {0.246652, 0.247032, 0.248738, 0.257579},
+                            {0.245182, 0.248245, 0.252622, 0.253951},
+                            {0.244858, 0.246176, 0.253033, 0.255934},
+                            {0.242864, 0.247251, 0.254412, 0.255472}});
   const auto routing = route(at::log(exact), 4, 2);
   EXPECT_THAT(values<int64_t>(routing.expert_index), ElementsAre(2, 3, 2, -1, 3, 3, -1, -1));
   EXPECT_NEAR(number(routing.load_balance_loss), 1.0183134, 2e-6);
@@ -147,7 +175,8 @@ TEST(Slots, PublishedDispatch) {
 
 TEST(Slots, TiesGoToTheLowestIndex) {
   for (const int64_t num_experts : {2, 8, 17, 64, 100}) {
-    EXPECT_THAT(values<int64_t>(route(at::zeros({3, num_experts}, at::kFloat), 3, 3).expert_index), ElementsAre(0, 0, 0));
+    EXPECT_THAT(values<int64_t>(route(at::zeros({3, num_experts}, at::kFloat), 3, 3).expert_index),
+                ElementsAre(0, 0, 0));
     auto two = at::zeros({1, num_experts}, at::kFloat);
     two[0][num_experts - 1] = 1.0;
     two[0][num_experts / 2] = 1.0;
@@ -205,7 +234,8 @@ Expected expected_routing(const at::Tensor& logits, const std::vector<bool>& rea
 TEST(Route, MatchesTheRulesOverRandomShapes) {
   NoiseStream pick({.seed = 1, .purpose = NoisePurpose::kShuffle});
   for (int trial = 0; trial < 60; ++trial) {
-    const auto tokens = static_cast<int64_t>(1 + pick.below(70)), num_experts = static_cast<int64_t>(1 + pick.below(40));
+    const auto tokens = static_cast<int64_t>(1 + pick.below(70)),
+               num_experts = static_cast<int64_t>(1 + pick.below(40));
     RouteOptions options{.group_size = static_cast<int64_t>(1 + pick.below(30)), .expert_capacity = {}};
     for (int64_t start = 0; start < tokens; start += options.group_size)
       options.expert_capacity.push_back(static_cast<int64_t>(1 + pick.below(4)));
@@ -224,8 +254,10 @@ TEST(Route, MatchesTheRulesOverRandomShapes) {
       const double tolerance = dtype == at::kFloat ? 1e-5 : 1e-12;
       const auto routing = route_top1(logits.to(dtype), trial % 2 == 1 ? mask : at::Tensor(), options);
       EXPECT_THAT(values<int64_t>(routing.expert_index), ElementsAreArray(expected.expert_index));
-      EXPECT_NEAR(number(routing.load_balance_loss), expected.load_balance_loss, tolerance * expected.load_balance_loss);
-      EXPECT_NEAR(number(routing.router_z_loss), expected.router_z_loss, tolerance * std::max(1.0, expected.router_z_loss));
+      EXPECT_NEAR(number(routing.load_balance_loss), expected.load_balance_loss,
+                  tolerance * expected.load_balance_loss);
+      EXPECT_NEAR(number(routing.router_z_loss), expected.router_z_loss,
+                  tolerance * std::max(1.0, expected.router_z_loss));
       EXPECT_NEAR(routing.router_entropy, expected.entropy, tolerance * 4);
       EXPECT_NEAR(routing.dropped_fraction, expected.dropped_fraction, 1e-12);
       EXPECT_EQ(routing.gate.scalar_type(), dtype);
@@ -257,10 +289,12 @@ TEST(Route, PaddingTakesNoSlotAndItsContentDoesNotMatter) {
   EXPECT_TRUE(again.load_balance_loss.equal(routing.load_balance_loss));
   EXPECT_TRUE(again.router_z_loss.equal(routing.router_z_loss));
   EXPECT_EQ(again.router_entropy, routing.router_entropy);
-  const auto [value, gradients] = evaluate([&](const Tensors& in) {
-    const auto result = route(in[0], 6, 2, mask);
-    return result.gate.sum() + result.load_balance_loss + result.router_z_loss;
-  }, {logits.to(at::kDouble)});
+  const auto [value, gradients] = evaluate(
+      [&](const Tensors& in) {
+        const auto result = route(in[0], 6, 2, mask);
+        return result.gate.sum() + result.load_balance_loss + result.router_z_loss;
+      },
+      {logits.to(at::kDouble)});
   EXPECT_EQ(gradients[0][1].abs().sum().item<double>() + gradients[0][3].abs().sum().item<double>(), 0.0);
 }
 
@@ -284,7 +318,8 @@ at::Tensor routing_outputs(const at::Tensor& logits) {
 }
 
 TEST(Route, GradientsMatchDifferences) {
-  expect_gradients_match_differences([](const Tensors& in) { return routing_outputs(in[0]); }, {random_tensor({13, 5}, 8)}, 65);
+  expect_gradients_match_differences([](const Tensors& in) { return routing_outputs(in[0]); },
+                                     {random_tensor({13, 5}, 8)}, 65);
 }
 
 TEST(Route, FusedGradientsMatchF64) {
@@ -296,7 +331,10 @@ TEST(Route, FusedGradientsMatchF64) {
 TEST(Route, EachLossAloneHasAGradient) {
   const auto logits = random_tensor({9, 4}, 2, at::kFloat);
   const auto gradient_of = [&](const std::function<at::Tensor(const Routing&)>& pick) {
-    return evaluate([&](const Tensors& in) { return pick(route(in[0], 9, 3)); }, {logits}).gradients[0].norm().item<double>();
+    return evaluate([&](const Tensors& in) { return pick(route(in[0], 9, 3)); }, {logits})
+        .gradients[0]
+        .norm()
+        .item<double>();
   };
   EXPECT_GT(gradient_of([](const Routing& r) { return r.gate; }), 1e-3);
   EXPECT_GT(gradient_of([](const Routing& r) { return r.load_balance_loss; }), 1e-4);
@@ -324,11 +362,13 @@ TEST(RouterLogits, FusedMatchesF64) {
          std::vector<std::array<int64_t, 3>>{{1, 1, 1}, {5, 7, 3}, {33, 130, 8}, {70, 64, 100}})
       for (const double jitter : {0.0, 0.05}) {
         SCOPED_TRACE(testing::Message() << tokens << " x " << d_model << " x " << num_experts << " jitter " << jitter);
-        const auto weight = random_tensor({num_experts, d_model}, 2, at::kFloat), bias = random_tensor({num_experts}, 3, at::kFloat);
+        const auto weight = random_tensor({num_experts, d_model}, 2, at::kFloat),
+                   bias = random_tensor({num_experts}, 3, at::kFloat);
         const auto x = random_tensor({tokens, d_model}, 1, dtype);
-        expect_same_as_f64([&](const Tensors& in) { return router_logits(in[0], in[1], in[2], jitter, kKey, 3); },
-                           [&](const Tensors& in) { return reference::router_logits(in[0], in[1], in[2], jitter, kKey, 3); },
-                           {x, weight, bias}, test::tolerance_of(dtype));
+        expect_same_as_f64(
+            [&](const Tensors& in) { return router_logits(in[0], in[1], in[2], jitter, kKey, 3); },
+            [&](const Tensors& in) { return reference::router_logits(in[0], in[1], in[2], jitter, kKey, 3); },
+            {x, weight, bias}, test::tolerance_of(dtype));
       }
 }
 

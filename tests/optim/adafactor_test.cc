@@ -36,8 +36,8 @@ void expect_all(const at::Tensor& tensor, std::vector<int64_t> shape, double val
   for (const double element : to_doubles(tensor)) EXPECT_NEAR(element, value, relative * std::abs(value));
 }
 
-void expect_close(const std::vector<double>& actual, const std::vector<double>& expected, double relative, double absolute,
-                  const std::string& what) {
+void expect_close(const std::vector<double>& actual, const std::vector<double>& expected, double relative,
+                  double absolute, const std::string& what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
   for (size_t i = 0; i < actual.size(); ++i)
     ASSERT_NEAR(actual[i], expected[i], relative * std::abs(expected[i]) + absolute) << what << " at " << i;
@@ -107,15 +107,18 @@ TEST(Adafactor, MatchesTransformers) {
   for (int64_t step = 1; step <= 3; ++step) {
     const auto gradient = at::zeros({kRows, kColumns});
     for (int64_t i = 0; i < kRows * kColumns; ++i)
-      gradient.mutable_data_ptr<float>()[i] = static_cast<float>(
-          std::sin(0.011 * static_cast<double>(step * i) + static_cast<double>(step)) * std::exp(-static_cast<double>(i % kColumns) / 40));
+      gradient.mutable_data_ptr<float>()[i] =
+          static_cast<float>(std::sin(0.011 * static_cast<double>(step * i) + static_cast<double>(step)) *
+                             std::exp(-static_cast<double>(i % kColumns) / 40));
     optimizer.step_({gradient}, step);
   }
   const auto expect_values = [](const at::Tensor& tensor, const std::vector<std::pair<int64_t, double>>& expected) {
     const auto values = to_doubles(tensor);
     for (const auto& [index, value] : expected) EXPECT_NEAR(values[index], value, 2e-6 * std::abs(value)) << index;
   };
-  expect_values(weights, {{0, 0.0493876711}, {1, 0.0460215807}, {191, 0.000755412679}, {5000, -0.044999972}, {24575, 0.027376147}});
+  expect_values(
+      weights,
+      {{0, 0.0493876711}, {1, 0.0460215807}, {191, 0.000755412679}, {5000, -0.044999972}, {24575, 0.027376147}});
   expect_values(optimizer.state()[0].second, {{0, 0.0515612513}, {77, 0.0587799847}, {127, 0.0644726232}});
   expect_values(optimizer.state()[1].second, {{0, 0.48631379}, {77, 0.0104844393}, {191, 3.45982298e-05}});
 }
@@ -124,7 +127,9 @@ struct Shape {
   std::vector<int64_t> sizes;
   bool is_expert;
 };
-void PrintTo(const Shape& shape, std::ostream* out) { *out << at::IntArrayRef(shape.sizes) << (shape.is_expert ? " expert" : ""); }
+void PrintTo(const Shape& shape, std::ostream* out) {
+  *out << at::IntArrayRef(shape.sizes) << (shape.is_expert ? " expert" : "");
+}
 
 // The paper's algorithm for one matrix, written out in f64 over scalars.
 struct ScalarAdafactor {
@@ -159,7 +164,8 @@ struct ScalarAdafactor {
       }
     }
     const double update_rms = std::sqrt(std::inner_product(u.begin(), u.end(), u.begin(), 0.0) / size);
-    const double weight_rms = std::sqrt(std::inner_product(weights.begin(), weights.end(), weights.begin(), 0.0) / size);
+    const double weight_rms =
+        std::sqrt(std::inner_product(weights.begin(), weights.end(), weights.begin(), 0.0) / size);
     for (size_t k = 0; k < g.size(); ++k) {
       weights[k] *= 1 - rate * weight_decay;
       weights[k] -= rate * std::max(1e-3, weight_rms) * u[k] / std::max(1.0, update_rms);
@@ -177,7 +183,13 @@ TEST_P(AdafactorShapes, MatchesTheFormulaInDoubles) {
   const int64_t rows = is_matrix ? sizes[sizes.size() - 2] : 1, columns = size / rows;
   std::vector<ScalarAdafactor> expected;
   for (int64_t index = 0; index < num_matrices; ++index)
-    expected.push_back({rows, columns, std::min(rows, columns) >= 128, to_doubles(weights.reshape({num_matrices, -1})[index]), {}, {}, {}});
+    expected.push_back({rows,
+                        columns,
+                        std::min(rows, columns) >= 128,
+                        to_doubles(weights.reshape({num_matrices, -1})[index]),
+                        {},
+                        {},
+                        {}});
   OptimizerConfig config;
   config.learning_rate = 0.05;
   config.warmup_steps = 2;
@@ -192,7 +204,8 @@ TEST_P(AdafactorShapes, MatchesTheFormulaInDoubles) {
                            0.5 * 0.05 * std::sqrt(2.0 / std::max<double>(2.0, static_cast<double>(step))), 0.1);
   }
   for (int64_t index = 0; index < num_matrices; ++index)
-    expect_close(to_doubles(weights.reshape({num_matrices, -1})[index]), expected[index].weights, 2e-6, 1e-7, "weights");
+    expect_close(to_doubles(weights.reshape({num_matrices, -1})[index]), expected[index].weights, 2e-6, 1e-7,
+                 "weights");
   double largest_change = 0;
   const auto after = to_doubles(weights);
   for (size_t i = 0; i < before.size(); ++i) largest_change = std::max(largest_change, std::abs(before[i] - after[i]));
@@ -231,14 +244,16 @@ TEST_P(AdafactorShapes, KernelMatchesTheReference) {
   }
   expect_close(to_doubles(weights), to_doubles(reference.tensor), 2e-6, 1e-7, "weights");
   for (size_t slot = 0; slot < slots.size(); ++slot)
-    expect_close(to_doubles(optimizer.state()[slot].second), to_doubles(slots[slot].second), 2e-6, 0, slots[slot].first);
+    expect_close(to_doubles(optimizer.state()[slot].second), to_doubles(slots[slot].second), 2e-6, 0,
+                 slots[slot].first);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AdafactorShapes,
-                         testing::Values(Shape{{1}, false}, Shape{{7}, false}, Shape{{5, 3}, false}, Shape{{127, 300}, false},
-                                         Shape{{128, 128}, false}, Shape{{129, 301}, false}, Shape{{301, 129}, false},
-                                         Shape{{1111, 515}, false}, Shape{{4, 9}, true}, Shape{{3, 20, 30}, true},
-                                         Shape{{3, 130, 140}, true}, Shape{{3, 140, 130}, true}, Shape{{2, 800, 700}, true}));
+                         testing::Values(Shape{{1}, false}, Shape{{7}, false}, Shape{{5, 3}, false},
+                                         Shape{{127, 300}, false}, Shape{{128, 128}, false}, Shape{{129, 301}, false},
+                                         Shape{{301, 129}, false}, Shape{{1111, 515}, false}, Shape{{4, 9}, true},
+                                         Shape{{3, 20, 30}, true}, Shape{{3, 130, 140}, true},
+                                         Shape{{3, 140, 130}, true}, Shape{{2, 800, 700}, true}));
 
 TEST(Adafactor, ExpertsDoNotInfluenceEachOther) {
   const auto together = random_tensor({2, 128, 130}, 5);
@@ -285,7 +300,8 @@ TEST(Adafactor, IsBitEqualForAnyNumberOfThreads) {
     Optimizer optimizer({}, parameters);
     for (int64_t step = 1; step <= 2; ++step) {
       std::vector<at::Tensor> gradients;
-      for (size_t index = 0; index < shapes.size(); ++index) gradients.push_back(random_tensor(shapes[index], 100 * step + index));
+      for (size_t index = 0; index < shapes.size(); ++index)
+        gradients.push_back(random_tensor(shapes[index], 100 * step + index));
       optimizer.step_(gradients, step);
     }
     results.emplace_back();
@@ -315,7 +331,9 @@ TEST(Optimizer, ContinuesBitEqualFromItsState) {
     config.name = name;
     const auto weights = random_tensor({130, 140}, 1), small = random_tensor({9}, 2);
     Optimizer optimizer(config, {{"w", weights}, {"b", small}});
-    const auto gradient = [](int64_t step) { return std::vector{random_tensor({130, 140}, 10 + step), random_tensor({9}, 20 + step)}; };
+    const auto gradient = [](int64_t step) {
+      return std::vector{random_tensor({130, 140}, 10 + step), random_tensor({9}, 20 + step)};
+    };
     for (int64_t step = 1; step <= 2; ++step) optimizer.step_(gradient(step), step);
     SlotTensors saved;
     for (const auto& [slot, tensor] : optimizer.state()) saved.emplace_back(slot, tensor.clone());
@@ -342,7 +360,8 @@ TEST(Optimizer, RefusesAForeignStateAndStaysAsItWas) {
     optimizer.load_state({{"w.v_row", row}, {"w.v_col", at::ones({131})}, {"b.v", at::ones({4})}});
     FAIL() << "w.v_col has a wrong shape";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), testing::AllOf(testing::HasSubstr("w.v_col"), testing::HasSubstr("131"), testing::HasSubstr("130")));
+    EXPECT_THAT(error.what(),
+                testing::AllOf(testing::HasSubstr("w.v_col"), testing::HasSubstr("131"), testing::HasSubstr("130")));
   }
   for (const auto& [name, slot] : optimizer.state()) expect_all(slot, slot.sizes().vec(), 0.0);
 }

@@ -39,7 +39,8 @@ TEST(AdamW, MatchesTorch) {
       optimizer.step_({gradient * 4}, step, /*gradient_scale=*/0.25);
       auto gradients = std::vector{gradient.clone()};
       std::vector<at::Tensor> none, steps = {at::full({}, static_cast<float>(step))};
-      at::_fused_adamw_(expected, gradients, m, v, none, steps, /*lr=*/0.01, 0.9, 0.999, /*weight_decay=*/0.1, 1e-8, false, false);
+      at::_fused_adamw_(expected, gradients, m, v, none, steps, /*lr=*/0.01, 0.9, 0.999, /*weight_decay=*/0.1, 1e-8,
+                        false, false);
     }
     EXPECT_TRUE(weights.allclose(expected[0], 2e-6, 1e-7)) << (weights - expected[0]).abs().max().item<float>();
     EXPECT_TRUE(optimizer.state()[0].second.allclose(m[0], 1e-5, 1e-8));

@@ -41,11 +41,13 @@ TEST(GradientNorm, IsBitEqualForAnyNumberOfThreads) {
 
 TEST(FirstNonFinite, NamesTheFirst) {
   const auto fine = at::full({100000}, 1e30f);
-  for (const float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), std::nanf("")}) {
+  for (const float bad :
+       {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), std::nanf("")}) {
     for (const int64_t place : {0, 65536, 99999}) {
       auto broken = at::full({100000}, 1.0f);
       broken.mutable_data_ptr<float>()[place] = bad;
-      EXPECT_EQ(first_non_finite({fine, at::Tensor(), broken, broken}), std::optional<size_t>(2)) << bad << " at " << place;
+      EXPECT_EQ(first_non_finite({fine, at::Tensor(), broken, broken}), std::optional<size_t>(2))
+          << bad << " at " << place;
       EXPECT_FALSE(std::isfinite(gradient_norm({fine, broken})));
     }
   }

@@ -19,7 +19,8 @@ OptimizerConfig scheduled(const std::string& schedule) {
 TEST(LearningRate, InverseSqrtIsT5s) {  // 1 / sqrt(max(step, 10000))
   const OptimizerConfig config;
   for (const int64_t step : {1, 2, 9999, 10000, 10001, 40000, 524288})
-    EXPECT_DOUBLE_EQ(learning_rate(config, step), 1.0 / std::sqrt(static_cast<double>(std::max<int64_t>(step, 10000)))) << step;
+    EXPECT_DOUBLE_EQ(learning_rate(config, step), 1.0 / std::sqrt(static_cast<double>(std::max<int64_t>(step, 10000))))
+        << step;
 }
 
 TEST(LearningRate, LinearWarmupRampsAnySchedule) {
@@ -75,7 +76,9 @@ TEST(OptimizerConfig, RefusesWhatItCannotMean) {
 
 TEST(OptimizerConfig, ReadsItsSection) {
   OptimizerConfig config;
-  read_section(config, parse_toml("[optimizer]\nname = \"adamw\"\nwarmup_steps = 7\nscale_by_parameter = false\n", "run.toml"), "optimizer");
+  read_section(config,
+               parse_toml("[optimizer]\nname = \"adamw\"\nwarmup_steps = 7\nscale_by_parameter = false\n", "run.toml"),
+               "optimizer");
   EXPECT_EQ(config.name, "adamw");
   EXPECT_EQ(config.warmup_steps, 7);
   EXPECT_FALSE(config.scale_by_parameter);

@@ -48,7 +48,10 @@ std::vector<std::pair<double, double>> polyline(const std::string& svg) {
 }
 
 TEST(DrawChart, PlacesPointsLinearly) {
-  const auto points = polyline(draw_chart({.title = "t", .x_label = "step", .y_label = "loss", .lines = {{.name = "a", .points = {{0, 1}, {50, 2}, {200, 4}}}}}));
+  const auto points = polyline(draw_chart({.title = "t",
+                                           .x_label = "step",
+                                           .y_label = "loss",
+                                           .lines = {{.name = "a", .points = {{0, 1}, {50, 2}, {200, 4}}}}}));
   ASSERT_EQ(points.size(), 3u);
   EXPECT_LT(points[0].first, points[1].first);
   EXPECT_NEAR((points[1].first - points[0].first) / (points[2].first - points[0].first), 0.25, 1e-4);
@@ -67,8 +70,13 @@ TEST(DrawChart, ThinsLongLinesWithoutLosingTheirEnds) {
 
 TEST(DrawChart, LetsTheStartLeaveTheRange) {
   const std::vector<std::pair<double, double>> points = {{0, 100}, {50, 2}, {100, 1}};
-  const auto whole = polyline(draw_chart({.title = "t", .x_label = "", .y_label = "", .lines = {{.name = "a", .points = points}}}));
-  const auto cut = polyline(draw_chart({.title = "t", .x_label = "", .y_label = "", .lines = {{.name = "a", .points = points}}, .unscaled_start = 0.05}));
+  const auto whole =
+      polyline(draw_chart({.title = "t", .x_label = "", .y_label = "", .lines = {{.name = "a", .points = points}}}));
+  const auto cut = polyline(draw_chart({.title = "t",
+                                        .x_label = "",
+                                        .y_label = "",
+                                        .lines = {{.name = "a", .points = points}},
+                                        .unscaled_start = 0.05}));
   EXPECT_LT(whole[2].second - whole[1].second, 5);
   EXPECT_GT(cut[2].second - cut[1].second, 150);
 }
@@ -77,8 +85,13 @@ TEST(DrawChart, SurvivesOddInput) {
   EXPECT_EQ(draw_chart({.title = "t", .x_label = "", .y_label = "", .lines = {}}), "");
   EXPECT_EQ(draw_chart({.title = "t", .x_label = "", .y_label = "", .lines = {{.name = "a", .points = {}}}}), "");
   for (const auto& point : {std::pair{0.0, 0.0}, {5.0, 1e308}, {5.0, -3.0}})
-    EXPECT_THAT(draw_chart({.title = "t", .x_label = "", .y_label = "", .lines = {{.name = "a", .points = {point}}}}), testing::Not(HasSubstr("nan"))) << point.second;
-  EXPECT_THAT(draw_chart({.title = "<t>", .x_label = "", .y_label = "", .lines = {{.name = "\"><b>", .points = {{0, 0}, {1, 1}}}}}), testing::Not(HasSubstr("<b>")));
+    EXPECT_THAT(draw_chart({.title = "t", .x_label = "", .y_label = "", .lines = {{.name = "a", .points = {point}}}}),
+                testing::Not(HasSubstr("nan")))
+        << point.second;
+  EXPECT_THAT(
+      draw_chart(
+          {.title = "<t>", .x_label = "", .y_label = "", .lines = {{.name = "\"><b>", .points = {{0, 0}, {1, 1}}}}}),
+      testing::Not(HasSubstr("<b>")));
 }
 
 TEST(Html, EscapesAndFormats) {
@@ -109,10 +122,10 @@ TEST(Bmp, HoldsThePixels) {
   EXPECT_EQ(bmp.substr(0, 2), "BM");
   EXPECT_EQ(number(2), static_cast<int>(bmp.size()));
   EXPECT_EQ(number(10), 54 + 1024);
-  EXPECT_EQ(number(18), 3);  // width
-  EXPECT_EQ(number(22), 2);  // height
-  EXPECT_EQ(number(28), 8);  // bits a pixel
-  EXPECT_EQ(bmp.substr(54, 8), std::string("\x1e\x14\x0a\0\x3c\x32\x28\0", 8));           // blue, green, red, 0
+  EXPECT_EQ(number(18), 3);                                                          // width
+  EXPECT_EQ(number(22), 2);                                                          // height
+  EXPECT_EQ(number(28), 8);                                                          // bits a pixel
+  EXPECT_EQ(bmp.substr(54, 8), std::string("\x1e\x14\x0a\0\x3c\x32\x28\0", 8));      // blue, green, red, 0
   EXPECT_EQ(bmp.substr(54 + 1024), std::string("\x04\x05\x06\0\x01\x02\x03\0", 8));  // from below, rows of 4 bytes
 }
 

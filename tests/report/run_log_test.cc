@@ -13,19 +13,24 @@ using testing::HasSubstr;
 
 TEST(ReadRuns, ReadsScalarsLayersAndTrainingTime) {
   const RunFolder scratch;
-  const auto folder = scratch.put("a/metrics.jsonl",
-                                  R"({"step":0,"eval_loss":9})" "\n"
-                                  R"({"step":5,"loss":4,"step_seconds":2,"dropped_fraction":{"decoder.1":0.5,"encoder.11":0.25,"encoder.3":0}})" "\n"
-                                  R"({"step":10,"loss":null,"step_seconds":3,"expert_load":{"encoder.3":[0.75,0.25]}})" "\n"
-                                  R"({"step":10,"eval_loss":3.5})" "\n"
-                                  R"({"step":15,"lo)");
+  const auto folder = scratch.put(
+      "a/metrics.jsonl",
+      R"({"step":0,"eval_loss":9})"
+      "\n"
+      R"({"step":5,"loss":4,"step_seconds":2,"dropped_fraction":{"decoder.1":0.5,"encoder.11":0.25,"encoder.3":0}})"
+      "\n"
+      R"({"step":10,"loss":null,"step_seconds":3,"expert_load":{"encoder.3":[0.75,0.25]}})"
+      "\n"
+      R"({"step":10,"eval_loss":3.5})"
+      "\n"
+      R"({"step":15,"lo)");
   scratch.put("a/run.toml", "[model]\npreset = \"switch-mini-8\"\n");
   const auto input = read_runs({folder});
   ASSERT_EQ(input.runs.size(), 1u);
   const auto& run = input.runs[0];
   EXPECT_EQ(run.name, "a");
   EXPECT_EQ(run.config.at("model").at("preset"), "switch-mini-8");
-  ASSERT_EQ(run.scalar("loss").size(), 1u);  // null and the torn line are left out
+  ASSERT_EQ(run.scalar("loss").size(), 1u);        // null and the torn line are left out
   EXPECT_EQ(run.scalar("loss")[0].seconds, 10.0);  // a line every five steps, 2 s a step
   ASSERT_EQ(run.scalar("eval_loss").size(), 2u);
   EXPECT_EQ(run.scalar("eval_loss")[0].seconds, 0.0);
@@ -66,8 +71,9 @@ TEST(ReadRuns, FindsTheRunsAndSamplesOfAComparison) {
   scratch.put("twins/sparse/metrics.jsonl", "{\"step\":1,\"loss\":2}\n");
   scratch.put("twins/dense/metrics.jsonl", "{\"step\":1,\"loss\":3}\n");
   scratch.put("twins/.cache/notes.txt", "");
-  const auto twins = scratch.put("twins/comparison.json",
-                                 R"({"runs":[],"samples":[{"text":"a b c","prompt":"a <extra_id_0> c","filled":{"sparse":"a x c","dense":"a y c"}}]})");
+  const auto twins = scratch.put(
+      "twins/comparison.json",
+      R"({"runs":[],"samples":[{"text":"a b c","prompt":"a <extra_id_0> c","filled":{"sparse":"a x c","dense":"a y c"}}]})");
   const auto other = scratch.put("sparse/metrics.jsonl", "{\"step\":1,\"loss\":2}\n");
   const auto input = read_runs({twins, other});
   ASSERT_EQ(input.runs.size(), 3u);
@@ -75,7 +81,8 @@ TEST(ReadRuns, FindsTheRunsAndSamplesOfAComparison) {
   EXPECT_EQ(input.runs[1].name, "sparse");
   EXPECT_EQ(input.runs[2].name, "sparse (2)");
   ASSERT_EQ(input.samples.size(), 1u);
-  EXPECT_EQ(input.samples[0].filled, (std::vector<std::pair<std::string, std::string>>{{"sparse", "a x c"}, {"dense", "a y c"}}));
+  EXPECT_EQ(input.samples[0].filled,
+            (std::vector<std::pair<std::string, std::string>>{{"sparse", "a x c"}, {"dense", "a y c"}}));
 }
 
 TEST(ReadRuns, SaysWhatIsWrong) {

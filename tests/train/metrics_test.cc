@@ -34,7 +34,12 @@ void put(const std::filesystem::path& path, const std::string& text) { std::ofst
 TEST(MetricsWriter, WritesDoublesThatReadBackExactly) {
   const Scratch scratch;
   const auto path = scratch.path / "metrics.jsonl";
-  const std::vector<double> numbers = {0.1, 1.0 / 3.0, 5e-324, 1.7976931348623157e308, -2.2250738585072014e-308, 9007199254740993.0,
+  const std::vector<double> numbers = {0.1,
+                                       1.0 / 3.0,
+                                       5e-324,
+                                       1.7976931348623157e308,
+                                       -2.2250738585072014e-308,
+                                       9007199254740993.0,
                                        std::nextafter(1.0, 2.0)};
   {
     MetricsWriter writer(path, 0);
@@ -50,8 +55,12 @@ TEST(MetricsWriter, ResumingCutsLaterLinesAndATornOne) {
   const Scratch scratch;
   const auto path = scratch.path / "metrics.jsonl";
   const std::string kept = "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2.25}\n{\"step\":2,\"eval_loss\":2}\n";
-  const std::string ends[] = {"", "{\"step\":3,\"loss\":1}\n", "{\"step\":3,\"loss\":1}\n{\"step\":4}\n", "{\"step\":2,\"lo",
-                              "{\"step\":2}", "{\"step\":3,\"loss\":1}\n{\"st"};
+  const std::string ends[] = {"",
+                              "{\"step\":3,\"loss\":1}\n",
+                              "{\"step\":3,\"loss\":1}\n{\"step\":4}\n",
+                              "{\"step\":2,\"lo",
+                              "{\"step\":2}",
+                              "{\"step\":3,\"loss\":1}\n{\"st"};
   for (const auto& end : ends) {
     put(path, kept + end);
     MetricsWriter(path, 2).write({{"step", 3}, {"loss", 0.5}});
@@ -196,8 +205,11 @@ TEST(EventWriter, WritesWhatAnIndependentReaderFinds) {
   const Scratch scratch;
   {
     EventWriter writer(scratch.path, 41);
-    writer.write(300, {{"step", 300}, {"loss", 2.5}, {"dropped_fraction", {{"encoder.1", 0.25}, {"decoder.3", 0}}},
-                       {"expert_load", {{"encoder.1", {0.5, 0.5}}}}, {"note", "text"}});
+    writer.write(300, {{"step", 300},
+                       {"loss", 2.5},
+                       {"dropped_fraction", {{"encoder.1", 0.25}, {"decoder.3", 0}}},
+                       {"expert_load", {{"encoder.1", {0.5, 0.5}}}},
+                       {"note", "text"}});
     writer.write(301, {{"step", 301}, {"note", "nothing to draw"}});
   }
   std::vector<std::filesystem::path> files(std::filesystem::directory_iterator(scratch.path), {});
@@ -219,7 +231,8 @@ TEST(EventWriter, WritesWhatAnIndependentReaderFinds) {
     at = 0;
     scalars[field(scalar, 1)] = take<float>(field(scalar, 2), at);
   }
-  EXPECT_EQ(scalars, (std::map<std::string, float>{{"loss", 2.5f}, {"dropped_fraction/encoder.1", 0.25f}, {"dropped_fraction/decoder.3", 0.0f}}));
+  EXPECT_EQ(scalars, (std::map<std::string, float>{
+                         {"loss", 2.5f}, {"dropped_fraction/encoder.1", 0.25f}, {"dropped_fraction/decoder.3", 0.0f}}));
 }
 
 TEST(EventWriter, TwoInOneSecondAreTwoFiles) {

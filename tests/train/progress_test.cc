@@ -19,7 +19,13 @@ TEST(FormatDuration, UsesTheLargestUnitsThatMatter) {
   EXPECT_EQ(format_duration(90061), "1d 1:01:01");
 }
 
-const ProgressLine kLine{.name = "train", .unit = "steps", .text = "loss 3.250  1234 tok/s", .done = 250, .total = 1000, .elapsed = 62, .left = 186};
+const ProgressLine kLine{.name = "train",
+                         .unit = "steps",
+                         .text = "loss 3.250  1234 tok/s",
+                         .done = 250,
+                         .total = 1000,
+                         .elapsed = 62,
+                         .left = 186};
 
 TEST(FormatProgress, ShowsEverythingWhereThereIsRoom) {
   EXPECT_EQ(format_progress(kLine, 0), "train  250/1000 steps  25%  loss 3.250  1234 tok/s  1:02 < 3:06");
@@ -29,7 +35,8 @@ TEST(FormatProgress, ShowsEverythingWhereThereIsRoom) {
 
 TEST(FormatProgress, FitsAnyWidth) {
   for (int width = 1; width <= 150; ++width) EXPECT_LE(static_cast<int>(format_progress(kLine, width).size()), width);
-  EXPECT_THAT(format_progress(kLine, 60), testing::EndsWith("1:02 < 3:06"));  // the text gives way to the time that is left
+  EXPECT_THAT(format_progress(kLine, 60),
+              testing::EndsWith("1:02 < 3:06"));  // the text gives way to the time that is left
   EXPECT_THAT(format_progress(kLine, 60), testing::HasSubstr("250/1000"));
 }
 
@@ -103,7 +110,8 @@ TEST(Progress, RedrawsInPlaceOnATerminal) {
   double now = 0;
   {
     Progress progress({.name = "train", .output = terminal, .clock = [&] { return now; }}, 1000);
-    for (int step = 1; step <= 50; ++step, now += 0.02) progress.update(step, "loss 1.2345  and much more than fits on a line");
+    for (int step = 1; step <= 50; ++step, now += 0.02)
+      progress.update(step, "loss 1.2345  and much more than fits on a line");
   }  // ends without finish(), as after an exception
   // The kernel hands a terminal's output on in pieces of its choosing; the last one ends the line.
   std::string text;

@@ -53,7 +53,8 @@ TEST(RunConfig, RefusesWhatItCannotDo) {
 
 TEST(RunConfig, HelpListsEveryKey) {
   const std::string help = describe_run_config();
-  for (const char* key : {"encoder_length", "capacity_factor", "learning_rate", "save_every", "expert_dropout_rate", "tensor"})
+  for (const char* key :
+       {"encoder_length", "capacity_factor", "learning_rate", "save_every", "expert_dropout_rate", "tensor"})
     EXPECT_THAT(help, HasSubstr(key));
 }
 
