@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Does the sparse model learn more than its dense twin? The study behind docs/results.md.
 
-    scripts/study_learning.py [--data FOLDER] [--out runs/study] [--steps 500] [--rates 0.02 0.03 0.05]
+    scripts/study_learning.py [--data FOLDER] [--out runs/study] [--steps 500] [--rates 0.01 0.03 0.09]
 
 Takes English text of FOLDER (default: $SWITCHYARD_DATA/pretrain_en, else ../shared/data/pretrain_en), holds out every 40th
 document, makes a vocabulary of 8,000 pieces, and trains `switch-nano-8` and `t5-nano` (equal FLOPs a token, same data in
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path(data) / "pretrain_en")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "runs/study")
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.02, 0.03, 0.05])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.09])
     options = parser.parse_args()
     if not options.data.is_dir():
         sys.exit(f"study: no text at {options.data}; pass --data, a folder with {', '.join(CORPORA)} as .jsonl.gz")

@@ -85,8 +85,13 @@ Progress::Progress(ProgressOptions options, double total) : options_(std::move(o
   start_ = options_.clock();
 }
 
-Progress::~Progress() {
-  if (is_open_) std::fputc('\n', options_.output);
+Progress::~Progress() { end_line(); }
+
+void Progress::end_line() {
+  if (!is_open_) return;
+  std::fputc('\n', options_.output);
+  std::fflush(options_.output);
+  is_open_ = false;
 }
 
 void Progress::update(double done, const std::string& text) {
@@ -125,8 +130,7 @@ void Progress::draw(double now) {
 void Progress::finish() {
   if (options_.quiet || is_finished_) return;
   if (is_stale_) draw(options_.clock());
-  if (is_open_) std::fputc('\n', options_.output);
-  is_open_ = false;
+  end_line();
   is_finished_ = true;
 }
 

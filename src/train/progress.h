@@ -46,6 +46,7 @@ class Progress {
 
  private:
   void draw(double now);
+  void end_line();
 
   ProgressOptions options_;
   ProgressLine line_;

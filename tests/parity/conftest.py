@@ -22,7 +22,7 @@ warnings.filterwarnings("ignore")
 def pytest_sessionstart(session):
     if not compare.PROGRAM.is_file():
         pytest.exit(f"{compare.PROGRAM} is not there: run `make build`, or set SWITCHYARD_PROGRAM", returncode=2)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # the models are small
 
 
 @pytest.fixture(scope="session")
