@@ -132,6 +132,7 @@ TEST(Progress, RedrawsInPlaceOnATerminal) {
     EXPECT_LT(end - begin - 1, 40u);
     begin = text.find('\r', end);
   }
+  std::fclose(terminal);
   ::close(master);
 }
 
