@@ -122,8 +122,9 @@ TEST(Transformer, DecoderSeesNoFutureToken) {
   auto changed = input.decoder_ids.clone();
   changed[0][9].fill_(7);
   const auto other = decode(config, weights, changed, {}, encoded.hidden, {}, {}).hidden;
-  EXPECT_TRUE(at::equal(hidden.slice(1, 0, 9), other.slice(1, 0, 9)));
-  EXPECT_FALSE(at::equal(hidden.slice(1, 9), other.slice(1, 9)));
+  // Not bit-equal: an expert with another number of rows may sum its products in another order.
+  EXPECT_TRUE(at::allclose(hidden.slice(1, 0, 9), other.slice(1, 0, 9), 1e-12, 1e-12));
+  EXPECT_FALSE(at::allclose(hidden.slice(1, 9), other.slice(1, 9)));
 }
 
 // The bias of block 0 must reach the attention of every block of its stack (a fault that a peer had).
