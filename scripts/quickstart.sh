@@ -67,5 +67,5 @@ cat <<END
 Curves, routing and samples: $OUT/report.html
 The sparse model is a Hugging Face model directory: $model
   $PROGRAM generate --model $model --prompt 'A small <extra_id_0> that lives in the <extra_id_1>.'
-  $PROGRAM eval --model $model --text $OUT/text/held_out.jsonl
+  $PROGRAM eval --model $model --text $OUT/text/held_out.jsonl --encoder-length 256
 END
