@@ -31,7 +31,8 @@ function(switchyard_module name)
 endfunction()
 
 # switchyard_test(NAME sources... [LINK targets...] [LABELS labels...]): program NAME_test and one ctest entry.
-# The entry runs in a scratch folder and sees SWITCHYARD_DATA and SWITCHYARD_PROGRAM.
+# The entry sees SWITCHYARD_DATA, SWITCHYARD_PROGRAM and SWITCHYARD_SOURCE. Its threads sleep at barriers: where they spin,
+# a busy machine makes tests take minutes.
 function(switchyard_test name)
   cmake_parse_arguments(arg "" "" "LINK;LABELS" ${ARGN})
   add_executable(${name}_test ${arg_UNPARSED_ARGUMENTS})
@@ -44,5 +45,5 @@ function(switchyard_test name)
     set(data "${CMAKE_SOURCE_DIR}/../shared/data")
   endif()
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" ENVIRONMENT
-    "SWITCHYARD_DATA=${data};SWITCHYARD_PROGRAM=${CMAKE_BINARY_DIR}/switchyard;SWITCHYARD_SOURCE=${CMAKE_SOURCE_DIR}")
+    "SWITCHYARD_DATA=${data};SWITCHYARD_PROGRAM=${CMAKE_BINARY_DIR}/switchyard;SWITCHYARD_SOURCE=${CMAKE_SOURCE_DIR};OMP_WAIT_POLICY=passive")
 endfunction()

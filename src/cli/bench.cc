@@ -8,10 +8,10 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <iostream>
 
+#include "base/clock.h"
 #include "base/config.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
@@ -32,8 +32,6 @@ struct BenchCommand {
   ComputeOptions compute;
 };
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 struct Spread {
   double median, low, high;
 };
@@ -47,9 +45,9 @@ double gemm_gflops(at::ScalarType dtype) {
   const auto a = at::randn({1024, 1024}).to(dtype), b = at::randn({1024, 4096}).to(dtype);
   double best = 0.0;
   for (int repeat = 0; repeat < 12; ++repeat) {
-    const double start = now();
+    const double start = steady_seconds();
     const auto product = at::mm(a, b);
-    best = std::max(best, 2.0 * 1024 * 1024 * 4096 / (now() - start) / 1e9);
+    best = std::max(best, 2.0 * 1024 * 1024 * 4096 / (steady_seconds() - start) / 1e9);
   }
   return best;
 }
@@ -59,9 +57,9 @@ double read_bandwidth() {
   const auto block = at::randn({int64_t{1} << 27});
   double best = 0.0;
   for (int repeat = 0; repeat < 3; ++repeat) {
-    const double start = now();
+    const double start = steady_seconds();
     (void)block.sum().item<float>();
-    best = std::max(best, static_cast<double>(block.nbytes()) / (now() - start) / 1e9);
+    best = std::max(best, static_cast<double>(block.nbytes()) / (steady_seconds() - start) / 1e9);
   }
   return best;
 }
@@ -90,7 +88,7 @@ void bench_train(const BenchCommand& command) {
   std::vector<double> seconds;
   double last_loss = 0.0;
   for (int64_t step = 1; step <= command.repeats + 2; ++step) {
-    const double start = now();
+    const double start = steady_seconds();
     const auto cast = cast_weights(config, weights, dtype);
     const auto loss = compute_loss(config, cast, input, {.training = true, .step = step}, {.z_loss = 1e-4});
     loss.total.backward();
@@ -99,7 +97,7 @@ void bench_train(const BenchCommand& command) {
     optimizer.step_(gradients, step, 1.0);
     for (const auto& parameter : parameters) parameter.tensor->mutable_grad() = at::Tensor();
     last_loss = loss.total.item<double>();
-    if (step > 2) seconds.push_back(now() - start);
+    if (step > 2) seconds.push_back(steady_seconds() - start);
   }
   const auto time = spread(seconds);
   const double gemm = gemm_gflops(dtype);
@@ -129,16 +127,16 @@ void bench_generate(const BenchCommand& command) {
   const auto ids = at::randint(3, config.vocab_size, {batch, command.input_length}, at::kLong);
   std::vector<double> seconds, step_seconds;
   for (int64_t repeat = 0; repeat < command.repeats + 1; ++repeat) {
-    const double start = now();
+    const double start = steady_seconds();
     const auto encoded = encode(config, weights, ids, {}, {.drop_tokens = false});
     auto cache = start_decoding(config, weights, encoded.hidden, {}, command.max_tokens);
-    const double decoding = now();
+    const double decoding = steady_seconds();
     auto next = at::zeros({batch, 1}, at::kLong);
     for (int64_t token = 0; token < command.max_tokens; ++token)
       next = output_logits(weights, decode_step(config, weights, cache, next)).argmax(-1);
     if (repeat > 0)
-      seconds.push_back(now() - start),
-          step_seconds.push_back((now() - decoding) / static_cast<double>(command.max_tokens));
+      seconds.push_back(steady_seconds() - start),
+          step_seconds.push_back((steady_seconds() - decoding) / static_cast<double>(command.max_tokens));
   }
   // Weights that one step reads: everything but the encoder, the input embedding and the experts that no token chose.
   double bytes = 0.0;

@@ -24,10 +24,7 @@ struct CompareCommand {
 std::vector<ComparedRun> open_runs(const CompareCommand& command) {
   std::vector<ComparedRun> runs;
   for (const std::filesystem::path path : command.run_files) {
-    auto document = read_toml(path);
-    for (const auto& setting : command.settings) apply_setting(document, setting);
-    auto config = resolve_run(document, std::filesystem::absolute(path).parent_path());
-    if (config.data.cache.empty()) config.data.cache = (std::filesystem::path(command.out) / ".cache").string();
+    const auto config = read_run(path, command.settings);
     const std::string name = path.stem().string();
     for (const auto& other : runs)
       SY_CHECK(other.name != name, "compare: two run files are called ", name, "; rename one");
@@ -55,8 +52,20 @@ void print_table(const Comparison& comparison, const std::vector<ComparedRun>& r
   }
 }
 
+void print_results(const Comparison& comparison, const std::vector<ComparedRun>& runs, const Json& samples,
+                   const std::filesystem::path& out) {
+  print_table(comparison, runs);
+  print_samples(samples);
+  std::printf("\n");
+  for (const auto& outcome : comparison.runs)
+    std::printf("%-18s checkpoint %s\n%-18s metrics    %s\n", outcome.name.c_str(), outcome.checkpoint.c_str(), "",
+                (out / outcome.name / "metrics.jsonl").c_str());
+  std::printf("%-18s %s\n", "all figures", (out / "comparison.json").c_str());
+}
+
 void run(CompareCommand& command) {
   apply(command.compute);
+  if (!command.compute.dtype.empty()) command.settings.push_back("train.dtype=" + command.compute.dtype);
   catch_interrupts();
   auto runs = open_runs(command);
   const auto comparison = compare_runs(runs, command.minutes, command.quiet || command.json);
@@ -65,17 +74,10 @@ void run(CompareCommand& command) {
   const Json samples = comparison.interrupted ? Json::array() : sample_blanks(runs, 3);
   result["samples"] = samples;
   write_file_atomically(std::filesystem::path(command.out) / "comparison.json", result.dump(2) + "\n");
-  if (command.json) {
+  if (command.json)
     std::cout << result.dump() << "\n";
-    return;
-  }
-  print_table(comparison, runs);
-  print_samples(samples);
-  std::printf("\n");
-  for (const auto& outcome : comparison.runs)
-    std::printf("%-18s checkpoint %s\n%-18s metrics    %s\n", outcome.name.c_str(), outcome.checkpoint.c_str(), "",
-                (std::filesystem::path(command.out) / outcome.name / "metrics.jsonl").c_str());
-  std::printf("%-18s %s\n", "all figures", (std::filesystem::path(command.out) / "comparison.json").c_str());
+  else
+    print_results(comparison, runs, samples, command.out);
   if (comparison.interrupted) throw CLI::RuntimeError(130);
 }
 

@@ -129,7 +129,7 @@ void add_eval(CLI::App& app) {
       ->capture_default_str();
   eval->add_option("--seed", command->seed, "of the masks")->capture_default_str();
   add_compute_options(*eval, command->compute);
-  eval->footer("Example: switchyard eval --model runs/mini/best --text held-out.txt --json");
+  eval->footer("Example: switchyard eval --model runs/mini --text held-out.txt --json");
   eval->callback([command] { run(*command); });
 }
 

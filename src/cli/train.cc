@@ -24,10 +24,8 @@ void run(TrainCommand& command) {
            "train needs a run file, for example: switchyard train configs/mini.toml --out runs/mini");
   SY_CHECK(!command.out.empty(), "train needs --out DIR, the folder of the run");
   apply(command.compute);
-  auto document = read_toml(command.run_file);
-  for (const auto& setting : command.settings) apply_setting(document, setting);
-  if (!command.compute.dtype.empty()) apply_setting(document, "train.dtype=\"" + command.compute.dtype + "\"");
-  const auto config = resolve_run(document, std::filesystem::absolute(command.run_file).parent_path());
+  if (!command.compute.dtype.empty()) command.settings.push_back("train.dtype=" + command.compute.dtype);
+  const auto config = read_run(command.run_file, command.settings);
   catch_interrupts();
   Trainer trainer(config, command.out, command.resume);
   const bool finished = run_training(trainer, command.quiet || command.json);

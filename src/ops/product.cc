@@ -20,12 +20,17 @@ void for_each_group(const std::vector<int64_t>& num_rows, Function&& function) {
   }
 }
 
+// The packed kernels work in panels of 64; other sizes go to ATen.
+bool takes_kernel(const at::Tensor& rows, int64_t inner, int64_t columns) {
+  return is_fused_product(rows) && inner % 64 == 0 && columns % 64 == 0;
+}
+
 at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::vector<int64_t>& num_rows,
                bool transposed, Epilogue epilogue, at::Tensor out) {
   const auto a = rows.contiguous(), b = matrices.contiguous();
   const int64_t inner = a.size(1), columns = b.size(transposed ? 1 : 2);
   if (!out.defined()) out = at::empty({a.size(0), columns}, a.options());
-  if (is_fused_product(a) && inner % 64 == 0 && columns % 64 == 0) {
+  if (takes_kernel(a, inner, columns)) {
     with_kernel_type(a.scalar_type(), [&](auto type) {
       using T = decltype(type);
       kernels::multiply<T>({.a = read<T>(a),
@@ -66,7 +71,7 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, const std::vector<i
 
 at::Tensor product_of_columns(const at::Tensor& grad, const at::Tensor& rows, const std::vector<int64_t>& num_rows) {
   auto result = at::empty({static_cast<int64_t>(num_rows.size()), grad.size(1), rows.size(1)}, rows.options());
-  if (is_fused_product(rows) && grad.size(1) % 64 == 0 && rows.size(1) % 64 == 0) {
+  if (takes_kernel(rows, grad.size(1), rows.size(1))) {
     const auto left = grad.contiguous(), right = rows.contiguous();
     with_kernel_type(rows.scalar_type(), [&](auto type) {
       using T = decltype(type);

@@ -1,25 +1,15 @@
 #include "train/comparison.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 
+#include "base/clock.h"
 #include "base/interrupt.h"
 #include "train/progress.h"
 
 namespace switchyard {
 namespace {
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double mean_of(const Json& layers) {
-  double sum = 0.0;
-  for (const auto& [name, value] : layers.items()) sum += value.get<double>();
-  return layers.empty() ? 0.0 : sum / static_cast<double>(layers.size());
-}
 
 void evaluate(ComparedRun& run, RunOutcome& outcome) {
   if (!outcome.curve.empty() && outcome.curve.back().step == run.trainer->step()) return;
@@ -67,12 +57,12 @@ Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool qui
     if (next == runs.size()) break;
     auto& run = runs[next];
     auto& outcome = comparison.runs[next];
-    const double start = seconds_now();
+    const double start = steady_seconds();
     const Json metrics = run.trainer->train_step();
-    outcome.seconds += seconds_now() - start;
+    outcome.seconds += steady_seconds() - start;
     outcome.steps = run.trainer->step();
     outcome.tokens_per_second = static_cast<double>(outcome.steps * run.trainer->tokens_per_step()) / outcome.seconds;
-    outcome.dropped_fraction = mean_of(metrics.at("dropped_fraction"));
+    outcome.dropped_fraction = mean_dropped_fraction(metrics);
     if (run.trainer->run().train.eval_every > 0 && outcome.steps % run.trainer->run().train.eval_every == 0)
       evaluate(run, outcome);
     char text[160];

@@ -15,11 +15,8 @@ std::string describe(const Json& metrics, double eval_loss) {
   std::snprintf(text, sizeof text, "loss %.3f  %.0f tok/s", metrics.at("cross_entropy").get<double>(),
                 metrics.at("tokens_per_second").get<double>());
   std::string line = text;
-  double dropped = 0.0;
-  const Json& layers = metrics.at("dropped_fraction");
-  for (const auto& [name, value] : layers.items()) dropped += value.get<double>() / static_cast<double>(layers.size());
-  if (!layers.empty()) {
-    std::snprintf(text, sizeof text, "  dropped %.1f%%", 100.0 * dropped);
+  if (!metrics.at("dropped_fraction").empty()) {
+    std::snprintf(text, sizeof text, "  dropped %.1f%%", 100.0 * mean_dropped_fraction(metrics));
     line += text;
   }
   if (eval_loss > 0) {

@@ -4,8 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+
+#include "base/clock.h"
 
 namespace switchyard {
 namespace {
@@ -13,10 +14,6 @@ namespace {
 constexpr double kRedrawSeconds = 0.2;
 constexpr double kPlainSeconds = 60.0;
 constexpr double kPlainFraction = 0.1;
-
-double steady_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 template <class... Values>
 std::string printed(const char* format, Values... values) {

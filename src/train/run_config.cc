@@ -68,6 +68,12 @@ RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::pat
   return run;
 }
 
+RunConfig read_run(const std::filesystem::path& file, const std::vector<std::string>& settings) {
+  auto document = read_toml(file);
+  for (const auto& setting : settings) apply_setting(document, setting);
+  return resolve_run(document, std::filesystem::absolute(file).parent_path());
+}
+
 std::string run_to_toml(const RunConfig& run) {
   Json sections = Json::object();
   sections["model"] = Json::object();

@@ -92,6 +92,9 @@ struct RunConfig {
 // Throws Error naming place, key and what is allowed.
 RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder);
 
+// The run of a file with `settings` ("section.key=value") over it; relative paths are taken from the file's folder.
+RunConfig read_run(const std::filesystem::path& file, const std::vector<std::string>& settings);
+
 // The resolved run as TOML that resolve_run reads back to the same run.
 std::string run_to_toml(const RunConfig& run);
 

@@ -4,10 +4,10 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <optional>
 
+#include "base/clock.h"
 #include "base/files.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
@@ -23,10 +23,6 @@
 
 namespace switchyard {
 namespace {
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 at::ScalarType compute_dtype(const RunConfig& run) { return run.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat; }
 
@@ -80,8 +76,9 @@ struct RoutingMetrics {
       const auto load = layer.load / static_cast<double>(layer.parts);
       double entropy = 0.0;
       Json shares = Json::array();
+      const float* values = load.const_data_ptr<float>();
       for (int64_t expert = 0; expert < load.numel(); ++expert) {
-        const double share = load[expert].item<double>();
+        const double share = values[expert];
         if (share > 0) entropy -= share * std::log(share);
         shares.push_back(share);
       }
@@ -119,7 +116,6 @@ struct Trainer::State {
   std::optional<EventWriter> events;
   int64_t step = 0;
   std::optional<double> last_eval_loss;  // at `step`, for keep-best
-  std::string resumed_from;
 
   State(const RunConfig& config, const std::filesystem::path& out)
       : run(config),
@@ -163,7 +159,6 @@ struct Trainer::State {
     const auto training = read_training_state(*checkpoint);
     optimizer->load_state(training.tensors);
     step = training.step;
-    resumed_from = checkpoint->string();
   }
 
   ModelWeights open_checkpoint(const std::filesystem::path& checkpoint) const {
@@ -252,7 +247,6 @@ const std::filesystem::path& Trainer::folder() const { return state_->folder; }
 int64_t Trainer::step() const { return state_->step; }
 const ModelWeights& Trainer::weights() const { return state_->weights; }
 const Vocabulary& Trainer::vocabulary() const { return state_->vocabulary; }
-std::string Trainer::initial_checkpoint() const { return state_->resumed_from; }
 
 int64_t Trainer::tokens_per_step() const {
   return state_->run.train.batch_size * (state_->data->shape().encoder_length + state_->data->shape().decoder_length);
@@ -266,7 +260,7 @@ int64_t Trainer::num_parameters() const {
 
 Json Trainer::train_step() {
   auto& state = *state_;
-  const double start = seconds_now();
+  const double start = steady_seconds();
   const Batch batch = state.batches->next();
   RoutingMetrics routing;
   Json line{{"step", state.step + 1}};
@@ -280,7 +274,7 @@ Json Trainer::train_step() {
   }
   ++state.step;
   state.last_eval_loss.reset();
-  const double seconds = seconds_now() - start;
+  const double seconds = steady_seconds() - start;
   line["learning_rate"] = learning_rate(state.run.optimizer, state.step);
   line["gradient_norm"] = norm;
   routing.write(line);
@@ -293,11 +287,18 @@ Json Trainer::train_step() {
   return line;
 }
 
+double mean_dropped_fraction(const Json& metrics) {
+  const Json& layers = metrics.at("dropped_fraction");
+  double sum = 0.0;
+  for (const auto& [name, value] : layers.items()) sum += value.get<double>();
+  return layers.empty() ? 0.0 : sum / static_cast<double>(layers.size());
+}
+
 Json Trainer::evaluate() {
   auto& state = *state_;
   if (!state.evaluation) return {};
   const at::NoGradGuard no_grad;
-  const double start = seconds_now();
+  const double start = steady_seconds();
   const auto weights = cast_weights(state.run.model, state.weights, compute_dtype(state.run));
   const auto result = text_loss(state.run.model, weights, state.evaluation->num_batches(),
                                 [&](int64_t n) { return state.evaluation->batch(n); });
@@ -307,7 +308,7 @@ Json Trainer::evaluate() {
                   {"eval_tokens", result.tokens},
                   {"eval_accuracy", result.accuracy},
                   {"eval_dropped_fraction", result.dropped_fraction},
-                  {"eval_seconds", seconds_now() - start}};
+                  {"eval_seconds", steady_seconds() - start}};
   state.metrics->write(line);
   state.events->write(state.step, line);
   return line;

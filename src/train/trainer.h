@@ -43,12 +43,14 @@ class Trainer {
 
   const ModelWeights& weights() const;
   const Vocabulary& vocabulary() const;
-  std::string initial_checkpoint() const;  // folder that a resumed run started from, "" for a new run
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// Mean over sparse layers of a step's dropped_fraction, 0 in a dense model. `metrics` as train_step() returns them.
+double mean_dropped_fraction(const Json& metrics);
 
 // Runs to the last step with a progress bar, evaluating and saving on schedule, at the end and on Ctrl-C.
 // Returns false if it was interrupted.
