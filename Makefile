@@ -6,12 +6,13 @@ JOBS ?= $(shell awk -v cores=$$(nproc) '/MemTotal/ {n = int($$2 / 2097152); prin
 ONLY ?=
 MINUTES ?= 6
 TEXT ?=
+PREFIX ?= /usr/local
 ARGS ?=
 PYTHON := .venv/bin/python3
 # Lets one compiler cache serve every checkout: paths below the project count as relative.
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
-SOURCES = $(shell git ls-files --cached --others --exclude-standard 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc')
+SOURCES = $(shell git ls-files --cached --others --exclude-standard 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'examples/*.cc')
 
 # $(call build,PRESET): configures once (ninja repeats it when a CMakeLists.txt changes), then builds.
 define build
@@ -20,7 +21,7 @@ define build
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test quickstart bench sanitize format lint clean
+.PHONY: help setup build install test quickstart bench sanitize format lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ setup:  ## install missing system packages and the Python environment .venv
 
 build: setup  ## the program, optimised: build/release/switchyard
 	$(call build,release)
+
+install: build  ## program, headers, libraries and CMake package into PREFIX=/usr/local
+	@cmake --install build/release --prefix "$(PREFIX)"
 
 test: build  ## all tests; ONLY=ops runs those of tests/ops
 	@ctest --preset release --no-tests=error $(if $(ONLY),-R '^$(ONLY)$$')

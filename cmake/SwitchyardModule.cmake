@@ -28,6 +28,7 @@ function(switchyard_module name)
   add_library(switchyard_${name} STATIC ${arg_UNPARSED_ARGUMENTS})
   target_include_directories(switchyard_${name} PUBLIC "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/src>")
   target_link_libraries(switchyard_${name} PUBLIC ${arg_LINK})
+  set_property(GLOBAL APPEND PROPERTY SWITCHYARD_MODULES ${name})
 endfunction()
 
 # switchyard_test(NAME sources... [LINK targets...] [LABELS labels...]): program NAME_test and one ctest entry.
