@@ -95,6 +95,40 @@ void sync_folder(const std::filesystem::path& folder) {
   ::close(descriptor);
 }
 
+InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
+  struct stat status {};
+  descriptor_ = open_for_reading(path, status);
+  size_ = static_cast<uint64_t>(status.st_size);
+  modified_[0] = status.st_mtim.tv_sec;
+  modified_[1] = status.st_mtim.tv_nsec;
+}
+
+InputFile::~InputFile() { ::close(descriptor_); }
+
+void InputFile::read(uint64_t offset, void* bytes, size_t size) const {
+  char* to = static_cast<char*>(bytes);
+  while (size > 0) {
+    const ssize_t count = ::pread(descriptor_, to, size, static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    SY_CHECK(count >= 0, "cannot read ", path_.string(), ": ", reason());
+    if (count == 0) break;
+    to += count;
+    offset += static_cast<uint64_t>(count);
+    size -= static_cast<size_t>(count);
+  }
+  check_unchanged();
+  SY_CHECK(size == 0, "cannot read ", path_.string(), ": it ends at byte ", offset, ", ", size, " more were expected");
+}
+
+void InputFile::check_unchanged() const {
+  struct stat status {};
+  SY_CHECK(::fstat(descriptor_, &status) == 0, "cannot read ", path_.string(), ": ", reason());
+  SY_CHECK(static_cast<uint64_t>(status.st_size) == size_ && status.st_mtim.tv_sec == modified_[0] &&
+               status.st_mtim.tv_nsec == modified_[1],
+           path_.string(), " was changed while it was in use (", size_, " bytes when it was opened, ", status.st_size,
+           " now); start again once it is complete");
+}
+
 MappedFile::MappedFile(const std::filesystem::path& path) {
   struct stat status {};
   const int descriptor = open_for_reading(path, status);

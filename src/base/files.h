@@ -35,7 +35,28 @@ class AtomicFile {
 // fsync of a folder, so that renames in it survive a power cut.
 void sync_folder(const std::filesystem::path& folder);
 
-// A read-only mapping of a whole file. bytes() stays valid as long as the object; an empty file gives an empty span.
+// A file read at any place, from any thread. Throws Error, never a signal, when the file is cut short or rewritten
+// meanwhile.
+class InputFile {
+ public:
+  explicit InputFile(const std::filesystem::path& path);  // throws Error
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+  ~InputFile();
+  uint64_t size() const { return size_; }  // when it was opened
+  void read(uint64_t offset, void* bytes, size_t size) const;
+
+ private:
+  void check_unchanged() const;
+
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+  uint64_t size_ = 0;
+  int64_t modified_[2] = {0, 0};  // seconds and nanoseconds
+};
+
+// A read-only mapping of a whole file. A file that is cut short meanwhile ends the process: for files of our own, and
+// for moments. bytes() stays valid as long as the object; an empty file gives an empty span.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);  // throws Error

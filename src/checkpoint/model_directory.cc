@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "checkpoint/hf_config.h"
+#include "checkpoint/model_tensors.h"
 #include "checkpoint/stored_tensors.h"
 #include "checkpoint/tokenizer_files.h"
 #include "checkpoint/weight_names.h"
@@ -16,17 +17,17 @@ namespace fs = std::filesystem;
 constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 20;
 constexpr uint64_t kMaxVocabularyBytes = uint64_t{1} << 28;
 
-ModelConfig read_config(const fs::path& folder, const NamedTensors& stored) {
+ModelConfig read_config(const fs::path& folder, const StoredTensors& stored) {
   const auto path = folder / "config.json";
   std::vector<std::string> names;
   for (const auto& [name, tensor] : stored) names.push_back(name);
   return config_from_hf(parse_json(read_file(path, kMaxConfigBytes), path.string()), path.string(), names);
 }
 
-NamedTensors read_folder(const fs::path& folder) {
+StoredTensors list_folder(const fs::path& folder) {
   SY_CHECK(fs::is_directory(folder), folder.string(), " is not a folder; expected a model directory");
   SY_CHECK(fs::exists(folder / "config.json"), folder.string(), " is not a model: config.json is missing");
-  return read_model_tensors(folder);
+  return list_model_tensors(folder);
 }
 
 const char* hf_dtype_name(at::ScalarType dtype) {
@@ -50,20 +51,8 @@ void remove_leftovers(const fs::path& folder) {
   }
 }
 
-}  // namespace
-
-LoadedModel open_model(const fs::path& folder, at::ScalarType dtype) {
-  const NamedTensors stored = read_folder(folder);
-  LoadedModel model;
-  model.config = read_config(folder, stored);
-  model.weights = weights_from(model.config, stored, dtype, folder.string());
-  return model;
-}
-
-ModelConfig open_config(const fs::path& folder) { return read_config(folder, read_folder(folder)); }
-
-void save_model(const fs::path& folder, const ModelConfig& config, const ModelWeights& weights,
-                const SaveOptions& options) {
+void save_tensors(const fs::path& folder, const ModelConfig& config, std::vector<TensorToWrite> tensors,
+                  const SaveOptions& options) {
   validate(config);
   const char* dtype = hf_dtype_name(options.dtype);
   std::error_code error;
@@ -72,11 +61,50 @@ void save_model(const fs::path& folder, const ModelConfig& config, const ModelWe
   SY_CHECK(!fs::exists(folder / "config.json"), folder.string(),
            " already holds a model; remove it or choose another folder");
   remove_leftovers(folder);
-  write_model_tensors(folder, tensors_of(config, weights, options.dtype), options.max_shard_bytes);
+  write_model_tensors(folder, std::move(tensors), options.max_shard_bytes);
   if (!options.vocabulary.empty()) write_tokenizer_files(folder, options.vocabulary);
   write_file_atomically(folder / "generation_config.json",
                         Json{{"decoder_start_token_id", 0}, {"eos_token_id", 1}, {"pad_token_id", 0}}.dump(2) + "\n");
   write_file_atomically(folder / "config.json", config_to_hf(config, dtype).dump(2) + "\n");
+}
+
+}  // namespace
+
+LoadedModel open_model(const fs::path& folder, at::ScalarType dtype) {
+  const StoredTensors stored = list_folder(folder);
+  LoadedModel model;
+  model.config = read_config(folder, stored);
+  model.weights = weights_from(model.config, stored, dtype, folder.string());
+  return model;
+}
+
+InferenceModel open_for_inference(const fs::path& folder, at::ScalarType dtype) {
+  const StoredTensors stored = list_folder(folder);
+  InferenceModel model;
+  model.config = read_config(folder, stored);
+  model.weights = compute_weights_from(model.config, stored, dtype, folder.string());
+  return model;
+}
+
+ModelConfig open_config(const fs::path& folder) { return read_config(folder, list_folder(folder)); }
+
+ModelFiles open_files(const fs::path& folder) {
+  ModelFiles files{folder.string(), {}, list_folder(folder)};
+  files.config = read_config(folder, files.tensors);
+  ModelConfig reconciled = files.config;
+  plan_weights(reconciled, files.tensors, files.folder);
+  return files;
+}
+
+void save_model(const fs::path& folder, const ModelConfig& config, const ModelWeights& weights,
+                const SaveOptions& options) {
+  save_tensors(folder, config, tensors_of(config, weights, options.dtype), options);
+}
+
+void save_model(const fs::path& folder, const ModelFiles& files, const SaveOptions& options) {
+  ModelConfig config = files.config;
+  auto tensors = tensors_of(config, files.tensors, options.dtype, files.folder);
+  save_tensors(folder, config, std::move(tensors), options);
 }
 
 std::string read_vocabulary(const fs::path& folder) {

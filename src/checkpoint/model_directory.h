@@ -7,9 +7,10 @@
 #include <filesystem>
 #include <string>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/stored_tensor.h"
 #include "model/config.h"
 #include "model/parameters.h"
+#include "model/transformer.h"
 
 namespace switchyard {
 
@@ -21,6 +22,24 @@ struct LoadedModel {
 // Weights converted to `dtype` (kFloat, kBFloat16, kHalf, kDouble). Throws one Error naming every missing, unknown or
 // wrongly shaped tensor (the first of each kind, and how many more).
 LoadedModel open_model(const std::filesystem::path& folder, at::ScalarType dtype);
+
+// The model in the form of a forward pass in `dtype` (kFloat, kBFloat16, kDouble), for use without gradients. Takes
+// memory for what is used: experts are read when a routing first sends them rows, and a file that was changed meanwhile
+// throws Error then. Same values and errors as cast_weights() of open_model().
+struct InferenceModel {
+  ModelConfig config;
+  ComputeWeights weights;
+};
+InferenceModel open_for_inference(const std::filesystem::path& folder, at::ScalarType dtype);
+
+// A model without its values: config.json with the sparse layers that the weights show, and the tensors by the headers
+// of their files. Throws as open_model() does.
+struct ModelFiles {
+  std::string folder;
+  ModelConfig config;
+  StoredTensors tensors;
+};
+ModelFiles open_files(const std::filesystem::path& folder);
 
 // config.json alone, with the sparse layers that the weights show. Reads no weights.
 ModelConfig open_config(const std::filesystem::path& folder);
@@ -34,6 +53,9 @@ struct SaveOptions {
 // Writes a model into `folder`, made if need be. Throws Error if it already holds a model, and when the disk refuses.
 void save_model(const std::filesystem::path& folder, const ModelConfig& config, const ModelWeights& weights,
                 const SaveOptions& options = {});
+
+// The same from another folder's files, tensor by tensor.
+void save_model(const std::filesystem::path& folder, const ModelFiles& files, const SaveOptions& options);
 
 // Bytes of the folder's spiece.model, or "" if it has none.
 std::string read_vocabulary(const std::filesystem::path& folder);

@@ -49,7 +49,7 @@ std::string header_text(const std::vector<TensorToWrite>& tensors, const std::ma
   try {
     if (!metadata.empty()) text += "\"__metadata__\":" + nlohmann::json(metadata).dump();
     uint64_t offset = 0;
-    for (const auto& [name, tensor, dtype] : tensors) {
+    for (const auto& [name, tensor, dtype, read] : tensors) {
       const uint64_t end = offset + static_cast<uint64_t>(tensor.numel()) * c10::elementSize(dtype);
       text += join(text.size() > 1 ? "," : "", nlohmann::json(name).dump(), ":{\"dtype\":\"",
                    safetensors_dtype_name(dtype), "\",\"shape\":", nlohmann::json(tensor.sizes().vec()).dump(),
@@ -76,6 +76,20 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path) {
   return file;
 }
 
+StoredTensors list_safetensors(const std::filesystem::path& path) {
+  const auto file = std::make_shared<const InputFile>(path);
+  const auto head = [&](uint64_t bytes) {
+    std::vector<std::byte> start(std::min(bytes, file->size()));
+    file->read(0, start.data(), start.size());
+    return start;
+  };
+  const auto header = parse_safetensors(head(8 + safetensors_header_bytes(head(8))), path.string(), file->size());
+  StoredTensors tensors;
+  for (const auto& entry : header.entries)
+    tensors.emplace(entry.name, stored_in_file(file, header.data_offset + entry.begin, entry.dtype, entry.shape));
+  return tensors;
+}
+
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata) {
   std::sort(tensors.begin(), tensors.end(), [](const auto& left, const auto& right) {
@@ -93,7 +107,7 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
   file.write(header.data(), header.size());
   for (const auto& each : tensors) {
     if (each.tensor.numel() == 0) continue;
-    const auto stored = each.tensor.detach().to(at::kCPU, each.dtype).contiguous();
+    const auto stored = (each.read ? each.read() : each.tensor).detach().to(at::kCPU, each.dtype).contiguous();
     file.write(stored.const_data_ptr(), stored.nbytes());
   }
   file.commit();

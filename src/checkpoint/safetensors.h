@@ -8,10 +8,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "checkpoint/stored_tensor.h"
 
 namespace switchyard {
 
@@ -30,10 +34,18 @@ struct SafetensorsHeader {
   uint64_t data_offset = 0;  // of the data section in the file
 };
 
-// Checks a whole file's bytes and lists what it holds: header length, JSON, types, shapes, and that the tensors cover
-// the data section exactly once. Throws Error naming `source` and the tensor. Allocates in proportion to the header
-// only.
-SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& source);
+// Checks a file and lists what it holds: header length, JSON, types, shapes, and that the tensors cover the data
+// section exactly once. `file` is all of its bytes, or its first ones up to the data, with the file's size in
+// `file_bytes`. Throws Error naming `source` and the tensor. Allocates in proportion to the header only.
+SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& source,
+                                    std::optional<uint64_t> file_bytes = {});
+
+// Bytes of header that a file's first 8 bytes announce, or as many as parse_safetensors would take; 0 if there are
+// fewer than 8.
+uint64_t safetensors_header_bytes(std::span<const std::byte> file);
+
+// The tensors of a file by their header alone; reading one later throws Error if the file was changed meanwhile.
+StoredTensors list_safetensors(const std::filesystem::path& path);
 
 struct SafetensorsFile {
   NamedTensors tensors;
@@ -47,8 +59,9 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path);
 
 struct TensorToWrite {
   std::string name;
-  at::Tensor tensor;     // any device, dtype and layout
-  at::ScalarType dtype;  // as stored; converted while writing, one tensor at a time
+  at::Tensor tensor;                      // any device, dtype and layout
+  at::ScalarType dtype;                   // as stored; converted while writing, one tensor at a time
+  std::function<at::Tensor()> read = {};  // if set, gives the values when they are due; `tensor` only tells their shape
 };
 
 // Writes a file in one step (see base/files.h). Order, alignment and header are those of the reference implementation:

@@ -160,24 +160,36 @@ void check_coverage(std::vector<SafetensorsEntry>& entries, uint64_t data_bytes,
            covered > data_bytes ? "; it is cut short: fetch or copy it again" : "; it has bytes that no tensor owns");
 }
 
-}  // namespace
-
-SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& source) {
-  SY_CHECK(file.size() >= 8, source, ": ", file.size(),
-           " bytes are too few for a safetensors file (8 bytes of header length)");
+uint64_t announced_bytes(std::span<const std::byte> file) {
   uint64_t length = 0;
   for (size_t i = 0; i < 8; ++i) length |= std::to_integer<uint64_t>(file[i]) << (8 * i);
+  return length;
+}
+
+}  // namespace
+
+uint64_t safetensors_header_bytes(std::span<const std::byte> file) {
+  return file.size() < 8 ? 0 : std::min(announced_bytes(file), kMaxHeaderBytes);
+}
+
+SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& source,
+                                    std::optional<uint64_t> file_bytes) {
+  const uint64_t size = file_bytes.value_or(file.size());
+  SY_CHECK(file.size() >= 8, source, ": ", size,
+           " bytes are too few for a safetensors file (8 bytes of header length)");
+  const uint64_t length = announced_bytes(file);
   SY_CHECK(length <= kMaxHeaderBytes, source, ": the header claims ", length, " bytes, at most ", kMaxHeaderBytes,
            " are allowed; is this a safetensors file?");
-  SY_CHECK(length <= file.size() - 8, source, ": the header claims ", length, " bytes, but only ", file.size() - 8,
+  SY_CHECK(length <= size - 8, source, ": the header claims ", length, " bytes, but only ", size - 8,
            " follow; the file is cut short");
+  SY_CHECK(length <= file.size() - 8, source, ": ", file.size(), " bytes of a header of ", length, " were given");
   const auto* text = reinterpret_cast<const char*>(file.data()) + 8;
   SY_CHECK(length > 0 && text[0] == '{', source, ": the header does not begin with '{'");
   SafetensorsHeader header;
   header.data_offset = 8 + length;
   HeaderReader reader(source, header);
   nlohmann::json::sax_parse(text, text + length, &reader);
-  check_coverage(header.entries, file.size() - header.data_offset, source);
+  check_coverage(header.entries, size - header.data_offset, source);
   return header;
 }
 

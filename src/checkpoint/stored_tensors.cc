@@ -17,12 +17,11 @@ namespace fs = std::filesystem;
 struct Format {
   const char* file;
   const char* index;
-  NamedTensors (*read)(const fs::path&);
+  StoredTensors (*list)(const fs::path&);
 };
 constexpr Format kFormats[] = {
-    {"model.safetensors", "model.safetensors.index.json",
-     [](const fs::path& path) { return read_safetensors(path).tensors; }},
-    {"pytorch_model.bin", "pytorch_model.bin.index.json", read_torch_archive},
+    {"model.safetensors", "model.safetensors.index.json", list_safetensors},
+    {"pytorch_model.bin", "pytorch_model.bin.index.json", list_torch_archive},
 };
 constexpr uint64_t kMaxIndexBytes = uint64_t{1} << 28;
 
@@ -46,15 +45,15 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
   return files;
 }
 
-NamedTensors read_shards(const fs::path& folder, const Format& format) {
+StoredTensors list_shards(const fs::path& folder, const Format& format) {
   const auto index = (folder / format.index).string();
-  std::map<std::string, NamedTensors> shards;
-  NamedTensors tensors;
+  std::map<std::string, StoredTensors> shards;
+  StoredTensors tensors;
   for (const auto& [name, file] : read_index(index)) {
     auto [shard, is_new] = shards.try_emplace(file);
     if (is_new) {
       SY_CHECK(fs::exists(folder / file), index, " names ", file, ", which is missing; fetch it again");
-      shard->second = format.read(folder / file);
+      shard->second = format.list(folder / file);
     }
     const auto found = shard->second.find(name);
     SY_CHECK(found != shard->second.end(), index, ": ", name, " is not in ", file);
@@ -75,10 +74,10 @@ uint64_t stored_bytes(const TensorToWrite& each) {
 
 }  // namespace
 
-NamedTensors read_model_tensors(const fs::path& folder) {
+StoredTensors list_model_tensors(const fs::path& folder) {
   for (const auto& format : kFormats) {
-    if (fs::exists(folder / format.file)) return format.read(folder / format.file);
-    if (fs::exists(folder / format.index)) return read_shards(folder, format);
+    if (fs::exists(folder / format.file)) return format.list(folder / format.file);
+    if (fs::exists(folder / format.index)) return list_shards(folder, format);
   }
   throw Error(join("no weights in ", folder.string(), ": expected ", kFormats[0].file, ", ", kFormats[0].index, ", ",
                    kFormats[1].file, " or ", kFormats[1].index));

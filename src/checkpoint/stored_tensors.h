@@ -4,13 +4,14 @@
 #include <filesystem>
 
 #include "checkpoint/safetensors.h"
+#include "checkpoint/stored_tensor.h"
 
 namespace switchyard {
 
-// All tensors of `folder` as read-only views: of model.safetensors, of the shards that model.safetensors.index.json
-// names, or of pytorch_model.bin and its shards. Throws Error if neither is there, a shard is missing or lies outside
-// the folder, or a named tensor is not in it.
-NamedTensors read_model_tensors(const std::filesystem::path& folder);
+// All tensors of `folder`, by the files' headers alone: of model.safetensors, of the shards that
+// model.safetensors.index.json names, or of pytorch_model.bin and its shards. Throws Error if neither is there, a shard
+// is missing or lies outside the folder, or a named tensor is not in it.
+StoredTensors list_model_tensors(const std::filesystem::path& folder);
 
 // Writes model.safetensors, or shards of at most `max_shard_bytes` (a larger tensor has one of its own) and their
 // index.

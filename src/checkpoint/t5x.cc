@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "checkpoint/gzip.h"
+#include "checkpoint/model_tensors.h"
 #include "checkpoint/msgpack.h"
 #include "checkpoint/weight_names.h"
 #include "checkpoint/zarr.h"
@@ -255,7 +256,9 @@ LoadedModel import_t5x(const fs::path& path, at::ScalarType dtype) {
   for (const auto& [name, array] : arrays)
     if (!renamer.add(name, array) && unknown.size() < 2000) unknown += "\n  " + name.substr(0, 200);
   SY_CHECK(unknown.empty(), source, ": arrays that fit no T5 or Switch model:", unknown);
-  model.weights = weights_from(model.config, renamer.tensors, dtype, source);
+  StoredTensors tensors;
+  for (const auto& [name, tensor] : renamer.tensors) tensors.emplace(name, stored_in_memory(tensor));
+  model.weights = weights_from(model.config, tensors, dtype, source);
   return model;
 }
 

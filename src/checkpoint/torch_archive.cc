@@ -1,8 +1,6 @@
 #include "checkpoint/torch_archive.h"
 
-#include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <cstring>
@@ -28,7 +26,7 @@ struct Value {
 
 struct Storage {
   at::ScalarType dtype;
-  std::span<const std::byte> bytes;
+  uint64_t offset;  // in the file
   int64_t numel;
 };
 
@@ -83,15 +81,21 @@ enum Op : uint8_t {
 
 class Machine {
  public:
+  // `bytes` are those of the whole `file`.
   Machine(std::span<const std::byte> pickle, const ZipEntries& entries, std::string prefix,
-          std::shared_ptr<MappedFile> mapping, const std::string& source)
-      : pickle_(pickle), entries_(entries), prefix_(std::move(prefix)), mapping_(std::move(mapping)), source_(source) {}
+          std::span<const std::byte> bytes, std::shared_ptr<const InputFile> file, const std::string& source)
+      : pickle_(pickle),
+        entries_(entries),
+        prefix_(std::move(prefix)),
+        bytes_(bytes),
+        file_(std::move(file)),
+        source_(source) {}
 
-  NamedTensors run() {
+  StoredTensors run() {
     while (!step()) {
     }
     const Value result = pop(Kind::kDict, "a state dict");
-    NamedTensors tensors;
+    StoredTensors tensors;
     for (const auto& [key, value] : dicts_[static_cast<size_t>(result.number)]) {
       SY_CHECK(key.kind == Kind::kString, source_, ": the state dict has a key that is no name");
       const auto& name = strings_[static_cast<size_t>(key.number)];
@@ -350,7 +354,8 @@ class Machine {
     const auto held = static_cast<int64_t>(entry->second.size() / c10::elementSize(*dtype));
     SY_CHECK(id[4].number >= 0 && id[4].number <= held, source_, ": storage ", key.substr(0, 60), " has ", held,
              " elements, expected ", id[4].number);
-    storages_.push_back({*dtype, entry->second, id[4].number});
+    const auto offset = static_cast<uint64_t>(entry->second.data() - bytes_.data());
+    storages_.push_back({*dtype, offset, id[4].number});
     push({Kind::kStorage, static_cast<int64_t>(storages_.size()) - 1});
   }
 
@@ -387,30 +392,18 @@ class Machine {
       if (numel > storage.numel || last >= storage.numel) damaged("a tensor reaches past its storage");
     }
     if (!is_empty && last >= storage.numel) damaged("a tensor reaches past its storage");
-    tensors_.push_back(view_of(storage, offset, sizes, strides, is_empty));
+    const uint64_t begin = storage.offset + static_cast<uint64_t>(offset) * c10::elementSize(storage.dtype);
+    tensors_.push_back(is_empty
+                           ? stored_in_memory(at::empty({0}, storage.dtype))  // whatever its sizes: they may overflow
+                           : stored_in_file(file_, begin, storage.dtype, sizes, strides));
     push({Kind::kTensor, static_cast<int64_t>(tensors_.size()) - 1});
-  }
-
-  at::Tensor view_of(const Storage& storage, int64_t offset, const std::vector<int64_t>& sizes,
-                     const std::vector<int64_t>& strides, bool is_empty) const {
-    const auto options = at::TensorOptions().dtype(storage.dtype);
-    if (is_empty) return at::empty({0}, options);  // whatever its sizes: they may overflow
-    const std::byte* data = storage.bytes.data();
-    if (reinterpret_cast<uintptr_t>(data) % c10::elementSize(storage.dtype) != 0) {
-      const auto copy = at::empty({storage.numel}, options);
-      std::memcpy(copy.mutable_data_ptr(), data, copy.nbytes());
-      return at::as_strided(copy, sizes, strides, offset);
-    }
-    data += static_cast<size_t>(offset) * c10::elementSize(storage.dtype);
-    const auto mapping = mapping_;
-    return at::from_blob(
-        const_cast<std::byte*>(data), sizes, strides, [mapping](void*) {}, options);
   }
 
   std::span<const std::byte> pickle_;
   const ZipEntries& entries_;
   std::string prefix_;
-  std::shared_ptr<MappedFile> mapping_;
+  std::span<const std::byte> bytes_;
+  std::shared_ptr<const InputFile> file_;
   const std::string& source_;
   size_t position_ = 0;
   std::vector<Value> stack_;
@@ -420,22 +413,24 @@ class Machine {
   std::vector<std::vector<Value>> lists_;
   std::vector<std::vector<std::pair<Value, Value>>> dicts_;
   std::vector<Storage> storages_;
-  std::vector<at::Tensor> tensors_;
+  std::vector<StoredTensor> tensors_;
 };
 
 }  // namespace
 
-NamedTensors read_torch_archive(const std::filesystem::path& path) {
-  const auto mapping = std::make_shared<MappedFile>(path);
+StoredTensors list_torch_archive(const std::filesystem::path& path) {
+  const auto file = std::make_shared<const InputFile>(path);
+  const MappedFile mapping(path);  // for the directory and the pickle
   const std::string source = path.string();
-  const auto entries = list_zip_entries(mapping->bytes(), source);
+  SY_CHECK(mapping.bytes().size() == file->size(), source, " was changed while it was opened; try again");
+  const auto entries = list_zip_entries(mapping.bytes(), source);
   for (const auto& [name, bytes] : entries) {
     if (!name.ends_with("data.pkl")) continue;
     const std::string prefix = name.substr(0, name.size() - std::strlen("data.pkl"));
     const auto order = entries.find(prefix + "byteorder");
     const bool is_big = order != entries.end() && order->second.size() == 3;
     SY_CHECK(!is_big, source, ": big-endian data is not supported");
-    return Machine(bytes, entries, prefix, mapping, source).run();
+    return Machine(bytes, entries, prefix, mapping.bytes(), file, source).run();
   }
   throw Error(join(source, ": no data.pkl in it; expected a file that torch.save wrote"));
 }

@@ -7,12 +7,12 @@
 
 #include <filesystem>
 
-#include "checkpoint/safetensors.h"
+#include "checkpoint/stored_tensor.h"
 
 namespace switchyard {
 
-// The tensors of a state dict as read-only views of the mapped file, which lives as long as any of them. Throws Error
-// naming the file, and the function that a pickle asked for.
-NamedTensors read_torch_archive(const std::filesystem::path& path);
+// The tensors of a state dict, without their values. Throws Error naming the file, and the function that a pickle asked
+// for.
+StoredTensors list_torch_archive(const std::filesystem::path& path);
 
 }  // namespace switchyard

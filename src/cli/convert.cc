@@ -3,13 +3,13 @@
 #include <cinttypes>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "base/config.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
-#include "checkpoint/stored_tensors.h"
 #include "checkpoint/t5x.h"
 #include "checkpoint/upcycle.h"
 #include "cli/commands.h"
@@ -50,7 +50,8 @@ uint64_t parse_bytes(const std::string& text) {
 }
 
 struct Source {
-  LoadedModel model;
+  std::optional<ModelFiles> files;   // a model directory, whose tensors pass through one by one
+  std::optional<LoadedModel> model;  // another checkpoint
   at::ScalarType dtype;
   std::string vocabulary, format;
 };
@@ -67,14 +68,13 @@ Source open_source(const ConvertCommand& command) {
     const auto folder = resolve_model_folder(from);
     source.format = "Hugging Face";
     source.dtype = storage_dtype(command.dtype);
+    source.files = open_files(folder);
     if (command.dtype.empty()) {
-      const auto stored = read_model_tensors(folder);
-      const auto shared = stored.find("shared.weight");
-      if (shared != stored.end() &&
-          (shared->second.scalar_type() == at::kBFloat16 || shared->second.scalar_type() == at::kHalf))
-        source.dtype = shared->second.scalar_type();
+      const auto shared = source.files->tensors.find("shared.weight");
+      if (shared != source.files->tensors.end() &&
+          (shared->second.dtype == at::kBFloat16 || shared->second.dtype == at::kHalf))
+        source.dtype = shared->second.dtype;
     }
-    source.model = open_model(folder, source.dtype);
     source.vocabulary = read_vocabulary(folder);
   }
   if (!command.vocab.empty()) source.vocabulary = read_file(command.vocab, uint64_t{1} << 28);
@@ -86,21 +86,27 @@ void convert(const ConvertCommand& command) {
   SY_CHECK(!fs::exists(fs::path(command.to) / "config.json"), command.to,
            " already holds a model; remove it or choose another folder");
   Source source = open_source(command);
-  if (command.upcycle_experts > 0)
-    source.model = upcycle(source.model, {.num_experts = command.upcycle_experts,
-                                          .sparse_step = command.sparse_step,
-                                          .seed = static_cast<uint64_t>(command.seed)});
-  save_model(command.to, source.model.config, source.model.weights,
-             {.dtype = source.dtype, .max_shard_bytes = max_shard_bytes, .vocabulary = source.vocabulary});
+  if (command.upcycle_experts > 0) {
+    if (!source.model) source.model = open_model(source.files->folder, source.dtype);
+    source.model = upcycle(*source.model, {.num_experts = command.upcycle_experts,
+                                           .sparse_step = command.sparse_step,
+                                           .seed = static_cast<uint64_t>(command.seed)});
+  }
+  const SaveOptions options{.dtype = source.dtype, .max_shard_bytes = max_shard_bytes, .vocabulary = source.vocabulary};
+  if (source.model)
+    save_model(command.to, source.model->config, source.model->weights, options);
+  else
+    save_model(command.to, *source.files, options);
+  const ModelConfig& config = source.model ? source.model->config : source.files->config;
   int64_t parameters = 0;
-  for (const auto& spec : parameter_specs(source.model.config)) parameters += spec.numel();
+  for (const auto& spec : parameter_specs(config)) parameters += spec.numel();
   if (command.json) {
     const Json json = {{"from", command.from},
                        {"format", source.format},
                        {"to", command.to},
                        {"parameters", parameters},
                        {"dtype", dtype_name(source.dtype)},
-                       {"num_experts", source.model.config.routing.num_experts},
+                       {"num_experts", config.routing.num_experts},
                        {"vocabulary", !source.vocabulary.empty()}};
     std::printf("%s\n", json.dump().c_str());
     return;

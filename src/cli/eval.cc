@@ -61,10 +61,7 @@ void run(EvalCommand& command) {
                              .max_examples = command.max_examples,
                              .drop_remainder = false});
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
-  const auto [config, weights] = [&] {
-    const auto model = open_model(command.model, dtype == at::kDouble ? at::kDouble : at::kFloat);
-    return std::pair(model.config, cast_weights(model.config, model.weights, dtype));
-  }();
+  const auto [config, weights] = open_for_inference(command.model, dtype);
   SY_CHECK(vocabulary.size() <= config.vocab_size, command.model, ": the vocabulary has ", vocabulary.size(),
            " ids, the model's embedding ", config.vocab_size);
 

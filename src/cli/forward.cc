@@ -83,12 +83,20 @@ void add_gradient(const NamedParameter& parameter, Outputs& out) {
 void run(const ForwardCommand& command) {
   apply(command.compute);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
-  auto model = open_model(resolve_model_folder(command.model), dtype == at::kDouble ? at::kDouble : at::kFloat);
-  const auto input = read_inputs(command.inputs, model.config.vocab_size);
-  auto parameters = list_parameters(model.config, model.weights);
-  if (command.gradients)
+  const auto folder = resolve_model_folder(command.model);
+  LoadedModel master;  // weights that gradients flow to
+  std::vector<NamedParameter> parameters;
+  InferenceModel model;
+  if (command.gradients) {
+    master = open_model(folder, dtype == at::kDouble ? at::kDouble : at::kFloat);
+    parameters = list_parameters(master.config, master.weights);
     for (auto& parameter : parameters) parameter.tensor->requires_grad_();
-  const auto weights = cast_weights(model.config, model.weights, dtype);
+    model = {master.config, cast_weights(master.config, master.weights, dtype)};
+  } else {
+    model = open_for_inference(folder, dtype);
+  }
+  const auto& weights = model.weights;
+  const auto input = read_inputs(command.inputs, model.config.vocab_size);
   const ForwardOptions options{.training = command.train, .seed = static_cast<uint64_t>(command.seed)};
   const int64_t batch = input.encoder_ids.size(0);
 

@@ -90,15 +90,8 @@ class Codec {
   std::optional<Vocabulary> vocabulary_;
 };
 
-struct Loaded {
-  ModelConfig config;
-  ComputeWeights weights;
-};
-
-Loaded load(const GenerateCommand& command) {
-  const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
-  const auto model = open_model(command.model, dtype == at::kDouble ? at::kDouble : at::kFloat);
-  return {model.config, cast_weights(model.config, model.weights, dtype)};
+InferenceModel load(const GenerateCommand& command) {
+  return open_for_inference(command.model, dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype));
 }
 
 // The given prompts, or the lines of standard input, `batch_size` at a time. A person at a terminal gets answers line

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
-#include "checkpoint/stored_tensors.h"
+#include "checkpoint/safetensors.h"
 #include "checkpoint/weight_names.h"
 #include "cli/commands.h"
 #include "model/flops.h"
@@ -36,7 +36,7 @@ struct TensorLine {
 struct Subject {
   ModelConfig config;
   std::string source;
-  NamedTensors stored;  // empty for a preset
+  StoredTensors stored;  // empty for a preset
 };
 
 Subject find_subject(const std::string& model) {
@@ -54,9 +54,9 @@ Subject find_subject(const std::string& model) {
   }
   const auto folder = resolve_model_folder(model);
   subject.source = folder.string();
-  subject.config = open_config(folder);
-  subject.stored = read_model_tensors(folder);
-  check_weights(subject.config, subject.stored, subject.source);
+  auto files = open_files(folder);
+  subject.config = files.config;
+  subject.stored = std::move(files.tensors);
   return subject;
 }
 
@@ -80,7 +80,7 @@ std::vector<TensorLine> list_tensors(const Subject& subject, const std::vector<P
                                      bool each_expert) {
   const auto dtype_of = [&](const std::string& name) {
     const auto found = subject.stored.find(name);
-    return std::string(found == subject.stored.end() ? "F32" : safetensors_dtype_name(found->second.scalar_type()));
+    return std::string(found == subject.stored.end() ? "F32" : safetensors_dtype_name(found->second.dtype));
   };
   std::vector<TensorLine> lines;
   for (const auto& spec : specs) {

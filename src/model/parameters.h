@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,9 @@ struct FeedForwardWeights {
   at::Tensor wi, wi_0, wi_1, wo;
   at::Tensor router;       // [num_experts, d_model]; undefined in a dense layer
   at::Tensor router_bias;  // [num_experts], if the config has one
+  // Set where experts are not all in memory (inference on large models): to be called with the rows of each expert
+  // before its matrices are used.
+  std::function<void(const std::vector<int64_t>& num_rows)> want_experts = {};
 };
 
 struct BlockWeights {

@@ -128,6 +128,7 @@ at::Tensor switch_feed_forward(StackPass& pass, const at::Tensor& normed, size_t
                          pass.key(NoisePurpose::kRouterJitter, block, Place::kFeedForward), first_token);
   const auto token_mask = pass.mask.defined() ? pass.mask.reshape({batch * length}) : at::Tensor();
   auto routing = ops::route_top1(logits, token_mask, route_options(pass, batch, length));
+  if (weights.want_experts) weights.want_experts(routing.dispatch.num_rows);
   const auto output = ops::experts_feed_forward(
       tokens, routing.gate, routing.dispatch, pass.config.gated ? weights.wi_0 : weights.wi, weights.wi_1, weights.wo,
       {.activation = pass.config.activation,
@@ -183,14 +184,16 @@ void check_ids(const at::Tensor& ids, const at::Tensor& mask, const char* what) 
 
 }  // namespace
 
+at::ScalarType compute_dtype(const ParameterSpec& spec, at::ScalarType dtype) {
+  const bool is_wide = spec.shape.size() == 1 || spec.name.find("router") != std::string::npos ||
+                       spec.name.find("relative_attention_bias") != std::string::npos;
+  return is_wide && dtype != at::kDouble ? at::kFloat : dtype;
+}
+
 ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype) {
-  const auto wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
   ModelWeights cast = weights;
   for (auto& [spec, tensor] : list_parameters(config, cast)) {
-    // Vectors, the router and the position bias stay wide: they are small and enter f32 islands.
-    const bool is_wide = spec.shape.size() == 1 || spec.name.find("router") != std::string::npos ||
-                         spec.name.find("relative_attention_bias") != std::string::npos;
-    if (tensor != &cast.shared) *tensor = tensor->to(is_wide ? wide : dtype);
+    if (tensor != &cast.shared) *tensor = tensor->to(compute_dtype(spec, dtype));
   }
   return {dtype,
           dtype == at::kDouble ? cast.shared.to(at::kDouble) : cast.shared,

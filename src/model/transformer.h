@@ -15,9 +15,12 @@
 
 namespace switchyard {
 
-// The same struct of tensors in the forms that the forward pass reads: matrices in `dtype`, norm scales, router and
-// position bias in f32 (f64 if dtype is). Casts are differentiable, so gradients arrive at the given weights; a tensor
-// already in the right dtype is not copied. Made once a step.
+// What the forward pass in `dtype` wants of a parameter: matrices in `dtype`, norm scales, router and position bias in
+// f32 (f64 if `dtype` is): they are small and enter f32 islands.
+at::ScalarType compute_dtype(const ParameterSpec& spec, at::ScalarType dtype);
+
+// The same struct of tensors in the forms that the forward pass reads (compute_dtype). Casts are differentiable, so
+// gradients arrive at the given weights; a tensor already in the right dtype is not copied. Made once a step.
 struct ComputeWeights {
   at::ScalarType dtype;
   at::Tensor embedding;  // [vocab_size, d_model] as given, for input ids

@@ -65,6 +65,25 @@ TEST_F(Files, ReadingNamesWhatIsWrong) {
   EXPECT_NE(message_of([&] { read_file(folder_ / "long", 9); }).find("at most 9"), std::string::npos);
 }
 
+TEST_F(Files, InputIsReadAnywhereAsLongAsItStays) {
+  write_file_atomically(folder_ / "data", "0123456789");
+  const InputFile file(folder_ / "data");
+  EXPECT_EQ(file.size(), 10u);
+  std::string bytes(3, ' ');
+  file.read(7, bytes.data(), 3);
+  EXPECT_EQ(bytes, "789");
+  EXPECT_NE(message_of([&] { file.read(8, bytes.data(), 3); }).find("ends at byte 10"), std::string::npos);
+  write_file_atomically(folder_ / "data", "another file of that name");
+  file.read(0, bytes.data(), 3);
+  EXPECT_EQ(bytes, "012");
+
+  const InputFile rewritten(folder_ / "data");
+  std::filesystem::resize_file(folder_ / "data", 4);
+  const auto message = message_of([&] { rewritten.read(0, bytes.data(), 3); });
+  EXPECT_NE(message.find("data was changed while it was in use (25 bytes"), std::string::npos) << message;
+  EXPECT_NE(message_of([&] { InputFile absent(folder_ / "absent"); }).find("absent"), std::string::npos);
+}
+
 TEST_F(Files, MappingShowsTheBytes) {
   write_file_atomically(folder_ / "data", "mapped");
   const MappedFile file(folder_ / "data");

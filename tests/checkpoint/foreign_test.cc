@@ -39,7 +39,7 @@ void write_unsynced(const fs::path& path, const std::string& bytes) { std::ofstr
 
 // fixtures/state_dict.bin was written by fixtures/make_state_dict.py with torch 2.13.0.
 TEST(TorchArchive, ReadsWhatTorchSaved) {
-  const auto tensors = read_torch_archive(fixture("state_dict.bin"));
+  const auto tensors = read_all(list_torch_archive(fixture("state_dict.bin")));
   ASSERT_EQ(tensors.size(), 9u);
   const auto plain = at::tensor({0.f, 1.f, 2.f, 3.f, 4.f, 5.f, 6.f, 7.f, 8.f, 9.f, 10.f, 11.f}).view({3, 4});
   EXPECT_TRUE(at::equal(tensors.at("plain"), plain));
@@ -59,7 +59,7 @@ TEST(TorchArchive, RefusesAFileTruncatedAtAnyByte) {
   const auto bytes = read_file(fixture("state_dict.bin"));
   for (size_t length = 0; length < bytes.size(); length += length < 3200 ? 41 : 1) {
     write_unsynced(folder / "cut.bin", bytes.substr(0, length));
-    EXPECT_THROW(read_torch_archive(folder / "cut.bin"), Error) << length << " bytes kept";
+    EXPECT_THROW(list_torch_archive(folder / "cut.bin"), Error) << length << " bytes kept";
   }
 }
 
@@ -74,7 +74,7 @@ TEST(TorchArchive, SurvivesDamageAnywhere) {
       damaged[noise.below(damaged.size())] = static_cast<char>(noise.below(256));
     write_unsynced(folder / "damaged.bin", damaged);
     try {
-      for (const auto& [name, tensor] : read_torch_archive(folder / "damaged.bin"))
+      for (const auto& [name, tensor] : read_all(list_torch_archive(folder / "damaged.bin")))
         if (tensor.numel() > 0) (void)tensor.to(at::kDouble).sum().item<double>();  // every element lies in the file
     } catch (const Error&) {
       ++refused;
@@ -91,7 +91,7 @@ TEST(TorchArchive, NeverRunsCode) {
   ASSERT_NE(at, std::string::npos);
   ASSERT_EQ(harmless.size(), harmful.size());
   write_file_atomically(folder / "evil.bin", bytes.replace(at, harmful.size(), harmful));
-  EXPECT_THAT([&] { read_torch_archive(folder / "evil.bin"); },
+  EXPECT_THAT([&] { list_torch_archive(folder / "evil.bin"); },
               ThrowsMessage<Error>(AllOf(HasSubstr("posix"), HasSubstr("code is never run"))));
 }
 
@@ -105,7 +105,7 @@ TEST(TorchArchive, RefusesTensorsThatReachPastTheirStorage) {
     auto changed = bytes;
     ASSERT_NE(changed.find(from), std::string::npos);
     write_unsynced(folder / "changed.bin", changed.replace(changed.find(from), to.size(), to));
-    EXPECT_THAT([&] { read_torch_archive(folder / "changed.bin"); },
+    EXPECT_THAT([&] { list_torch_archive(folder / "changed.bin"); },
                 ThrowsMessage<Error>(HasSubstr("reaches past its storage")));
   }
 }
@@ -113,11 +113,11 @@ TEST(TorchArchive, RefusesTensorsThatReachPastTheirStorage) {
 TEST(TorchArchive, IsReadWhereAFolderHasNoSafetensors) {
   ScratchFolder folder;
   fs::copy(fixture("state_dict.bin"), folder / "pytorch_model.bin");
-  EXPECT_EQ(read_model_tensors(folder.path()).size(), 9u);
+  EXPECT_EQ(list_model_tensors(folder.path()).size(), 9u);
   fs::rename(folder / "pytorch_model.bin", folder / "pytorch_model-00001-of-00001.bin");
   write_file_atomically(folder / "pytorch_model.bin.index.json",
                         R"({"weight_map": {"plain": "pytorch_model-00001-of-00001.bin"}})");
-  EXPECT_EQ(read_model_tensors(folder.path()).size(), 1u);
+  EXPECT_EQ(list_model_tensors(folder.path()).size(), 1u);
 }
 
 // google-research/t5x, testdata: d_model 8, 4 heads of 3, d_ff 16, gated, untied. Values read with another msgpack

@@ -32,7 +32,7 @@ ModelConfig small(const char* name, bool gated = false, bool tie_output = true) 
   return config;
 }
 
-NamedTensors stored(const fs::path& folder) { return read_model_tensors(folder); }
+NamedTensors stored(const fs::path& folder) { return read_all(list_model_tensors(folder)); }
 
 // Rewrites model.safetensors with changed tensors.
 void rewrite(const fs::path& folder, const std::function<void(NamedTensors&)>& change) {

@@ -103,7 +103,7 @@ TEST(Safetensors, RoundTripKeepsEveryBitOfEveryType) {
   const auto file = read_safetensors(folder / "a.safetensors");
   EXPECT_EQ(file.metadata.at("note"), "\"quoted\" line\nbreak");
   ASSERT_EQ(file.tensors.size(), tensors.size());
-  for (const auto& [name, tensor, dtype] : tensors) {
+  for (const auto& [name, tensor, dtype, later] : tensors) {
     const auto& read = file.tensors.at(name);
     EXPECT_EQ(read.scalar_type(), dtype) << name;
     ASSERT_EQ(read.sizes(), tensor.sizes()) << name;

@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <string>
 
+#include "checkpoint/safetensors.h"
+#include "checkpoint/stored_tensor.h"
 #include "model/parameters.h"
 
 namespace switchyard {
@@ -32,6 +34,13 @@ class ScratchFolder {
  private:
   std::filesystem::path path_;
 };
+
+// All tensors with their values, as stored.
+inline NamedTensors read_all(const StoredTensors& stored) {
+  NamedTensors tensors;
+  for (const auto& [name, tensor] : stored) tensors[name] = read_tensor(tensor, tensor.dtype);
+  return tensors;
+}
 
 // Asserts that two models have the same parameters, bit for bit.
 inline void expect_equal_weights(const ModelConfig& config, ModelWeights expected, ModelWeights actual) {
