@@ -23,6 +23,8 @@ MODELS = {
     "t5_v1_1": ("t5", dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, untied=True)),
     "t5_gated_silu": ("t5", dict(feed_forward_proj="gated-silu", num_heads=2, d_kv=16, num_decoder_layers=3)),
     "t5_buckets": ("t5", dict(feed_forward_proj="relu", relative_attention_num_buckets=12, relative_attention_max_distance=20)),
+    "t5_gelu": ("t5", dict(feed_forward_proj="gelu", num_layers=1)),
+    "mt5_tied": ("mt5", dict(feed_forward_proj="gated-gelu", tie_word_embeddings=True)),
     "mt5": ("mt5", dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, untied=True)),
     "switch": ("switch_transformers", _SPARSE),
     "switch_overflow": ("switch_transformers", _SPARSE | dict(expert_capacity=2)),
@@ -36,6 +38,15 @@ MODELS = {
         _SPARSE | dict(num_layers=3, num_decoder_layers=4, num_sparse_decoder_layers=2, num_experts=9),
     ),
     "switch_router_bias": ("switch_transformers", _SPARSE | dict(router_bias=True, dense_act_fn="gelu_new")),
+    # Blocks 1 and 4 of 6: every third, one before where T5X puts them.
+    "switch_thirds": (
+        "switch_transformers",
+        _SPARSE | dict(num_layers=6, num_decoder_layers=6, num_sparse_encoder_layers=2, num_sparse_decoder_layers=2, num_heads=2),
+    ),
+    # A count above the number of layers makes none sparse in transformers; 0 makes block 1 so.
+    "switch_encoder_only": ("switch_transformers", _SPARSE | dict(num_sparse_decoder_layers=3)),
+    "switch_none_sparse": ("switch_transformers", _SPARSE | dict(num_sparse_encoder_layers=3, num_sparse_decoder_layers=3)),
+    "switch_count_zero": ("switch_transformers", _SPARSE | dict(num_sparse_encoder_layers=0, num_sparse_decoder_layers=0)),
     "switch_untied": ("switch_transformers", _SPARSE | dict(tie_word_embeddings=False, untied=True)),
 }
 
@@ -64,10 +75,10 @@ def _draw(model: torch.nn.Module, seed: int) -> None:
         parameter.data.copy_(value)
 
 
-def save_model(name: str, folder: pathlib.Path, seed: int = 1) -> pathlib.Path:
+def save_model(name: str, folder: pathlib.Path, seed: int = 1, **more_changes) -> pathlib.Path:
     """Writes the model `name` as save_pretrained does, and returns its directory."""
     model_type, changes = MODELS[name]
-    changes = dict(changes)
+    changes = changes | more_changes
     untied = changes.pop("untied", False)
     config_class, model_class = _CLASSES[model_type]
     model = model_class(config_class(**(_SHAPE | changes)))
@@ -82,13 +93,18 @@ def save_model(name: str, folder: pathlib.Path, seed: int = 1) -> pathlib.Path:
     return folder
 
 
-def load_model(folder: pathlib.Path, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-    """The model as transformers reads it, in evaluation mode, every weight found and none left over."""
+def open_model(folder: pathlib.Path, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, dict]:
+    """The model as transformers reads it, and its report of what it found."""
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
     model_class = _CLASSES[model_type][1]
-    model, report = model_class.from_pretrained(
+    return model_class.from_pretrained(
         folder, dtype=dtype, attn_implementation="eager", output_loading_info=True, local_files_only=True
     )
+
+
+def load_model(folder: pathlib.Path, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    """The model in evaluation mode, every weight found and none left over."""
+    model, report = open_model(folder, dtype)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         assert not report[kind], f"transformers, reading {folder}: {kind} {report[kind]}"
     if dtype == torch.float64:

@@ -1,6 +1,6 @@
 """`switchyard forward` against transformers on the same weights: outputs, routing, loss and every gradient.
 
-Where transformers is wrong, the comparison goes round its fault:
+Where transformers is wrong (test_faults.py), the comparison goes round its fault:
   - padding takes expert slots there: padded inputs on the left are compared only where capacity does not bind;
   - balance and z-loss are pooled over layers and count padding: compared with one sparse layer a stack and no padding;
   - jitter reaches the experts: everything here is evaluation mode.
@@ -14,7 +14,7 @@ import pytest
 import reference
 import torch
 from compare import check, forward, relative_error
-from models import MODELS, load_model
+from models import MODELS
 
 LOGITS, GRADIENTS, DOUBLE = 1e-4, 1e-3, 1e-9  # relative to the tensor's largest magnitude
 
@@ -52,6 +52,8 @@ BATCHES = {
     "one_token": Batch(1, 1, 1),
     "long": Batch(1, 301, 157),  # beyond the largest bucket of the position bias
 }
+# What differs from another model in the shape of its stacks only meets two batches.
+SHAPES = {"t5_gelu", "mt5_tied", "switch_thirds", "switch_encoder_only", "switch_none_sparse", "switch_count_zero"}
 DROPS = {"switch_overflow", "switch_all_sparse"}  # models whose capacity binds on every batch but "one_token"
 
 
@@ -83,7 +85,9 @@ def compare(out: dict, expected: dict, inputs: dict, logits: float, gradients: f
 def cases():
     for model in MODELS:
         for batch, value in BATCHES.items():
-            if not (model in DROPS and value.padding == "left"):  # transformers gives padding the first slots
+            if model in DROPS and value.padding == "left":
+                continue  # transformers gives padding the first slots
+            if model not in SHAPES or batch in ("plain", "left"):
                 yield model, batch
 
 
@@ -95,6 +99,8 @@ def test_equals_transformers(model, batch, model_folder, hf_model, tmp_path):
     if model in DROPS and batch != "one_token":
         assert any((value == -1).any() for name, value in expected.items() if name.startswith("expert_index"))
     out = forward(model_folder(model), inputs, tmp_path, "--gradients")
+    if model == "mt5_tied":  # Switchyard ties only where it scales; this head is a copy of the embedding from here on
+        out["grad.shared.weight"] += out.pop("grad.lm_head.weight")
     compare(out, expected, inputs, LOGITS, GRADIENTS)
 
 
@@ -144,19 +150,6 @@ def test_padding_content_does_not_matter(model, model_folder, tmp_path):
     check("logits", dirty["logits"], clean["logits"], 1e-6)
 
 
-def test_left_padding_takes_no_slots(model_folder, hf_model, tmp_path):
-    """Where transformers is wrong: with binding capacity a padded sequence must equal the same sequence alone."""
-    inputs = Batch(1, 13, 7).inputs(96, seed=11)
-    expected = reference.forward(hf_model("switch_overflow"), inputs)
-    assert (expected["expert_index.encoder.1"] == -1).any()
-    pad = torch.zeros(1, 8, dtype=torch.long)
-    padded = dict(inputs, input_ids=torch.cat([pad, inputs["input_ids"]], 1),
-                  attention_mask=torch.cat([pad, inputs["attention_mask"]], 1))  # fmt: skip
-    out = forward(model_folder("switch_overflow"), padded, tmp_path)
-    check("logits", out["logits"], expected["logits"], LOGITS)
-    assert torch.equal(out["expert_index.encoder.1"][:, 8:], expected["expert_index.encoder.1"])
-
-
 WRONG = {
     "epsilon": ("t5", "layer_norm_epsilon", 1e-3),
     "bucket distance": ("t5_buckets", "relative_attention_max_distance", 24),
@@ -178,44 +171,3 @@ def test_a_wrong_model_is_noticed(change, model_folder, hf_model, tmp_path):
     inputs = BATCHES["long"].inputs(96)
     with pytest.raises(AssertionError):
         compare(forward(folder, inputs, tmp_path), reference.forward(hf_model(model), inputs), inputs, LOGITS, GRADIENTS)
-
-
-# Other forms in which the same weights are found.
-
-
-def test_shards(model_folder, hf_model, tmp_path):
-    hf_model("switch").save_pretrained(tmp_path / "shards", max_shard_size="20KB")
-    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 2
-    inputs = BATCHES["plain"].inputs(96)
-    one, many = (forward(folder, inputs, tmp_path) for folder in (model_folder("switch"), tmp_path / "shards"))
-    assert torch.equal(one["logits"], many["logits"])
-
-
-def test_stored_in_bf16(hf_model, model_folder, tmp_path):
-    load_model(model_folder("switch"), torch.bfloat16).save_pretrained(tmp_path / "bf16")
-    inputs = BATCHES["plain"].inputs(96)
-    out = forward(tmp_path / "bf16", inputs, tmp_path)
-    compare(out, reference.forward(load_model(tmp_path / "bf16"), inputs), inputs, LOGITS, GRADIENTS)
-
-
-def test_published_t5_v1_1_config(hf_model, model_folder, tmp_path):
-    """Files on the hub say tie_word_embeddings false; transformers 5 writes true and scale_decoder_outputs false."""
-    folder = shutil.copytree(model_folder("t5_v1_1"), tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text())
-    assert config.pop("scale_decoder_outputs") is False
-    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
-    inputs = BATCHES["plain"].inputs(96)
-    compare(forward(folder, inputs, tmp_path), reference.forward(load_model(folder), inputs), inputs, LOGITS, GRADIENTS)
-
-
-def test_tables_that_old_files_hold_twice(model_folder, hf_model, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    folder = shutil.copytree(model_folder("t5"), tmp_path / "model")
-    tensors = load_file(folder / "model.safetensors")
-    tensors["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"] = torch.randn(32, 3)
-    for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"):
-        tensors[name] = tensors["shared.weight"].clone()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    inputs = BATCHES["plain"].inputs(96)
-    compare(forward(folder, inputs, tmp_path), reference.forward(hf_model("t5"), inputs), inputs, LOGITS, GRADIENTS)
