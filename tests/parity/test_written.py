@@ -9,7 +9,7 @@ import reference
 import torch
 import transformers
 from compare import check, forward, switchyard
-from models import load_model
+from models import load_model, open_model
 
 RUN = """
 [model]
@@ -46,6 +46,8 @@ DENSE = "num_experts = 0\nencoder_sparse_step = 0\ndecoder_sparse_step = 0\n"
 FORMS = {
     "sparse": SPARSE,
     "sparse untied": "tie_output = false\n",
+    # 0 means 0, which transformers' own configs cannot say: a count of 0 there makes block 1 sparse.
+    "decoder sparse": "encoder_sparse_step = 0\n",
     "all sparse": "encoder_sparse_step = 1\ndecoder_sparse_step = 1\n",
     "dense": DENSE,
     "dense gated untied": DENSE + 'gated = true\nactivation = "gelu_new"\ntie_output = false\n',
@@ -86,6 +88,26 @@ def runs(tmp_path_factory):
     return train
 
 
+# Positions for which transformers, that derives them from a count, has no number.
+POSITIONS = {
+    "every third": ("num_encoder_layers = 3\nencoder_sparse_step = 3\n", "encoder 2; decoder 1"),
+    "five of six": ("num_encoder_layers = 6\nsparse_encoder_layers = [0, 1, 2, 3, 5]\n", "encoder 0 1 2 3 5; decoder 1"),
+}
+
+
+@pytest.mark.parametrize("form", POSITIONS)
+def test_any_position_may_be_sparse(form, runs, tmp_path):
+    FORMS[form], blocks = POSITIONS[form]
+    checkpoint = runs(form)
+    assert json.loads(switchyard("inspect", checkpoint, "--json"))["routing"][1] == f"sparse blocks: {blocks}"
+    inputs = {"input_ids": torch.arange(2, 32).view(2, 15), "labels": torch.arange(40, 54).view(2, 7)}
+    out = forward(checkpoint, inputs, tmp_path)
+    assert {name for name in out if ".encoder." in name} == {
+        f"{kind}.encoder.{block}" for kind in ("router_logits", "expert_index") for block in blocks.split(";")[0].split()[1:]
+    }
+    assert open_model(checkpoint)[1]["unexpected_keys"], "transformers can say this now: make it a form above"
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_transformers_opens_a_checkpoint(form, runs, tmp_path):
     checkpoint = runs(form)
@@ -100,7 +122,7 @@ def test_transformers_opens_a_checkpoint(form, runs, tmp_path):
     check("logits", out["logits"], expected["logits"], 1e-4)
     check("loss", out["loss"].reshape(()), expected["loss"], 1e-4)
     routed = [name for name in expected if name.startswith("expert_index")]
-    assert len(routed) == {"sparse": 2, "sparse untied": 2, "all sparse": 4}.get(form, 0)
+    assert len(routed) == {"sparse": 2, "sparse untied": 2, "decoder sparse": 1, "all sparse": 4}.get(form, 0)
     for name in routed:
         assert torch.equal(out[name], expected[name]), name
 
@@ -111,6 +133,38 @@ def test_a_copy_by_transformers_is_the_same_model(runs, tmp_path):
     inputs = {"input_ids": torch.arange(2, 32).view(2, 15), "labels": torch.arange(40, 54).view(2, 7)}
     check("logits", forward(tmp_path / "copy", inputs, tmp_path)["logits"],
           forward(runs("sparse"), inputs, tmp_path)["logits"], 1e-6)  # fmt: skip
+
+
+CONVERSIONS = {
+    "shards": ("switch", ["--max-shard-size", "30KB"]),
+    "bf16": ("switch", ["--dtype", "bf16"]),
+    "untied in fp16": ("switch_untied", ["--dtype", "fp16", "--max-shard-size", "40KB"]),
+    "dense": ("t5_v1_1", ["--dtype", "fp32"]),
+    "without sparse layers": ("switch_none_sparse", []),
+}
+
+
+@pytest.mark.parametrize("conversion", CONVERSIONS)
+def test_transformers_opens_what_convert_writes(conversion, model_folder, tmp_path):
+    name, options = CONVERSIONS[conversion]
+    switchyard("convert", "--from", model_folder(name), "--to", tmp_path / "model", *options)
+    if "--max-shard-size" in options:
+        assert len(list((tmp_path / "model").glob("model-*.safetensors"))) > 2
+    dtype = torch.bfloat16 if "bf16" in options else torch.float16 if "fp16" in options else torch.float32
+    # The source, rounded to what is stored, computes in fp32 what the copy does.
+    before, after = load_model(model_folder(name), dtype).float(), load_model(tmp_path / "model")
+    generator = torch.Generator().manual_seed(1)
+    inputs = {key: torch.randint(2, 96, (2, length), generator=generator) for key, length in (("input_ids", 15), ("labels", 9))}
+    expected = reference.forward(before, inputs)
+    check("logits", reference.forward(after, inputs)["logits"], expected["logits"], 1e-6)
+    check("logits", forward(tmp_path / "model", inputs, tmp_path)["logits"], expected["logits"], 1e-4)
+
+
+def test_transformers_opens_an_upcycled_model(model_folder, tmp_path):
+    switchyard("convert", "--from", model_folder("t5"), "--to", tmp_path / "model", "--upcycle-experts", 4)
+    inputs = {"input_ids": torch.tensor([[5, 9, 70, 1]]), "labels": torch.tensor([[8, 33, 1]])}  # too few to be dropped
+    expected = reference.forward(load_model(tmp_path / "model"), inputs)
+    check("logits", forward(tmp_path / "model", inputs, tmp_path)["logits"], expected["logits"], 1e-4)
 
 
 def test_transformers_tokenizes_alike(runs):
@@ -134,3 +188,29 @@ def test_transformers_decodes_alike(runs):
     answer = switchyard("generate", "--model", checkpoint, "--ids", "--json", "--max-tokens", 12, "--min-tokens", 12,
                         "--dtype", "fp32", stdin=" ".join(map(str, prompt[0].tolist())) + "\n")  # fmt: skip
     assert json.loads(answer)["ids"] == theirs
+
+
+def test_a_stop_string_ends_alike(runs):
+    """Stop strings are matched on the text, within tokens and across them."""
+    checkpoint = runs("dense")
+    model, tokenizer = load_model(checkpoint), transformers.AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    prompt = "Return the number of elements, as <extra_id_0> would."
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+
+    def ours(*options):
+        return json.loads(switchyard("generate", "--model", checkpoint, "--json", "--max-tokens", 24, "--min-tokens", 24,
+                                     "--no-repeat-ngram", 1, "--dtype", "fp32", *options, "--prompt", prompt))  # fmt: skip
+
+    free = ours()
+    assert len(set(free["ids"])) == 24
+    plain = free["text"].split("<")[0]  # transformers matches no sentinels
+    assert len(plain) >= 16
+    for begin, length in ((4, 1), (2, 6), (7, 9), (0, 16)):
+        stop = plain[begin : begin + length]
+        with torch.no_grad():
+            theirs = model.generate(ids, max_new_tokens=24, min_new_tokens=24, no_repeat_ngram_size=1, stop_strings=[stop, "@@"],
+                                    tokenizer=tokenizer, do_sample=False)[0, 1:].tolist()  # fmt: skip
+        answer = ours("--stop", stop, "--stop", "@@")
+        assert answer["ids"] == theirs, stop
+        assert answer["text"] == free["text"][: free["text"].index(stop)]
+        assert len(theirs) < len(free["ids"]), "the string came too late to stop anything"
