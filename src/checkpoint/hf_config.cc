@@ -134,18 +134,20 @@ void read_block(const Json& json, const std::string& source, ModelConfig& config
   read_section(config, document, kBlock);
 }
 
-void read_t5(const Keys& keys, bool has_block, bool is_mt5, ModelConfig& config) {
-  std::string feed_forward = is_mt5 ? "gated-gelu" : "relu", act;
+void read_t5(const Keys& keys, bool has_block, const std::string& model_type, ModelConfig& config) {
+  std::string feed_forward = model_type == "t5" ? "relu" : "gated-gelu", act;
   if (keys.read("feed_forward_proj", feed_forward) || !has_block)
     read_feed_forward(feed_forward, keys.source(), config);
   if (keys.read("dense_act_fn", act)) config.activation = activation_from_hf(act, keys.source());
   keys.read("is_gated_act", config.gated);
   // HF: T5 scales unless told that nothing is tied; a file saved by HF itself says so under scale_decoder_outputs.
-  // mT5 never scales.
+  // mT5 never scales. umT5 does as its file says; HF 5.23 scales whatever the file says, which published files (tied:
+  // false) are not made for.
   bool tie = true;
   keys.read("tie_word_embeddings", tie);
   keys.read("scale_decoder_outputs", tie);
-  config.tie_output = tie && !is_mt5;
+  config.tie_output = tie && model_type != "mt5";
+  config.relative_bias_every_layer = model_type == "umt5";
   config.routing.num_experts = 0;
   if (!has_block) config.initializer_scale = 1.0;  // Mesh's, for dense models
 }
@@ -179,11 +181,8 @@ ModelConfig config_from_hf(const Json& json, const std::string& source, const st
   const Keys keys(json, source);
   std::string model_type;
   keys.require("model_type", model_type);
-  SY_CHECK(model_type != "umt5", source,
-           ": model_type umt5 is not supported: it has a relative position table in every layer, "
-           "where T5 shares one a stack");
-  SY_CHECK(model_type == "t5" || model_type == "mt5" || model_type == "switch_transformers", source,
-           ": model_type is \"", model_type.substr(0, 64), "\", expected t5, mt5 or switch_transformers");
+  SY_CHECK(model_type == "t5" || model_type == "mt5" || model_type == "umt5" || model_type == "switch_transformers",
+           source, ": model_type is \"", model_type.substr(0, 64), "\", expected t5, mt5, umt5 or switch_transformers");
   keys.expect_id("pad_token_id", 0);
   keys.expect_id("eos_token_id", 1);
   keys.expect_id("decoder_start_token_id", 0);
@@ -207,7 +206,7 @@ ModelConfig config_from_hf(const Json& json, const std::string& source, const st
   if (model_type == "switch_transformers")
     read_switch(keys, has_block, config);
   else
-    read_t5(keys, has_block, model_type == "mt5", config);
+    read_t5(keys, has_block, model_type, config);
   SY_CHECK(config.num_encoder_layers > 0 && config.num_encoder_layers <= 4096 && config.num_decoder_layers > 0 &&
                config.num_decoder_layers <= 4096,
            source, ": ", config.num_encoder_layers, " and ", config.num_decoder_layers, " layers, expected 1 to 4096");
@@ -222,12 +221,16 @@ ModelConfig config_from_hf(const Json& json, const std::string& source, const st
 
 Json config_to_hf(const ModelConfig& config, const std::string& dtype) {
   const bool is_switch = config.has_sparse_layers();
+  const char* const model_type = is_switch ? "switch_transformers" : config.relative_bias_every_layer ? "umt5" : "t5";
+  const char* const architecture = is_switch                          ? "SwitchTransformersForConditionalGeneration"
+                                   : config.relative_bias_every_layer ? "UMT5ForConditionalGeneration"
+                                                                      : "T5ForConditionalGeneration";
   // HF's T5 reads "gated-gelu" as the tanh form, and a dense_act_fn beside it as the last word.
   const std::string act = config.gated && config.activation == "gelu_new" ? "gelu" : config.activation;
   const std::string feed_forward = (config.gated ? "gated-" : "") + act;
   Json json = {
-      {"architectures", {is_switch ? "SwitchTransformersForConditionalGeneration" : "T5ForConditionalGeneration"}},
-      {"model_type", is_switch ? "switch_transformers" : "t5"},
+      {"architectures", {architecture}},
+      {"model_type", model_type},
       {"is_encoder_decoder", true},
       {"vocab_size", config.vocab_size},
       {"d_model", config.d_model},

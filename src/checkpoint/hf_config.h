@@ -1,4 +1,4 @@
-// ModelConfig from and to Hugging Face's config.json, for model types t5, mt5 and switch_transformers.
+// ModelConfig from and to Hugging Face's config.json, for model types t5, mt5, umt5 and switch_transformers.
 //
 // HF's keys say what they can; all fields stand once more under "switchyard", which is read for what HF cannot express
 // (capacity factors, groups, sparse positions, expert dropout, ...). A key that HF states exactly wins over that block,

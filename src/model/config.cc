@@ -109,6 +109,9 @@ void validate(const ModelConfig& config) {
   check_routing(config.routing);
   check_sparse_layers("encoder", config.num_encoder_layers, config.encoder_sparse_step, config.sparse_encoder_layers);
   check_sparse_layers("decoder", config.num_decoder_layers, config.decoder_sparse_step, config.sparse_decoder_layers);
+  SY_CHECK(!config.relative_bias_every_layer || config.routing.num_experts == 0,
+           "model.relative_bias_every_layer is umT5's, which has no sparse form; set model.num_experts = 0 or leave it "
+           "false");
   const bool places_experts = config.encoder_sparse_step > 0 || config.decoder_sparse_step > 0 ||
                               !config.sparse_encoder_layers.empty() || !config.sparse_decoder_layers.empty();
   SY_CHECK(config.routing.num_experts > 0 || !places_experts,

@@ -51,6 +51,7 @@ struct ModelConfig {
   bool tie_output = true;           // logits from the embedding, hidden scaled by d_model^-0.5
   int64_t relative_attention_num_buckets = 32;
   int64_t relative_attention_max_distance = 128;
+  bool relative_bias_every_layer = false;  // a table in every self-attention layer (umT5), not one a stack
   double layer_norm_epsilon = 1e-6;
   double dropout_rate = 0.0;         // T5's places; masks are shared along the length axis, as in Mesh
   double expert_dropout_rate = 0.0;  // on the hidden layer of experts only, elementwise (Switch §2.4)
@@ -78,6 +79,8 @@ struct ModelConfig {
     field("relative_attention_num_buckets", self.relative_attention_num_buckets, "relative position buckets");
     field("relative_attention_max_distance", self.relative_attention_max_distance,
           "distance from which all share a bucket");
+    field("relative_bias_every_layer", self.relative_bias_every_layer,
+          "a relative position table in every layer (umT5), not one a stack");
     field("layer_norm_epsilon", self.layer_norm_epsilon, "added to the mean square in RMSNorm");
     field("dropout_rate", self.dropout_rate, "dropout everywhere but inside experts");
     field("expert_dropout_rate", self.expert_dropout_rate, "dropout on the experts' hidden layer");

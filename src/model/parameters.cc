@@ -68,8 +68,9 @@ struct Lister {
       auto& weights = stack.blocks[static_cast<size_t>(block)];
       const std::string prefix = name + ".block." + std::to_string(block) + ".layer.";
       add_attention(prefix + "0.SelfAttention", weights.self_attention);
-      if (block == 0)
-        add(prefix + "0.SelfAttention.relative_attention_bias.weight", stack.relative_attention_bias,
+      if (block == 0 || config.relative_bias_every_layer)
+        add(prefix + "0.SelfAttention.relative_attention_bias.weight",
+            block == 0 ? stack.relative_attention_bias : weights.relative_attention_bias,
             {config.relative_attention_num_buckets, config.num_heads}, Initializer::kNormal,
             1.0 / std::sqrt(static_cast<double>(config.d_model)));  // Convention: HF; Mesh states no initialiser
       add_norm(prefix + "0.layer_norm", weights.self_attention_norm);

@@ -42,13 +42,14 @@ struct FeedForwardWeights {
 };
 
 struct BlockWeights {
+  at::Tensor relative_attention_bias;  // [num_buckets, heads]; undefined: the stack's
   at::Tensor self_attention_norm, cross_attention_norm, feed_forward_norm;  // [d_model]; cross: decoder only
   AttentionWeights self_attention, cross_attention;
   FeedForwardWeights feed_forward;
 };
 
 struct StackWeights {
-  at::Tensor relative_attention_bias;  // [num_buckets, heads], shared by all self-attention layers of the stack
+  at::Tensor relative_attention_bias;  // [num_buckets, heads], of the self-attention layers without one of their own
   std::vector<BlockWeights> blocks;
   at::Tensor final_norm;  // [d_model]
 };

@@ -36,7 +36,7 @@ struct StackPass {
   bool is_decoder;
   const ForwardOptions& options;
   at::Tensor mask;            // [batch, length] bool or undefined: the stack's own real positions
-  at::Tensor position_bias;   // by distance, of the self-attention layers
+  at::Tensor position_bias;   // by distance, of the present self-attention layer
   at::Tensor encoder_hidden;  // decoder over whole sequences
   at::Tensor encoder_mask;
   DecoderCache* cache = nullptr;  // decoding step by step
@@ -158,15 +158,19 @@ StackOutput run_stack(StackPass& pass, const at::Tensor& embedding, const at::Te
   const auto wide = pass.dtype == at::kDouble ? at::kDouble : at::kFloat;
   const size_t num_blocks = pass.weights.blocks.size();
   const int64_t query_offset = pass.cache != nullptr ? pass.cache->length : 0;
-  pass.position_bias = ops::relative_bias_by_distance(pass.weights.relative_attention_bias,
-                                                      {.query_length = ids.size(1),
-                                                       .key_length = ids.size(1) + query_offset,
-                                                       .query_offset = query_offset,
-                                                       .bidirectional = !pass.is_decoder,
-                                                       .num_buckets = pass.config.relative_attention_num_buckets,
-                                                       .max_distance = pass.config.relative_attention_max_distance});
+  const auto by_distance = [&](const at::Tensor& table) {
+    return ops::relative_bias_by_distance(table, {.query_length = ids.size(1),
+                                                  .key_length = ids.size(1) + query_offset,
+                                                  .query_offset = query_offset,
+                                                  .bidirectional = !pass.is_decoder,
+                                                  .num_buckets = pass.config.relative_attention_num_buckets,
+                                                  .max_distance = pass.config.relative_attention_max_distance});
+  };
+  pass.position_bias = by_distance(pass.weights.relative_attention_bias);
   auto x = pass.dropout(ops::embedding(embedding, ids).to(wide), num_blocks, Place::kEmbedding);
   for (size_t block = 0; block < num_blocks; ++block) {
+    if (const auto& own = pass.weights.blocks[block].relative_attention_bias; own.defined())
+      pass.position_bias = by_distance(own);
     x = self_attention(pass, x, block);
     if (pass.is_decoder) x = cross_attention(pass, x, block);
     x = feed_forward(pass, x, block);

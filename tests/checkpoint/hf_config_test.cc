@@ -54,6 +54,22 @@ ModelConfig read(const Json& json, const std::vector<std::string>& names = {}) {
   return config_from_hf(json, "config.json", names);
 }
 
+// google/umt5-small's fields; read and written again.
+TEST(HfConfig, Umt5HasATableEveryLayer) {
+  auto json =
+      published_t5(R"({"model_type": "umt5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})");
+  const auto config = read(json);
+  EXPECT_TRUE(config.relative_bias_every_layer && config.gated && !config.tie_output);
+  EXPECT_EQ(config.activation, "gelu_new");
+  const auto written = config_to_hf(config, "float32");
+  EXPECT_EQ(written["model_type"], "umt5");
+  EXPECT_EQ(written["architectures"][0], "UMT5ForConditionalGeneration");
+  EXPECT_EQ(fields_to_json(read(written)), fields_to_json(config));
+  json["model_type"] = "t5";
+  EXPECT_FALSE(read(json).relative_bias_every_layer);
+  EXPECT_EQ(config_to_hf(read(json), "float32")["model_type"], "t5");
+}
+
 TEST(HfConfig, ReadsThePublishedSwitchBase) {
   const auto config = read(published_switch_base_8(), router_names({1, 3, 5, 7, 9, 11}, {1, 3, 5, 7, 9, 11}));
   EXPECT_EQ(config.d_ff, 3072);
@@ -120,7 +136,6 @@ TEST_P(BadHfConfig, IsRefusedWithFileAndKey) {
 INSTANTIATE_TEST_SUITE_P(
     Cases, BadHfConfig,
     testing::Values(BadJson{R"({"model_type": "bert"})", "expected t5, mt5 or switch_transformers"},
-                    BadJson{R"({"model_type": "umt5"})", "umt5 is not supported"},
                     BadJson{R"({"model_type": null})", "\"model_type\" is missing"},
                     BadJson{R"({"d_model": null})", "\"d_model\" is missing"},
                     BadJson{R"({"d_model": "512"})", "d_model"}, BadJson{R"({"d_model": -1})", "model.d_model is -1"},

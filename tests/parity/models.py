@@ -26,6 +26,7 @@ MODELS = {
     "t5_gelu": ("t5", dict(feed_forward_proj="gelu", num_layers=1)),
     "mt5_tied": ("mt5", dict(feed_forward_proj="gated-gelu", tie_word_embeddings=True)),
     "mt5": ("mt5", dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, untied=True)),
+    "umt5": ("umt5", dict(feed_forward_proj="gated-gelu", num_layers=3, num_decoder_layers=3)),
     "switch": ("switch_transformers", _SPARSE),
     "switch_overflow": ("switch_transformers", _SPARSE | dict(expert_capacity=2)),
     "switch_all_sparse": (
@@ -53,6 +54,7 @@ MODELS = {
 _CLASSES = {
     "t5": (transformers.T5Config, transformers.T5ForConditionalGeneration),
     "mt5": (transformers.MT5Config, transformers.MT5ForConditionalGeneration),
+    "umt5": (transformers.UMT5Config, transformers.UMT5ForConditionalGeneration),
     "switch_transformers": (transformers.SwitchTransformersConfig, transformers.SwitchTransformersForConditionalGeneration),
 }
 

@@ -4,6 +4,7 @@ A fault that transformers mends fails its test here: then the test moves to the 
 """
 
 import json
+import shutil
 
 import pytest
 import reference
@@ -192,3 +193,21 @@ def test_positions_come_from_the_files(model_folder):
     assert shown("switch_thirds") == "sparse blocks: encoder 1 4; decoder 1 4"
     assert shown("switch_count_zero") == "sparse blocks: encoder 1; decoder 1"
     assert shown("switch_uneven") == "sparse blocks: encoder 1; decoder 1 3"
+
+
+def test_umt5_scales_only_what_its_config_ties(model_folder, hf_model, tmp_path):
+    """transformers 5.23 multiplies umT5's hidden states by d_model^-0.5 whatever the file says. Published files, made for
+    transformers 4 and with a head of their own, say tie_word_embeddings false: no scale."""
+    folder = shutil.copytree(model_folder("umt5"), tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["shared.weight"].flip(0) + 0.5
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    inputs = {"input_ids": torch.arange(2, 32).view(2, 15), "labels": torch.arange(40, 54).view(2, 7)}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["tie_word_embeddings"] is True
+    expected = reference.forward(load_model(folder), inputs)["logits"]
+    assert relative_error(expected, reference.forward(hf_model("umt5"), inputs)["logits"]) > 0.1
+    check("logits", forward(folder, inputs, tmp_path)["logits"], expected, 1e-4)
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    assert relative_error(reference.forward(load_model(folder), inputs)["logits"], expected) < 1e-6, "the fault is gone"
+    check("logits", forward(folder, inputs, tmp_path)["logits"], expected * config["d_model"] ** 0.5, 1e-4)

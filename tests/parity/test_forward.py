@@ -105,7 +105,7 @@ def test_equals_transformers(model, batch, model_folder, hf_model, tmp_path):
 
 
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
-@pytest.mark.parametrize("model", ["t5_v1_1", "switch_overflow", "switch_uneven"])
+@pytest.mark.parametrize("model", ["t5_v1_1", "umt5", "switch_overflow", "switch_uneven"])
 def test_equals_transformers_in_double(model, kernels, model_folder, hf_model, tmp_path):
     reference_model = hf_model(model, torch.float64)
     inputs = BATCHES["right"].inputs(reference_model.config.vocab_size, seed=6)

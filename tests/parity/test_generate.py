@@ -10,7 +10,7 @@ import torch
 from compare import switchyard
 
 PROMPTS = [[17, 4, 80, 9, 33, 5, 1], [3, 1], [60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 71, 72, 1], [5, 5, 5, 5, 5, 5, 1]]
-MODELS = ["t5", "t5_v1_1", "t5_buckets", "switch", "switch_overflow", "switch_all_sparse", "switch_router_bias", "switch_untied"]
+MODELS = ["t5", "t5_v1_1", "t5_buckets", "umt5", "switch", "switch_overflow", "switch_all_sparse", "switch_router_bias", "switch_untied"]
 
 # The program's options, and transformers'.
 SEARCHES = {

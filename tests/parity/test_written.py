@@ -50,6 +50,7 @@ FORMS = {
     "decoder sparse": "encoder_sparse_step = 0\n",
     "all sparse": "encoder_sparse_step = 1\ndecoder_sparse_step = 1\n",
     "dense": DENSE,
+    "dense with a bias every layer": DENSE + 'gated = true\nactivation = "gelu_new"\nrelative_bias_every_layer = true\n',
     "dense gated untied": DENSE + 'gated = true\nactivation = "gelu_new"\ntie_output = false\n',
 }
 MODULES = ["argparse", "collections", "datetime", "decimal", "logging", "random", "statistics", "string", "unittest.mock"]
