@@ -62,7 +62,7 @@ void save_tensors(const fs::path& folder, const ModelConfig& config, std::vector
            " already holds a model; remove it or choose another folder");
   remove_leftovers(folder);
   write_model_tensors(folder, std::move(tensors), options.max_shard_bytes);
-  if (!options.vocabulary.empty()) write_tokenizer_files(folder, options.vocabulary);
+  if (!options.vocabulary.empty()) write_tokenizer_files(folder, options.vocabulary, options.tokenizer_json);
   write_file_atomically(folder / "generation_config.json",
                         Json{{"decoder_start_token_id", 0}, {"eos_token_id", 1}, {"pad_token_id", 0}}.dump(2) + "\n");
   write_file_atomically(folder / "config.json", config_to_hf(config, dtype).dump(2) + "\n");

@@ -47,7 +47,8 @@ ModelConfig open_config(const std::filesystem::path& folder);
 struct SaveOptions {
   at::ScalarType dtype = at::kFloat;  // kFloat, kBFloat16 or kHalf
   uint64_t max_shard_bytes = 5'000'000'000;
-  std::string vocabulary = {};  // bytes of spiece.model, written with the tokenizer files; empty: none
+  std::string vocabulary = {};      // bytes of spiece.model, written with the tokenizer files; empty: none
+  std::string tokenizer_json = {};  // bytes of tokenizer.json, which goes with a vocabulary; empty: none
 };
 
 // Writes a model into `folder`, made if need be. Throws Error if it already holds a model, and when the disk refuses.

@@ -11,8 +11,10 @@
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/t5x.h"
+#include "checkpoint/tokenizer_files.h"
 #include "checkpoint/upcycle.h"
 #include "cli/commands.h"
+#include "text/vocabulary.h"
 
 namespace switchyard {
 namespace {
@@ -53,7 +55,7 @@ struct Source {
   std::optional<ModelFiles> files;   // a model directory, whose tensors pass through one by one
   std::optional<LoadedModel> model;  // another checkpoint
   at::ScalarType dtype;
-  std::string vocabulary, format;
+  std::string vocabulary, tokenizer_json, format;
 };
 
 Source open_source(const ConvertCommand& command) {
@@ -76,8 +78,14 @@ Source open_source(const ConvertCommand& command) {
         source.dtype = shared->second.dtype;
     }
     source.vocabulary = read_vocabulary(folder);
+    source.tokenizer_json = read_tokenizer_file(folder);
+    if (source.vocabulary.empty() && !source.tokenizer_json.empty())
+      source.vocabulary = Vocabulary::load(folder).model_bytes();
   }
-  if (!command.vocab.empty()) source.vocabulary = read_file(command.vocab, uint64_t{1} << 28);
+  if (!command.vocab.empty()) {
+    source.vocabulary = read_file(command.vocab, uint64_t{1} << 28);
+    source.tokenizer_json.clear();
+  }
   return source;
 }
 
@@ -92,7 +100,10 @@ void convert(const ConvertCommand& command) {
                                            .sparse_step = command.sparse_step,
                                            .seed = static_cast<uint64_t>(command.seed)});
   }
-  const SaveOptions options{.dtype = source.dtype, .max_shard_bytes = max_shard_bytes, .vocabulary = source.vocabulary};
+  const SaveOptions options{.dtype = source.dtype,
+                            .max_shard_bytes = max_shard_bytes,
+                            .vocabulary = source.vocabulary,
+                            .tokenizer_json = source.tokenizer_json};
   if (source.model)
     save_model(command.to, source.model->config, source.model->weights, options);
   else

@@ -34,8 +34,7 @@ int64_t masked_text_bytes(const Vocabulary& vocabulary, const Batch& batch) {
   constexpr std::string_view kWordMark = "▁";
   int64_t bytes = 0;
   for (const int32_t id : batch.decoder_target_tokens) {
-    if (id == vocabulary.pad_id() || id == vocabulary.eos_id() || id >= vocabulary.size() - vocabulary.num_sentinels())
-      continue;
+    if (id == vocabulary.pad_id() || id == vocabulary.eos_id() || vocabulary.sentinel_number(id) >= 0) continue;
     if (id == vocabulary.unk_id()) {
       ++bytes;
       continue;
@@ -51,9 +50,7 @@ int64_t masked_text_bytes(const Vocabulary& vocabulary, const Batch& batch) {
 void run(EvalCommand& command) {
   command.model = resolve_model_folder(command.model).string();
   apply(command.compute);
-  const auto bytes = read_vocabulary(command.model);
-  SY_CHECK(!bytes.empty(), command.model, ": the model has no vocabulary (spiece.model), and --text needs one");
-  const auto vocabulary = Vocabulary::from_bytes(bytes, Vocabulary::kDefaultSentinels, command.model + "/spiece.model");
+  const auto vocabulary = Vocabulary::load(command.model);
   const EvaluationData data(TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary),
                             {.shape = command.shape,
                              .seed = static_cast<uint64_t>(command.seed),

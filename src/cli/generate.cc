@@ -64,11 +64,7 @@ std::string print_ids(std::span<const int32_t> ids) {
 class Codec {
  public:
   explicit Codec(const GenerateCommand& command) {
-    if (command.ids) return;
-    const auto bytes = read_vocabulary(command.model);
-    SY_CHECK(!bytes.empty(), command.model,
-             ": the model has no vocabulary (spiece.model); put one there, or pass ids with --ids");
-    vocabulary_ = Vocabulary::from_bytes(bytes, Vocabulary::kDefaultSentinels, command.model + "/spiece.model");
+    if (!command.ids) vocabulary_ = Vocabulary::load(command.model);
   }
 
   const std::optional<Vocabulary>& vocabulary() const { return vocabulary_; }

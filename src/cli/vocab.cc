@@ -95,12 +95,12 @@ void add_vocab(CLI::App& app) {
 
   auto model = std::make_shared<std::filesystem::path>();
   auto* encode = vocab->add_subcommand("encode", "Lines of text on standard input to lines of token ids");
-  encode->add_option("--vocab", *model, "the vocabulary, a spiece.model")->required();
+  encode->add_option("--vocab", *model, "the vocabulary: a spiece.model, or a model directory")->required();
   encode->footer("Example:\n  echo 'this is a test' | switchyard vocab encode --vocab spiece.model");
   encode->callback([model] { encode_lines(*model); });
 
   auto* decode = vocab->add_subcommand("decode", "Lines of token ids on standard input to lines of text");
-  decode->add_option("--vocab", *model, "the vocabulary, a spiece.model")->required();
+  decode->add_option("--vocab", *model, "the vocabulary: a spiece.model, or a model directory")->required();
   decode->footer("Example:\n  echo '11 8 6 3 8 6' | switchyard vocab decode --vocab spiece.model");
   decode->callback([model] { decode_lines(*model); });
 }

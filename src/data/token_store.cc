@@ -65,10 +65,13 @@ CacheKey cache_key(const fs::path& file, const Vocabulary& vocabulary) {
   const auto modified = fs::last_write_time(file, error).time_since_epoch();
   SY_CHECK(!error, "cannot read ", file.string(), ": ", error.message());
   const auto adler = static_cast<uint32_t>(::adler32_z(1, reinterpret_cast<const Bytef*>(model.data()), model.size()));
+  std::string added;
+  for (const auto& token : vocabulary.added_tokens())
+    added += join("added ", token.id, " ", token.single_word, " ", token.content.size(), " ", token.content, "\n");
   return {
       join("switchyard tokens 1\ntext ", (error ? file : absolute).string(), "\nvocabulary ", model.size(), " bytes ",
            hexadecimal(checksum(model.data(), model.size())), " ", hexadecimal(adler), ", ", vocabulary.num_sentinels(),
-           " sentinels\n"),
+           " sentinels\n", added),
       join("size ", size, "\nmodified ", std::chrono::duration_cast<std::chrono::nanoseconds>(modified).count(), "\n")};
 }
 

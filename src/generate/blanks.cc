@@ -34,14 +34,12 @@ std::string_view trim(std::string_view text) {
 // The text after each sentinel of an output; of a repeated one, the first.
 std::map<int32_t, std::string> spans_of(std::span<const int32_t> output, const Vocabulary& vocabulary) {
   std::map<int32_t, std::string> spans;
-  const int32_t num_sentinels = vocabulary.num_sentinels();
-  const auto number_of = [&](int32_t id) { return id < vocabulary.size() ? vocabulary.size() - 1 - id : -1; };
   for (size_t place = 0; place < output.size();) {
-    const int32_t number = number_of(output[place++]);
-    if (number < 0 || number >= num_sentinels) continue;
+    const int32_t number = vocabulary.sentinel_number(output[place++]);
+    if (number < 0) continue;
     const size_t begin = place;
     while (place < output.size() && output[place] != vocabulary.eos_id() &&
-           !(number_of(output[place]) >= 0 && number_of(output[place]) < num_sentinels))
+           vocabulary.sentinel_number(output[place]) < 0)
       ++place;
     spans.emplace(number, trim(vocabulary.decode(output.subspan(begin, place - begin))));
   }

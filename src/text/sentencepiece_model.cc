@@ -14,8 +14,9 @@ namespace {
 // Field numbers of sentencepiece_model.proto.
 constexpr uint32_t kModelPieces = 1, kModelTrainer = 2, kModelNormalizer = 3, kModelSelfTest = 4,
                    kModelDenormalizer = 5;
-constexpr uint32_t kPieceText = 1, kPieceScore = 2;
-constexpr uint32_t kTrainerUnkSurface = 44;
+constexpr uint32_t kPieceText = 1, kPieceScore = 2, kPieceType = 3;
+enum PieceType : uint64_t { kNormal = 1, kUnknown = 2, kControl = 3, kByte = 6 };
+constexpr uint32_t kTrainerType = 3, kTrainerByteFallback = 35, kTrainerUnkSurface = 44;
 constexpr uint32_t kNormalizerCharsmap = 2, kNormalizerDummyPrefix = 3, kNormalizerRemoveExtra = 4;
 // Of a piece, of what unknown ids print, of what one rule puts in: text grows by no more than this factor.
 constexpr size_t kMaxStringBytes = 4096;
@@ -193,6 +194,8 @@ std::string_view read_piece(std::string_view message, const std::string& source)
   while (reader.next(field)) {
     if (field.number == kPieceText) text = field.bytes;
     check_string(text, source);
+    // The library's trie ends keys at a zero byte and the program with them.
+    SY_CHECK(text.find('\0') == text.npos, source, ": a piece holds a zero byte; the file is damaged");
     if (field.number == kPieceScore) {
       const float score = std::bit_cast<float>(static_cast<uint32_t>(field.value));
       SY_CHECK(std::isfinite(score), source, ": piece \"", text,
@@ -208,6 +211,22 @@ void append_varint(std::string& out, uint64_t value) {
     value >>= 7;
   }
   out.push_back(static_cast<char>(value));
+}
+
+void append_bytes(std::string& out, uint32_t field, std::string_view bytes) {
+  append_varint(out, field << 3 | 2);
+  append_varint(out, bytes.size());
+  out += bytes;
+}
+
+void append_number(std::string& out, uint32_t field, uint64_t value) {
+  append_varint(out, field << 3);
+  append_varint(out, value);
+}
+
+bool is_byte_piece(std::string_view text) {
+  return text.size() == 6 && text.starts_with("<0x") && text.ends_with('>') &&
+         text.find_first_not_of("0123456789ABCDEF", 3) == 5;
 }
 
 std::string without_self_test(std::string_view bytes) {
@@ -266,6 +285,33 @@ std::string with_sentinels(std::string_view bytes, int32_t count) {
     append_varint(model, piece.size());
     model += piece;
   }
+  return model;
+}
+
+std::string make_unigram_model(const std::vector<std::pair<std::string, double>>& pieces, int32_t unk_id,
+                               bool byte_fallback, std::string_view normalization_rules) {
+  std::string model;
+  for (size_t id = 0; id < pieces.size(); ++id) {
+    const auto& [text, score] = pieces[id];
+    const bool is_control = text == "<pad>" || text == "</s>" || text == "<s>";
+    const uint64_t type = id == static_cast<size_t>(unk_id)      ? kUnknown
+                          : is_control                           ? kControl
+                          : byte_fallback && is_byte_piece(text) ? kByte
+                                                                 : kNormal;
+    std::string piece;
+    append_bytes(piece, kPieceText, text);
+    const auto bits = std::bit_cast<uint32_t>(static_cast<float>(score));
+    append_varint(piece, kPieceScore << 3 | 5);
+    for (int shift = 0; shift < 32; shift += 8) piece.push_back(static_cast<char>(bits >> shift));
+    append_number(piece, kPieceType, type);
+    append_bytes(model, kModelPieces, piece);
+  }
+  std::string trainer, normalizer;
+  append_number(trainer, kTrainerType, 1);  // unigram
+  append_number(trainer, kTrainerByteFallback, byte_fallback ? 1 : 0);
+  append_bytes(model, kModelTrainer, trainer);
+  append_bytes(normalizer, kNormalizerCharsmap, normalization_rules);
+  append_bytes(model, kModelNormalizer, normalizer);
   return model;
 }
 

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace switchyard {
 
@@ -29,6 +31,11 @@ SentencePieceModelInfo inspect_sentencepiece_model(std::string_view bytes, const
 // The model with `count` user-defined pieces "▁<extra_id_{count-1}>" ... "▁<extra_id_0>" after its own (as seqio's
 // SentencePieceVocabulary makes it), and without the self-test samples, which would then no longer hold.
 std::string with_sentinels(std::string_view bytes, int32_t count);
+
+// A unigram model of pieces and scores, normalised as T5's is, with <pad>, </s> and <s> as control pieces. Nothing is
+// checked: inspect_sentencepiece_model does that.
+std::string make_unigram_model(const std::vector<std::pair<std::string, double>>& pieces, int32_t unk_id,
+                               bool byte_fallback, std::string_view normalization_rules);
 
 // The model that does not put a space in front of the text.
 std::string without_dummy_prefix(std::string_view bytes);

@@ -11,6 +11,7 @@
 #include "base/files.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
+#include "checkpoint/tokenizer_files.h"
 #include "checkpoint/training_state.h"
 #include "data/prefetch.h"
 #include "data/pretraining.h"
@@ -317,7 +318,9 @@ Json Trainer::evaluate() {
 std::filesystem::path Trainer::save() {
   auto& state = *state_;
   return state.checkpoints.save(state.step, state.last_eval_loss, [&](const std::filesystem::path& folder) {
-    save_model(folder, state.run.model, state.weights, {.vocabulary = state.vocabulary.model_bytes()});
+    save_model(
+        folder, state.run.model, state.weights,
+        {.vocabulary = state.vocabulary.model_bytes(), .tokenizer_json = read_tokenizer_file(state.run.data.vocab)});
     write_training_state(folder, {.step = state.step, .tensors = state.optimizer->state()});
   });
 }

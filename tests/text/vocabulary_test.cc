@@ -164,7 +164,7 @@ TEST(Vocabulary, IsTheSameFromManyThreads) {
 TEST(Vocabulary, RefusesWhatIsNoModel) {
   const ScratchFolder folder;
   EXPECT_THAT(error_of([&] { Vocabulary::load(folder.path() / "absent.model"); }), HasSubstr("absent.model"));
-  EXPECT_THAT(error_of([&] { Vocabulary::load(folder.path()); }), HasSubstr("regular file"));
+  EXPECT_THAT(error_of([&] { Vocabulary::load(folder.path()); }), HasSubstr("neither spiece.model"));
   EXPECT_THAT(error_of([&] { Vocabulary::load(folder.write("empty.model", "")); }),
               HasSubstr("empty.model: the file is empty"));
   EXPECT_THAT(
