@@ -5,6 +5,7 @@
 JOBS ?= $(shell awk -v cores=$$(nproc) '/MemTotal/ {n = int($$2 / 2097152); print (n < 1) ? 1 : (n < cores) ? n : cores}' /proc/meminfo)
 ONLY ?=
 MINUTES ?= 6
+SECONDS ?= 60
 TEXT ?=
 PREFIX ?= /usr/local
 ARGS ?=
@@ -12,7 +13,7 @@ PYTHON := .venv/bin/python3
 # Lets one compiler cache serve every checkout: paths below the project count as relative.
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
-SOURCES = $(shell git ls-files --cached --others --exclude-standard 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'examples/*.cc')
+SOURCES = $(shell git ls-files --cached --others --exclude-standard 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'examples/*.cc' 'fuzz/*.cc' 'fuzz/*.h')
 
 # $(call build,PRESET): configures once (ninja repeats it when a CMakeLists.txt changes), then builds.
 define build
@@ -21,7 +22,7 @@ define build
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install test quickstart bench sanitize format lint clean
+.PHONY: help setup build install test quickstart bench sanitize fuzz format lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,11 @@ bench: build  ## speed beside HF transformers in the same run; ARGS="--help" lis
 sanitize: setup  ## all tests of the C++ code under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(call build,asan)
 	@ctest --preset asan --no-tests=error -LE parity $(if $(ONLY),-R '^$(ONLY)$$')
+
+fuzz: setup  ## readers of foreign files against random input, SECONDS=60 each; ONLY=t5x runs one (fuzz/)
+	@scripts/setup.sh fuzz
+	$(call build,fuzz)
+	@scripts/fuzz.sh $(SECONDS) $(ONLY)
 
 format:  ## clang-format every C++ file in place
 	@scripts/setup.sh lint

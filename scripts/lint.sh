@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python3 scripts/check_includes.py
 
 list() { git ls-files --cached --others --exclude-standard "$@"; }
-list 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'examples/*.cc' | xargs -r clang-format --dry-run -Werror
+list 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'examples/*.cc' 'fuzz/*.cc' 'fuzz/*.h' | xargs -r clang-format --dry-run -Werror
 echo "format: fine"
 
 test -f build/dev/build.ninja || cmake --preset dev >/dev/null

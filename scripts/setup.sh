@@ -2,7 +2,7 @@
 # Installs what building and testing need and is missing: Debian or Ubuntu packages, and the Python environment .venv.
 # Does nothing, in well under a second, when all is there.
 #
-#   scripts/setup.sh [lint] [quickstart]     the packages of `make lint` and `make quickstart` too
+#   scripts/setup.sh [lint] [quickstart] [fuzz]     the packages of `make lint`, `make quickstart`, `make fuzz` too
 #
 # SWITCHYARD_PACKAGES=skip leaves system packages alone (not a Debian system, or they come from elsewhere).
 set -euo pipefail
@@ -16,7 +16,8 @@ for group in "$@"; do
   case "$group" in
     lint) packages+=(clang-format clang-tidy) ;;
     quickstart) packages+=(dict-gcide perl-doc) ;;
-    *) echo "setup: unknown group '$group'; known: lint, quickstart" >&2; exit 2 ;;
+    fuzz) packages+=(clang libclang-rt-dev) ;;
+    *) echo "setup: unknown group '$group'; known: lint, quickstart, fuzz" >&2; exit 2 ;;
   esac
 done
 

@@ -22,18 +22,17 @@ std::vector<int32_t> encode(const Vocabulary& vocabulary, const std::string& tex
 
 void fill_blank(const std::filesystem::path& folder, const std::string& sentence,
                 const std::vector<std::string>& words) {
-  const auto vocabulary = Vocabulary::load(folder / "spiece.model");
-  const auto model = open_model(folder, at::kFloat);
-  const auto weights = cast_weights(model.config, model.weights, at::kFloat);
+  const auto vocabulary = Vocabulary::load(folder);
+  const auto [config, weights] = open_for_inference(folder, at::kFloat);
   const auto prompt = encode(vocabulary, sentence);
 
-  const auto results = generate(model.config, weights, {{.ids = prompt}}, {.search = {.max_tokens = 16}});
+  const auto results = generate(config, weights, {{.ids = prompt}}, {.search = {.max_tokens = 16}});
   std::cout << fill_blanks(sentence, results[0][0].ids, vocabulary) << '\n';
 
   std::vector<std::vector<int32_t>> targets;
   for (const auto& word : words) targets.push_back(encode(vocabulary, "<extra_id_0> " + word));
   const std::vector<std::vector<int32_t>> prompts(targets.size(), prompt);
-  const auto scored = score_targets(model.config, weights, prompts, targets, /*batch_size=*/8);
+  const auto scored = score_targets(config, weights, prompts, targets, /*batch_size=*/8);
   for (size_t n = 0; n < words.size(); ++n)
     std::cout << std::setprecision(8) << scored[n].score << '\t' << words[n] << '\n';
 }

@@ -122,13 +122,16 @@ std::string nearest_hint(std::string_view name, const std::vector<std::string>& 
 }
 
 Json parse_json(std::string_view text, const std::string& source) {
-  constexpr int kMaxDepth = 64;
-  const auto limit_depth = [&](int depth, Json::parse_event_t, Json&) {
+  constexpr int kMaxDepth = 64, kMaxKeys = 20'000;  // objects that keep their order find a key by looking at each
+  int num_keys = 0;
+  const auto limit = [&](int depth, Json::parse_event_t event, Json&) {
     SY_CHECK(depth <= kMaxDepth, source, ": JSON nested deeper than ", kMaxDepth);
+    num_keys += event == Json::parse_event_t::key ? 1 : 0;
+    SY_CHECK(num_keys <= kMaxKeys, source, ": JSON with more than ", kMaxKeys, " keys");
     return true;
   };
   try {
-    return Json::parse(text, limit_depth);
+    return Json::parse(text, limit);
   } catch (const Json::exception& error) {
     throw Error(source + ": not JSON: " + error.what());
   }

@@ -46,7 +46,7 @@ std::string write_toml(const Json& sections);
 // The known name nearest to `name` by edit distance, as ` (did you mean "x"?)`, or "" if none is near.
 std::string nearest_hint(std::string_view name, const std::vector<std::string>& known);
 
-// JSON parsed with a bound on depth; throws Error naming `source` and the byte.
+// JSON parsed with a bound on depth and keys; throws Error naming `source` and the byte.
 Json parse_json(std::string_view text, const std::string& source);
 
 namespace config_detail {

@@ -146,7 +146,9 @@ class Reader {
   void read_extension(uint64_t size, const std::string& path) {
     const auto type = read<uint8_t>();
     const auto payload = take(size);
-    if (type == kFlaxArray && wanted_(path)) arrays_[path] = Reader(payload, source_, wanted_).read_array();
+    if (type != kFlaxArray || !wanted_(path)) return;
+    const bool is_new = arrays_.emplace(path, Reader(payload, source_, wanted_).read_array()).second;
+    check(is_new, "an array's name stands twice");
   }
 
   at::Tensor read_array() {

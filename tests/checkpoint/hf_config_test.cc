@@ -135,7 +135,7 @@ TEST_P(BadHfConfig, IsRefusedWithFileAndKey) {
 
 INSTANTIATE_TEST_SUITE_P(
     Cases, BadHfConfig,
-    testing::Values(BadJson{R"({"model_type": "bert"})", "expected t5, mt5 or switch_transformers"},
+    testing::Values(BadJson{R"({"model_type": "bert"})", "expected t5, mt5, umt5 or switch_transformers"},
                     BadJson{R"({"model_type": null})", "\"model_type\" is missing"},
                     BadJson{R"({"d_model": null})", "\"d_model\" is missing"},
                     BadJson{R"({"d_model": "512"})", "d_model"}, BadJson{R"({"d_model": -1})", "model.d_model is -1"},

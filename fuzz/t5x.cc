@@ -1,0 +1,16 @@
+// T5X checkpoints: the msgpack file, plain or gzipped, and the model that its arrays make.
+#include "checkpoint/t5x.h"
+
+#include "checkpoint/msgpack.h"
+#include "harness.h"
+
+using namespace switchyard;
+
+int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  expect_no_harm([&] {
+    read_msgpack_arrays(std::as_bytes(std::span(data, size)), "input", [](const std::string&) { return true; });
+  });
+  const MemoryFile file(as_text(data, size));
+  expect_no_harm([&] { import_t5x(file.path(), at::kFloat); });
+  return 0;
+}
