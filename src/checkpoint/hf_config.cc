@@ -59,12 +59,14 @@ void read_feed_forward(const std::string& name, const std::string& source, Model
   config.activation = activation_from_hf(config.gated && act == "gelu" ? "gelu_new" : act, source);
 }
 
-// Block numbers of the routers in the file.
-std::set<int64_t> routers_of(const std::string& stack, const std::vector<std::string>& tensor_names) {
+// Block numbers of the sparse feed-forward layers in the file.
+std::set<int64_t> sparse_blocks_of(const std::string& stack, const std::vector<std::string>& tensor_names) {
   const std::string begin = stack + ".block.";
   std::set<int64_t> blocks;
   for (const auto& name : tensor_names) {
-    if (!name.starts_with(begin) || !name.ends_with(".mlp.router.classifier.weight")) continue;
+    if (!name.starts_with(begin) || 
+        (!name.ends_with(".mlp.router.classifier.weight") && name.find(".mlp.experts.expert_0.") == std::string::npos))
+      continue;
     int64_t block = -1;
     const auto result = std::from_chars(name.data() + begin.size(), name.data() + name.size(), block);
     if (result.ec == std::errc{} && block >= 0) blocks.insert(block);
@@ -96,12 +98,15 @@ std::set<int64_t> sparse_blocks(const ModelConfig& config, bool is_decoder) {
 }
 
 void read_sparse_layers(const std::vector<std::string>& tensor_names, ModelConfig& config) {
-  const auto encoder = routers_of("encoder", tensor_names), decoder = routers_of("decoder", tensor_names);
+  const auto encoder = sparse_blocks_of("encoder", tensor_names), decoder = sparse_blocks_of("decoder", tensor_names);
+  // The file's layers are what there is, whatever the configuration says.
+  if (encoder != sparse_blocks(config, false) || decoder != sparse_blocks(config, true)) config.sparse_layout = "step";
   if (encoder != sparse_blocks(config, false))
     set_sparse_layers(encoder, config.num_encoder_layers, config.encoder_sparse_step, config.sparse_encoder_layers);
   if (decoder != sparse_blocks(config, true))
     set_sparse_layers(decoder, config.num_decoder_layers, config.decoder_sparse_step, config.sparse_decoder_layers);
-  if (encoder.empty() && decoder.empty()) {
+  if (encoder.empty() && decoder.empty() && config.encoder_attention_sparse_step == 0 &&
+      config.decoder_attention_sparse_step == 0) {
     config.encoder_sparse_step = config.decoder_sparse_step = config.routing.num_experts = 0;
     config.sparse_encoder_layers.clear();
     config.sparse_decoder_layers.clear();

@@ -18,6 +18,14 @@ at::Tensor read_scaled(const ParameterSource& source, at::ScalarType dtype) {
   return read_tensor(*source.parts[0], at::promoteTypes(dtype, at::kFloat)).mul_(source.scale).to(dtype);
 }
 
+// All experts of one matrix, [num_experts, ...].
+at::Tensor read_experts(const ParameterSpec& spec, const ParameterSource& source, at::ScalarType dtype) {
+  auto tensor = at::empty(spec.shape, at::TensorOptions().dtype(dtype));
+  for (int64_t expert = 0; expert < spec.shape[0]; ++expert)
+    source.parts[static_cast<size_t>(expert)]->read(0, tensor.select(0, expert));
+  return tensor;
+}
+
 // The rest of a layer's parameters is in place; its experts wait for their rows.
 void put_experts_on_demand(FeedForwardWeights& layer,
                            const std::map<const at::Tensor*, const ParameterSource*>& experts, at::ScalarType dtype) {
@@ -54,13 +62,7 @@ ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::
   const auto parameters = list_parameters(config, weights);
   for (size_t number = 0; number < parameters.size(); ++number) {
     const auto& [spec, tensor] = parameters[number];
-    if (!spec.is_expert) {
-      *tensor = read_scaled(plan[number], dtype);
-      continue;
-    }
-    *tensor = at::empty(spec.shape, at::TensorOptions().dtype(dtype));
-    for (int64_t expert = 0; expert < spec.shape[0]; ++expert)
-      plan[number].parts[static_cast<size_t>(expert)]->read(0, tensor->select(0, expert));
+    *tensor = spec.is_expert ? read_experts(spec, plan[number], dtype) : read_scaled(plan[number], dtype);
   }
   return weights;
 }
@@ -85,6 +87,9 @@ ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& st
   }
   for (auto* stack : {&weights.encoder, &weights.decoder})
     for (auto& block : stack->blocks) put_experts_on_demand(block.feed_forward, experts, dtype);
+  for (size_t number = 0; number < parameters.size(); ++number)  // experts of attention, which are small
+    if (const auto& [spec, tensor] = parameters[number]; spec.is_expert && !tensor->defined())
+      *tensor = read_experts(spec, plan[number], compute_dtype(spec, dtype));
   return cast_weights(config, weights, dtype);
 }
 

@@ -22,7 +22,7 @@ at::Tensor copies(const at::Tensor& weight, int64_t num_experts) {
 void make_sparse(FeedForwardWeights& layer, int64_t num_experts, const at::Tensor& fresh_router, double scale) {
   for (at::Tensor* weight : {&layer.wi, &layer.wi_0, &layer.wi_1, &layer.wo}) *weight = copies(*weight, num_experts);
   layer.wo.mul_(num_experts);
-  layer.router = (fresh_router * scale).to(layer.wo.scalar_type());
+  layer.router.weight = (fresh_router * scale).to(layer.wo.scalar_type());
 }
 
 }  // namespace
@@ -50,7 +50,7 @@ LoadedModel upcycle(const LoadedModel& dense, const UpcycleOptions& options) {
       const auto number = static_cast<int64_t>(block);
       if (is_decoder ? sparse.config.is_sparse_decoder_layer(number) : sparse.config.is_sparse_encoder_layer(number))
         make_sparse(stack.blocks[block].feed_forward, options.num_experts,
-                    fresh_stack.blocks[block].feed_forward.router, scale);
+                    fresh_stack.blocks[block].feed_forward.router.weight, scale);
     }
   };
   convert(sparse.weights.encoder, fresh.encoder, false);

@@ -79,7 +79,7 @@ void bench_train(const BenchCommand& command) {
   const int64_t batch = command.batch > 0 ? command.batch : 8;
   auto weights = initialize(config, 0);
   const auto parameters = list_parameters(config, weights);
-  for (const auto& parameter : parameters) parameter.tensor->requires_grad_();
+  for (const auto& parameter : parameters) parameter.tensor->requires_grad_(!parameter.spec.is_buffer);
   const OptimizerConfig optimizer_config;
   Optimizer optimizer(optimizer_config, optimized_parameters(parameters, optimizer_config));
   const auto ids = [&](int64_t length) { return at::randint(3, config.vocab_size, {batch, length}, at::kLong); };
@@ -186,6 +186,7 @@ void add_bench(CLI::App& app) {
   generate->add_option("--max-tokens", command->max_tokens)->check(CLI::PositiveNumber)->capture_default_str();
   train->callback([command] { bench_train(*command); });
   generate->callback([command] { bench_generate(*command); });
+  add_bench_routing(*bench);
   bench->footer("Example: switchyard bench train --model switch-mini-8 --json");
 }
 

@@ -14,6 +14,7 @@ void add_forward(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_bench_routing(CLI::App& bench);  // its jobs variants and routing
 void add_report(CLI::App& app);
 
 }  // namespace switchyard

@@ -64,10 +64,24 @@ LossInput read_inputs(const std::string& path, int64_t vocab_size) {
   return input;
 }
 
+// The largest number of experts that a token has; at least 1.
+int64_t most_experts(const ops::Routing& routing, int64_t tokens) {
+  std::vector<int64_t> count(static_cast<size_t>(tokens), 0);
+  const auto token = routing.dispatch.token.contiguous();
+  int64_t most = 1;
+  for (int64_t row = 0; row < token.numel(); ++row)
+    most = std::max(most, ++count[static_cast<size_t>(token.const_data_ptr<int64_t>()[row])]);
+  return most;
+}
+
+// expert_index: [batch, length], or with several experts a token [batch, length, experts] by falling gate.
 void add_layers(const StackOutput& stack, int64_t batch, Outputs& out) {
   for (const auto& layer : stack.sparse_layers) {
     add(out, "router_logits." + layer.name, layer.router_logits.view({batch, -1, layer.router_logits.size(1)}));
-    add(out, "expert_index." + layer.name, layer.routing.expert_index.view({batch, -1}));
+    const int64_t tokens = layer.router_logits.size(0), width = most_experts(layer.routing, tokens);
+    const auto experts = ops::experts_of_tokens(layer.routing, tokens, width);
+    add(out, "expert_index." + layer.name,
+        width == 1 ? experts.view({batch, -1}) : experts.view({batch, tokens / batch, width}));
   }
 }
 
@@ -90,7 +104,7 @@ void run(const ForwardCommand& command) {
   if (command.gradients) {
     master = open_model(folder, dtype == at::kDouble ? at::kDouble : at::kFloat);
     parameters = list_parameters(master.config, master.weights);
-    for (auto& parameter : parameters) parameter.tensor->requires_grad_();
+    for (auto& parameter : parameters) parameter.tensor->requires_grad_(!parameter.spec.is_buffer);
     model = {master.config, cast_weights(master.config, master.weights, dtype)};
   } else {
     model = open_for_inference(folder, dtype);
@@ -109,7 +123,8 @@ void run(const ForwardCommand& command) {
     add(out, "loss", loss.cross_entropy.detach());
     if (command.gradients) {
       loss.total.backward();
-      for (const auto& parameter : parameters) add_gradient(parameter, out);
+      for (const auto& parameter : parameters)
+        if (!parameter.spec.is_buffer) add_gradient(parameter, out);
     }
   } else {
     SY_CHECK(!command.gradients, "--gradients needs labels in ", command.inputs);

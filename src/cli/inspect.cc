@@ -62,14 +62,14 @@ Subject find_subject(const std::string& model) {
 
 struct Counts {
   int64_t parameters = 0, expert_parameters = 0;
-  int64_t active = 0;  // with one expert in each sparse layer
+  int64_t active = 0;  // with the experts that one token takes in each sparse layer
 };
 
-Counts count(const std::vector<ParameterSpec>& specs) {
+Counts count(const std::vector<ParameterSpec>& specs, int64_t num_selected) {
   Counts counts;
   for (const auto& spec : specs) {
     counts.parameters += spec.numel();
-    counts.active += spec.is_expert ? spec.numel() / spec.shape[0] : spec.numel();
+    counts.active += spec.is_expert ? spec.numel() / spec.shape[0] * num_selected : spec.numel();
     if (spec.is_expert) counts.expert_parameters += spec.numel();
   }
   return counts;
@@ -114,35 +114,26 @@ std::string describe_layers(const ModelConfig& config, bool is_decoder) {
   return text.empty() ? "none" : text;
 }
 
-std::vector<std::string> describe_routing(const ModelConfig& config) {
+std::string describe_attention(const ModelConfig& config, bool is_decoder) {
+  std::string text;
+  const int64_t num_layers = is_decoder ? config.num_decoder_layers : config.num_encoder_layers;
+  for (int64_t block = 0; block < num_layers; ++block)
+    if (config.has_sparse_attention(is_decoder, block)) text += (text.empty() ? "" : " ") + std::to_string(block);
+  return text.empty() ? "none" : text;
+}
+
+std::vector<std::string> describe_model_routing(const ModelConfig& config) {
   if (!config.has_sparse_layers()) return {"dense: every token passes through every feed-forward layer"};
-  const auto& routing = config.routing;
-  std::vector<std::string> words;
-  words.push_back(join("top-1 of ", routing.num_experts,
-                       " experts by the router's f32 softmax, which also scales the expert's output; "
-                       "ties go to the lowest expert"));
+  auto words = describe_routing(config.routing);
   words.push_back(
       join("sparse blocks: encoder ", describe_layers(config, false), "; decoder ", describe_layers(config, true)));
-  const std::string group = routing.group_size == 0
-                                ? std::string("one sequence")
-                                : join("at most ", routing.group_size, " consecutive tokens of the batch");
-  words.push_back("tokens compete within a group of " + group + ", padding left out");
-  if (routing.expert_capacity > 0) {
-    words.push_back(join(routing.expert_capacity, " slots for each expert and group, in training and evaluation"));
-  } else {
-    const auto slots = [&](bool training) {
-      return routing.group_size == 0
-                 ? std::string()
-                 : join(" (", expert_capacity(routing, routing.group_size, training), " in a full group)");
-    };
-    words.push_back(join("slots for each expert and group: its even share times ", routing.train_capacity_factor,
-                         " in training", slots(true), ", times ", routing.eval_capacity_factor, " in evaluation",
-                         slots(false), ", at least ", routing.min_expert_capacity));
-  }
-  words.push_back("tokens beyond that are dropped, last ones first: the layer adds nothing to them");
-  words.push_back(join("balance loss ", routing.load_balance_loss_coef, " a layer, z-loss ", routing.router_z_loss_coef,
-                       ", router jitter ", routing.jitter_noise, " in training",
-                       routing.router_bias ? ", router has a bias" : ""));
+  if (config.encoder_attention_sparse_step > 0 || config.decoder_attention_sparse_step > 0)
+    words.push_back(join("experts make queries, keys and values in blocks: encoder ", describe_attention(config, false),
+                         "; decoder ", describe_attention(config, true), "; in ",
+                         config.attention_expert_dtype == "fp32" ? "fp32" : "the compute dtype"));
+  for (const auto& [name, counts] :
+       {std::pair{"encoder", config.encoder_num_experts}, std::pair{"decoder", config.decoder_num_experts}})
+    if (!counts.empty()) words.push_back(join("experts of each sparse ", name, " layer: ", Json(counts).dump()));
   return words;
 }
 
@@ -177,7 +168,7 @@ void print_json(const InspectCommand& command, const Subject& subject, const Cou
                      {"flops_per_sequence", flops},
                      {"flops_per_token", flops / tokens},
                      {"router_flops_per_sequence", router},
-                     {"routing", describe_routing(subject.config)},
+                     {"routing", describe_model_routing(subject.config)},
                      {"config", fields_to_json(subject.config)},
                      {"tensors", tensors}};
   std::printf("%s\n", json.dump().c_str());
@@ -203,7 +194,7 @@ void print_text(const InspectCommand& command, const Subject& subject, const Cou
               short_number(flops).c_str(), command.encoder_length, command.decoder_length,
               short_number(flops / tokens).c_str(), short_number(router).c_str());
   const char* title = "routing";
-  for (const auto& words : describe_routing(config)) {
+  for (const auto& words : describe_model_routing(config)) {
     std::printf("%-12s %s\n", title, words.c_str());
     title = "";
   }
@@ -220,7 +211,7 @@ void print_text(const InspectCommand& command, const Subject& subject, const Cou
 void inspect(const InspectCommand& command) {
   const Subject subject = find_subject(command.model);
   const auto specs = parameter_specs(subject.config);
-  const Counts counts = count(specs);
+  const Counts counts = count(specs, subject.config.routing.num_selected_experts);
   int64_t bytes = subject.stored.empty() ? 4 * counts.parameters : 0;
   for (const auto& [name, tensor] : subject.stored) bytes += static_cast<int64_t>(tensor.nbytes());
   const double flops = forward_flops(subject.config, command.encoder_length, command.decoder_length);

@@ -19,17 +19,22 @@ void dispatch_rows(const T* from, const int64_t* token, T* to, int64_t rows, int
 }
 
 template <class T>
-void combine_rows(const T* from, const float* gate, const int64_t* token, T* to, int64_t rows, int64_t width) {
-#pragma omp parallel for schedule(static) if (rows * width > kMinParallel)
-  for (int64_t row = 0; row < rows; ++row) {
-    const T* source = from + row * width;
-    T* target = to + token[row] * width;
-    if (gate == nullptr) {
-      std::memcpy(target, source, sizeof(T) * static_cast<size_t>(width));
+void combine_rows(const T* from, const float* gate, const RowsOfTokens& rows, T* to, int64_t tokens, int64_t width) {
+#pragma omp parallel for schedule(static) if (tokens * width > kMinParallel)
+  for (int64_t token = 0; token < tokens; ++token) {
+    T* target = to + token * width;
+    const int64_t* row = rows.row + rows.first[token];
+    const int64_t count = rows.first[token + 1] - rows.first[token];
+    if (count == 0) {
+      std::memset(target, 0, sizeof(T) * static_cast<size_t>(width));
       continue;
     }
-    const F32x16 factor = splat(gate[row]);
-    for (int64_t i = 0; i < width; i += kLanes) store(target + i, load(source + i) * factor);
+    const auto factor = [&](int64_t n) { return splat(gate == nullptr ? 1.0f : gate[row[n]]); };
+    for (int64_t i = 0; i < width; i += kLanes) {
+      F32x16 sum = load(from + row[0] * width + i) * factor(0);
+      for (int64_t n = 1; n < count; ++n) sum = fma(load(from + row[n] * width + i), factor(n), sum);
+      store(target + i, sum);
+    }
   }
 }
 
@@ -54,8 +59,8 @@ void combine_rows_backward(const T* grad_to, const T* from, const float* gate, c
 
 template void dispatch_rows(const float*, const int64_t*, float*, int64_t, int64_t);
 template void dispatch_rows(const BFloat16*, const int64_t*, BFloat16*, int64_t, int64_t);
-template void combine_rows(const float*, const float*, const int64_t*, float*, int64_t, int64_t);
-template void combine_rows(const BFloat16*, const float*, const int64_t*, BFloat16*, int64_t, int64_t);
+template void combine_rows(const float*, const float*, const RowsOfTokens&, float*, int64_t, int64_t);
+template void combine_rows(const BFloat16*, const float*, const RowsOfTokens&, BFloat16*, int64_t, int64_t);
 template void combine_rows_backward(const float*, const float*, const float*, const int64_t*, float*, float*, int64_t,
                                     int64_t);
 template void combine_rows_backward(const BFloat16*, const BFloat16*, const float*, const int64_t*, BFloat16*, float*,

@@ -76,21 +76,28 @@ void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to) 
 }
 
 template <class X, class Y>
-void jitter_rows(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width,
-                 float spread) {
+void multiply_noise(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width,
+                    const ElementNoise& noise) {
 #pragma omp parallel if (rows * width > 8192)
   {
-    Scratch<float> noise(width + kBatch);
+    Scratch<float> buffer(width + kBatch);
+    float* factors = buffer.data();
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
-      fill_uniform(key, first_row + static_cast<uint64_t>(row), width, noise.data());
+      fill_uniform(key, first_row + static_cast<uint64_t>(row), width, factors);
+      if (noise.rate > 0.0f) {
+        const F32x16 rate = splat(noise.rate), kept = splat(1.0f / (1.0f - noise.rate));
+        for (int64_t i = 0; i < width; i += kLanes) store(factors + i, where_at_least(load(factors + i), rate, kept));
+      } else {
+        const F32x16 range = splat(2.0f * noise.spread), low = splat(1.0f - noise.spread);
+        for (int64_t i = 0; i < width; i += kLanes) store(factors + i, fma(load(factors + i), range, low));
+      }
       const X* from = x + row * width;
       Y* to = y + row * width;
-      const F32x16 range = splat(2.0f * spread), low = splat(1.0f - spread);
       int64_t i = 0;
-      for (; i + kLanes <= width; i += kLanes) store(to + i, load(from + i) * fma(load(noise.data() + i), range, low));
+      for (; i + kLanes <= width; i += kLanes) store(to + i, load(from + i) * load(factors + i));
       for (; i < width; ++i) {
-        const float product = to_float(from[i]) * std::fma(noise.data()[i], 2.0f * spread, 1.0f - spread);
+        const float product = to_float(from[i]) * factors[i];
         if constexpr (std::is_same_v<Y, float>)
           to[i] = product;
         else
@@ -112,8 +119,10 @@ const float* DropoutRow::factors(int64_t row) {
   return buffer_;
 }
 
-template void jitter_rows(const StreamKey&, uint64_t, const float*, float*, int64_t, int64_t, float);
-template void jitter_rows(const StreamKey&, uint64_t, const BFloat16*, float*, int64_t, int64_t, float);
-template void jitter_rows(const StreamKey&, uint64_t, const float*, BFloat16*, int64_t, int64_t, float);
+template void multiply_noise(const StreamKey&, uint64_t, const float*, float*, int64_t, int64_t, const ElementNoise&);
+template void multiply_noise(const StreamKey&, uint64_t, const BFloat16*, float*, int64_t, int64_t,
+                             const ElementNoise&);
+template void multiply_noise(const StreamKey&, uint64_t, const float*, BFloat16*, int64_t, int64_t,
+                             const ElementNoise&);
 
 }  // namespace switchyard::kernels

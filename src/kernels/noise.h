@@ -14,10 +14,17 @@ using StreamKey = std::array<uint32_t, 2>;  // stream_key() of a NoiseKey
 // The first `width` uniforms of subsequence `row`; `to` has room for width rounded up to a multiple of 64.
 void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to);
 
-// y[row] = x[row] * U(1 - spread, 1 + spread), from subsequence first_row + row. x, y [rows, width].
+// A factor for each element of a row: U(1 - spread, 1 + spread), or with a rate > 0 dropout's 0 or 1 / (1 - rate).
+struct ElementNoise {
+  float spread = 0.0f;
+  float rate = 0.0f;
+};
+
+// y[row] = x[row] * factors, from subsequence first_row + row. x, y [rows, width].
 // X and Y are float or BFloat16, not both BFloat16.
 template <class X, class Y>
-void jitter_rows(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width, float spread);
+void multiply_noise(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width,
+                    const ElementNoise& noise);
 
 // Dropout: which subsequence each row draws from. Row r has number numbers[r], or r / rows_per_number without a list.
 struct RowDropout {

@@ -53,28 +53,62 @@ void route_forward(const float* logits, int64_t tokens, int64_t num_experts, flo
   }
 }
 
+void top_choices(const float* score, int64_t tokens, int64_t num_experts, int64_t num_choices, int64_t* expert) {
+  const int64_t padded = (num_experts + kLanes - 1) / kLanes * kLanes;
+#pragma omp parallel if (tokens * padded > kMinParallel)
+  {
+    Scratch<float> buffer(padded);
+    float* row = buffer.data();
+#pragma omp for schedule(static)
+    for (int64_t token = 0; token < tokens; ++token) {
+      std::fill_n(row, padded, -std::numeric_limits<float>::infinity());
+      std::copy_n(score + token * num_experts, num_experts, row);
+      int64_t* chosen = expert + token * num_choices;
+      for (int64_t n = 0; n < num_choices; ++n) {
+        F32x16 top = load(row);
+        for (int64_t i = kLanes; i < padded; i += kLanes) top = max(top, load(row + i));
+        auto found = std::find(row, row + num_experts, reduce_max(top)) - row;
+        // NaN, or what is left is -infinity: the first expert not chosen yet.
+        const auto taken = [&](int64_t index) { return std::find(chosen, chosen + n, index) != chosen + n; };
+        if (found == num_experts || taken(found))
+          for (found = 0; taken(found);) ++found;
+        chosen[n] = found;
+        row[found] = -std::numeric_limits<float>::infinity();
+      }
+    }
+  }
+}
+
 void route_backward(const RouteGradient& gradient, int64_t tokens, int64_t num_experts, float* grad_logits) {
 #pragma omp parallel for schedule(static) if (tokens * num_experts > kMinParallel)
   for (int64_t token = 0; token < tokens; ++token) {
     float* grad = grad_logits + token * num_experts;
-    if (gradient.mask != nullptr && !gradient.mask[token]) {
+    const float* p = gradient.probability + token * num_experts;
+    const bool is_real = gradient.mask == nullptr || gradient.mask[token];
+    const int64_t first = gradient.first_entry[token], last = gradient.first_entry[token + 1];
+    if (!is_real && first == last) {
       std::fill_n(grad, num_experts, 0.0f);
       continue;
     }
-    const float* p = gradient.probability + token * num_experts;
     const float* weight = gradient.weight + token / gradient.group_size * num_experts;
-    const int64_t choice = gradient.choice[token];
-    const float gate_grad = gradient.gate_grad[token];
+    const float scale = is_real ? 1.0f : 0.0f;
     F32x16 sums = splat(0.0f);
     int64_t counted = 0;
     for (; counted + kLanes <= num_experts; counted += kLanes)
       sums = fma(load(weight + counted), load(p + counted), sums);
-    float mean = gate_grad * p[choice] + reduce_add(sums);
+    float mean = reduce_add(sums);
     for (; counted < num_experts; ++counted) mean += weight[counted] * p[counted];
+    mean *= scale;
+    for (int64_t entry = first; entry < last; ++entry)
+      mean += gradient.entry_grad[entry] * p[gradient.entry_expert[entry]];
     // d(p_e)/d(logit_i) = p_e ([e = i] - p_i); d(log_partition)/d(logit_i) = p_i
-    const float shift = 2.0f * gradient.z_factor * gradient.log_partition[token] - mean;
-    for (int64_t expert = 0; expert < num_experts; ++expert) grad[expert] = p[expert] * (weight[expert] + shift);
-    grad[choice] += p[choice] * gate_grad;
+    const float shift = scale * 2.0f * gradient.z_factor * gradient.log_partition[token] - mean;
+    for (int64_t expert = 0; expert < num_experts; ++expert)
+      grad[expert] = p[expert] * (scale * weight[expert] + shift);
+    for (int64_t entry = first; entry < last; ++entry) {
+      const int64_t expert = gradient.entry_expert[entry];
+      grad[expert] += p[expert] * gradient.entry_grad[entry];
+    }
   }
 }
 

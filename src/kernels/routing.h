@@ -10,15 +10,21 @@ namespace switchyard::kernels {
 void route_forward(const float* logits, int64_t tokens, int64_t num_experts, float* probability, int64_t* choice,
                    float* log_partition, float* entropy);
 
-// The gradient of sum_t gate_grad[t] p[t][choice[t]] + sum_te weight[t / group_size][e] p[t][e] + z_factor sum_t
-// log_partition[t]^2, over tokens where mask is true (all if null); 0 elsewhere. gate_grad [tokens], weight [groups,
-// num_experts], grad_logits [tokens, num_experts].
+// expert [tokens, num_choices]: each row's experts with the highest scores, best first; equals in order of index.
+// score [tokens, num_experts]; num_choices <= num_experts.
+void top_choices(const float* score, int64_t tokens, int64_t num_experts, int64_t num_choices, int64_t* expert);
+
+// The gradient of sum_entries grad * p[token][expert] + sum_te weight[t / group_size][e] p[t][e] + z_factor sum_t
+// log_partition[t]^2 with p = softmax(logits). Entries of token t are first_entry[t] to first_entry[t + 1]. Where mask
+// is false (nowhere if null) the last two terms are absent. weight [groups, num_experts], grad_logits [tokens,
+// num_experts].
 struct RouteGradient {
   const float* probability;
-  const int64_t* choice;
   const float* log_partition;
   const bool* mask;
-  const float* gate_grad;
+  const int64_t* first_entry;
+  const int64_t* entry_expert;
+  const float* entry_grad;
   const float* weight;
   int64_t group_size;
   float z_factor;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <utility>
 
 #include "base/error.h"
@@ -18,13 +19,27 @@ void check_range(const char* name, int64_t value, int64_t low, int64_t high) {
   SY_CHECK(value >= low && value <= high, "model.", name, " is ", value, ", expected ", low, " to ", high);
 }
 
-void check_range(const char* name, double value, double low, double high) {
-  SY_CHECK(value >= low && value <= high, "model.", name, " is ", value, ", expected ", low, " to ", high);
+bool contains(const std::vector<int64_t>& list, int64_t value) {
+  return std::find(list.begin(), list.end(), value) != list.end();
 }
 
-bool is_sparse(int64_t block, int64_t step, const std::vector<int64_t>& layers) {
-  if (!layers.empty()) return std::find(layers.begin(), layers.end(), block) != layers.end();
-  return step > 0 && block % step == step - 1;
+// The blocks of a stack whose feed-forward is sparse, in order, whatever the number of experts.
+std::vector<int64_t> sparse_blocks(const ModelConfig& config, bool decoder) {
+  const int64_t num_layers = decoder ? config.num_decoder_layers : config.num_encoder_layers;
+  if (config.sparse_layout != "step")
+    return sparse_layout(config.sparse_layout, num_layers,
+                         decoder ? config.num_sparse_decoder_layers : config.num_sparse_encoder_layers);
+  const auto& list = decoder ? config.sparse_decoder_layers : config.sparse_encoder_layers;
+  if (!list.empty()) return list;
+  std::vector<int64_t> blocks;
+  const int64_t step = decoder ? config.decoder_sparse_step : config.encoder_sparse_step;
+  for (int64_t block = step - 1; step > 0 && block < num_layers; block += step) blocks.push_back(block);
+  return blocks;
+}
+
+bool places_experts(const ModelConfig& config) {
+  return !sparse_blocks(config, false).empty() || !sparse_blocks(config, true).empty() ||
+         config.encoder_attention_sparse_step > 0 || config.decoder_attention_sparse_step > 0;
 }
 
 void check_sparse_layers(const std::string& stack, int64_t num_layers, int64_t step,
@@ -39,6 +54,31 @@ void check_sparse_layers(const std::string& stack, int64_t num_layers, int64_t s
   }
 }
 
+void check_attention_experts(const ModelConfig& config) {
+  for (const auto& [name, step, layers] :
+       {std::tuple{"encoder_attention_sparse_step", config.encoder_attention_sparse_step, config.num_encoder_layers},
+        std::tuple{"decoder_attention_sparse_step", config.decoder_attention_sparse_step, config.num_decoder_layers}})
+    SY_CHECK(step >= 0 && step <= layers, "model.", name, " is ", step, ", expected 0 (none) to ", layers);
+  SY_CHECK(config.attention_expert_dtype == "fp32" || config.attention_expert_dtype == "compute",
+           "model.attention_expert_dtype is \"", config.attention_expert_dtype.substr(0, 64),
+           "\", expected fp32 or compute");
+}
+
+void check_layer_experts(const ModelConfig& config, bool decoder) {
+  const auto& counts = decoder ? config.decoder_num_experts : config.encoder_num_experts;
+  const char* name = decoder ? "decoder_num_experts" : "encoder_num_experts";
+  const auto num_sparse = static_cast<int64_t>(sparse_blocks(config, decoder).size());
+  SY_CHECK(counts.empty() || static_cast<int64_t>(counts.size()) == num_sparse, "model.", name, " has ", counts.size(),
+           " entries for ", num_sparse, " sparse layers; expected one each, or none");
+  for (const int64_t count : counts) {
+    SY_CHECK(count >= config.routing.num_selected_experts && count <= kMaxSize, "model.", name, " has an entry ", count,
+             ", expected at least model.num_selected_experts = ", config.routing.num_selected_experts);
+  }
+  SY_CHECK(counts.empty() || config.routing.load_balance_layers != "pooled", "model.", name,
+           ": layers with different numbers of experts have no pooled balance loss; set "
+           "model.load_balance_layers to sum or mean");
+}
+
 double count_parameters(const ModelConfig& config) {
   const auto d_model = static_cast<double>(config.d_model);
   const auto attention = 4.0 * d_model * static_cast<double>(config.num_heads) * static_cast<double>(config.d_kv);
@@ -48,32 +88,28 @@ double count_parameters(const ModelConfig& config) {
   return 2.0 * static_cast<double>(config.vocab_size) * d_model + layers * (2.0 * attention + feed_forward * experts);
 }
 
-void check_routing(const RoutingConfig& routing) {
-  check_range("num_experts", routing.num_experts, int64_t{0}, kMaxSize);
-  check_range("train_capacity_factor", routing.train_capacity_factor, 1e-3, 1e6);
-  check_range("eval_capacity_factor", routing.eval_capacity_factor, 1e-3, 1e6);
-  check_range("min_expert_capacity", routing.min_expert_capacity, int64_t{1}, kMaxSize);
-  check_range("expert_capacity", routing.expert_capacity, int64_t{0}, kMaxSize);
-  check_range("group_size", routing.group_size, int64_t{0}, kMaxSize);
-  SY_CHECK(routing.jitter_noise >= 0 && routing.jitter_noise < 1, "model.jitter_noise is ", routing.jitter_noise,
-           ", expected 0 to less than 1");
-  check_range("load_balance_loss_coef", routing.load_balance_loss_coef, 0.0, 1e6);
-  check_range("router_z_loss_coef", routing.router_z_loss_coef, 0.0, 1e6);
-}
-
 }  // namespace
 
 bool ModelConfig::is_sparse_encoder_layer(int64_t block) const {
-  return routing.num_experts > 0 && is_sparse(block, encoder_sparse_step, sparse_encoder_layers);
+  return routing.num_experts > 0 && contains(sparse_blocks(*this, false), block);
 }
 
 bool ModelConfig::is_sparse_decoder_layer(int64_t block) const {
-  return routing.num_experts > 0 && is_sparse(block, decoder_sparse_step, sparse_decoder_layers);
+  return routing.num_experts > 0 && contains(sparse_blocks(*this, true), block);
 }
 
-bool ModelConfig::has_sparse_layers() const {
-  return routing.num_experts > 0 && (encoder_sparse_step > 0 || decoder_sparse_step > 0 ||
-                                     !sparse_encoder_layers.empty() || !sparse_decoder_layers.empty());
+bool ModelConfig::has_sparse_layers() const { return routing.num_experts > 0 && places_experts(*this); }
+
+bool ModelConfig::has_sparse_attention(bool decoder, int64_t block) const {
+  const int64_t step = decoder ? decoder_attention_sparse_step : encoder_attention_sparse_step;
+  return routing.num_experts > 0 && step > 0 && block % step == step - 1;
+}
+
+int64_t ModelConfig::layer_num_experts(bool decoder, int64_t block) const {
+  const auto& counts = decoder ? decoder_num_experts : encoder_num_experts;
+  if (counts.empty()) return routing.num_experts;
+  const auto blocks = sparse_blocks(*this, decoder);
+  return counts.at(static_cast<size_t>(std::find(blocks.begin(), blocks.end(), block) - blocks.begin()));
 }
 
 void validate(const ModelConfig& config) {
@@ -106,18 +142,23 @@ void validate(const ModelConfig& config) {
        {std::pair{"dropout_rate", config.dropout_rate}, std::pair{"expert_dropout_rate", config.expert_dropout_rate}})
     SY_CHECK(rate >= 0 && rate < 1, "model.", name, " is ", rate, ", expected 0 to less than 1");
 
-  check_routing(config.routing);
+  validate_routing(config.routing);
   check_sparse_layers("encoder", config.num_encoder_layers, config.encoder_sparse_step, config.sparse_encoder_layers);
   check_sparse_layers("decoder", config.num_decoder_layers, config.decoder_sparse_step, config.sparse_decoder_layers);
   SY_CHECK(!config.relative_bias_every_layer || config.routing.num_experts == 0,
            "model.relative_bias_every_layer is umT5's, which has no sparse form; set model.num_experts = 0 or leave it "
            "false");
-  const bool places_experts = config.encoder_sparse_step > 0 || config.decoder_sparse_step > 0 ||
-                              !config.sparse_encoder_layers.empty() || !config.sparse_decoder_layers.empty();
-  SY_CHECK(config.routing.num_experts > 0 || !places_experts,
+  const auto& layout = config.sparse_layout;
+  SY_CHECK(layout == "step" || layout == "bottom" || layout == "middle" || layout == "top" || layout == "mixed",
+           "model.sparse_layout is \"", layout.substr(0, 64), "\", expected step, bottom, middle, top or mixed");
+  check_attention_experts(config);
+  check_layer_experts(config, false);
+  check_layer_experts(config, true);
+  const bool has_places = places_experts(config);
+  SY_CHECK(config.routing.num_experts > 0 || !has_places,
            "model.num_experts is 0, but sparse layers are asked for; set model.num_experts, or for a dense model "
            "model.encoder_sparse_step = 0 and model.decoder_sparse_step = 0");
-  SY_CHECK(config.routing.num_experts == 0 || places_experts, "model.num_experts is ", config.routing.num_experts,
+  SY_CHECK(config.routing.num_experts == 0 || has_places, "model.num_experts is ", config.routing.num_experts,
            ", but no layer is sparse; set model.encoder_sparse_step and model.decoder_sparse_step (2: every second "
            "layer), or "
            "model.num_experts = 0 for a dense model");
@@ -125,13 +166,20 @@ void validate(const ModelConfig& config) {
            " parameters; expected less than 2^56");
 }
 
-int64_t expert_capacity(const RoutingConfig& routing, int64_t group_tokens, bool training) {
-  if (routing.expert_capacity > 0) return routing.expert_capacity;
-  const double factor = training ? routing.train_capacity_factor : routing.eval_capacity_factor;
-  // Multiplied before divided, as Mesh does: 1024 * 1.25 / 128 is exactly 10.
-  const double share = static_cast<double>(group_tokens) * factor / static_cast<double>(routing.num_experts);
-  const auto slots = share < static_cast<double>(group_tokens) ? static_cast<int64_t>(share) : group_tokens;
-  return std::max(routing.min_expert_capacity, slots);
+std::vector<int64_t> sparse_layout(const std::string& layout, int64_t num_layers, int64_t num_sparse) {
+  SY_CHECK(num_sparse >= 0 && num_sparse <= num_layers, "sparse layout ", layout, ": ", num_sparse, " sparse of ",
+           num_layers, " layers; expected 0 to ", num_layers);
+  std::vector<int64_t> blocks;
+  if (num_sparse == 0) return blocks;
+  SY_CHECK(layout != "mixed" || num_layers % num_sparse == 0, "sparse layout mixed: ", num_sparse, " sparse layers do ",
+           "not divide ", num_layers, "; choose a divisor, or list the blocks in sparse_encoder_layers and ",
+           "sparse_decoder_layers");
+  const int64_t step = num_layers / num_sparse;
+  const int64_t first = layout == "top"      ? num_layers - num_sparse
+                        : layout == "middle" ? (num_layers - num_sparse) / 2
+                                             : 0;
+  for (int64_t n = 0; n < num_sparse; ++n) blocks.push_back(layout == "mixed" ? (n + 1) * step - 1 : first + n);
+  return blocks;
 }
 
 }  // namespace switchyard

@@ -5,38 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "model/routing_config.h"
+
 namespace switchyard {
-
-// How tokens choose experts (Switch §2). Capacity is counted within groups of consecutive tokens of the batch, never
-// within a rank's share of it.
-struct RoutingConfig {
-  int64_t num_experts = 0;              // 0: every feed-forward layer is dense
-  double train_capacity_factor = 1.25;  // expert_capacity = floor(group size * factor / num_experts), Switch eq. 3
-  double eval_capacity_factor = 2.0;
-  int64_t min_expert_capacity = 4;  // slots; expert_capacity is never below it, nor above the group's size
-  int64_t expert_capacity =
-      0;  // slots per expert and group in place of the factors (HF's convention); 0: use the factors
-  int64_t group_size = 1024;   // tokens; 0: each sequence is a group. The last group may be shorter
-  double jitter_noise = 1e-2;  // the router's copy of the input *= U(1 - e, 1 + e), training only (Switch App. C)
-  double load_balance_loss_coef = 1e-2;  // alpha of Switch eq. 4; summed over sparse layers
-  double router_z_loss_coef = 0.0;       // ST-MoE eq. 5; off as in Switch
-  bool router_bias = false;
-
-  template <class Self, class Field>
-  static void visit(Self& self, Field&& field) {
-    field("num_experts", self.num_experts, "experts in each sparse layer; 0 for a dense model");
-    field("train_capacity_factor", self.train_capacity_factor, "slots per expert over the even share, in training");
-    field("eval_capacity_factor", self.eval_capacity_factor, "the same in evaluation");
-    field("min_expert_capacity", self.min_expert_capacity, "fewest slots per expert and group");
-    field("expert_capacity", self.expert_capacity,
-          "slots per expert and group, instead of the factors; 0 uses the factors");
-    field("group_size", self.group_size, "consecutive tokens that compete for slots; 0: one sequence");
-    field("jitter_noise", self.jitter_noise, "router input jitter in training, 0 for none");
-    field("load_balance_loss_coef", self.load_balance_loss_coef, "weight of each sparse layer's balance loss");
-    field("router_z_loss_coef", self.router_z_loss_coef, "weight of each sparse layer's z-loss on router logits");
-    field("router_bias", self.router_bias, "adds a bias to the router logits");
-  }
-};
 
 struct ModelConfig {
   int64_t vocab_size = 32128;  // rows of the embedding, a multiple of 128 in new models
@@ -56,12 +27,22 @@ struct ModelConfig {
   double dropout_rate = 0.0;         // T5's places; masks are shared along the length axis, as in Mesh
   double expert_dropout_rate = 0.0;  // on the hidden layer of experts only, elementwise (Switch §2.4)
   double initializer_scale = 0.1;    // s of std = sqrt(s / fan_in), Switch §2.4
-  // Blocks whose feed-forward is sparse: those where block % step == step - 1, or the lists, if a list is not empty. 0:
-  // none.
+  // Blocks whose feed-forward is sparse. "step": those where block % step == step - 1 (0: none), or the lists, if a
+  // list is not empty. "bottom", "middle", "top" or "mixed": num_sparse_*_layers of them there (Flaxformer's layouts).
+  std::string sparse_layout = "step";
   int64_t encoder_sparse_step = 0;
   int64_t decoder_sparse_step = 0;
   std::vector<int64_t> sparse_encoder_layers;
   std::vector<int64_t> sparse_decoder_layers;
+  int64_t num_sparse_encoder_layers = 0;
+  int64_t num_sparse_decoder_layers = 0;
+  // Experts of each sparse layer from the first to the last, instead of num_experts in all.
+  std::vector<int64_t> encoder_num_experts;
+  std::vector<int64_t> decoder_num_experts;
+  // Switch attention (App. A): in every n-th block experts make the self-attention's queries, keys and values. 0: none.
+  int64_t encoder_attention_sparse_step = 0;
+  int64_t decoder_attention_sparse_step = 0;
+  std::string attention_expert_dtype = "fp32";  // or "compute": in bf16 they diverged (table 10)
   RoutingConfig routing;
 
   template <class Self, class Field>
@@ -89,13 +70,25 @@ struct ModelConfig {
     field("decoder_sparse_step", self.decoder_sparse_step, "every n-th decoder feed-forward is sparse; 0: none");
     field("sparse_encoder_layers", self.sparse_encoder_layers, "sparse encoder blocks by number, instead of the step");
     field("sparse_decoder_layers", self.sparse_decoder_layers, "sparse decoder blocks by number, instead of the step");
+    field("sparse_layout", self.sparse_layout, "step (keys above), or bottom, middle, top or mixed with the counts");
+    field("num_sparse_encoder_layers", self.num_sparse_encoder_layers, "sparse encoder blocks of a layout by count");
+    field("num_sparse_decoder_layers", self.num_sparse_decoder_layers, "sparse decoder blocks of a layout by count");
+    field("encoder_num_experts", self.encoder_num_experts, "experts of each sparse encoder layer; empty: num_experts");
+    field("decoder_num_experts", self.decoder_num_experts, "experts of each sparse decoder layer; empty: num_experts");
+    field("encoder_attention_sparse_step", self.encoder_attention_sparse_step,
+          "every n-th encoder self-attention has experts; 0: none");
+    field("decoder_attention_sparse_step", self.decoder_attention_sparse_step,
+          "every n-th decoder self-attention has experts; 0: none");
+    field("attention_expert_dtype", self.attention_expert_dtype, "experts of attention compute in fp32 or compute");
     RoutingConfig::visit(self.routing, field);
   }
 
   bool is_sparse_encoder_layer(int64_t block) const;
   bool is_sparse_decoder_layer(int64_t block) const;
   bool has_sparse_layers() const;
-  int64_t inner_size() const { return num_heads * d_kv; }  // width of q, k, v
+  bool has_sparse_attention(bool decoder, int64_t block) const;
+  int64_t layer_num_experts(bool decoder, int64_t block) const;  // of a sparse feed-forward
+  int64_t inner_size() const { return num_heads * d_kv; }        // width of q, k, v
 };
 
 // Throws Error naming the field if sizes are not positive, a sparse layer does not exist, experts are missing, and so
@@ -107,9 +100,8 @@ void validate(const ModelConfig& config);
 ModelConfig preset(const std::string& name);
 std::vector<std::string> preset_names();
 
-// Slots per expert in a group of `group_tokens` (Switch eq. 3, rounding and bounds as Mesh): an absolute
-// expert_capacity if one is set, else max(min_expert_capacity, min(group_tokens, floor(group_tokens * factor /
-// num_experts))).
-int64_t expert_capacity(const RoutingConfig& routing, int64_t group_tokens, bool training);
+// Sparse blocks of Flaxformer's layouts: "bottom" the first, "top" the last, "middle" the middle ones, "mixed" those
+// where block % (num_layers / num_sparse) is the last of its run. Throws Error if mixed does not divide num_layers.
+std::vector<int64_t> sparse_layout(const std::string& layout, int64_t num_layers, int64_t num_sparse);
 
 }  // namespace switchyard

@@ -1,6 +1,11 @@
 #include "model/loss.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/one_hot.h>
+#include <ATen/ops/softmax.h>
 
 #include "base/error.h"
 #include "ops/cross_entropy.h"
@@ -8,16 +13,52 @@
 namespace switchyard {
 namespace {
 
-void add_router_losses(const RoutingConfig& routing, const StackOutput& stack, double share, bool in_total,
+// HF's form: a stack's sparse layers as one, their logits joined along each sequence. N^2 mean over (sequence, expert)
+// of f P, f from the argmax of the logits; padding counts.
+at::Tensor pooled_balance_loss(const StackOutput& stack) {
+  std::vector<at::Tensor> logits;
+  const int64_t batch = stack.hidden.size(0);
+  for (const auto& layer : stack.sparse_layers)
+    logits.push_back(layer.router_logits.view({batch, -1, layer.router_logits.size(1)}));
+  const auto all = at::cat(logits, 1);
+  const int64_t num_experts = all.size(2);
+  const auto f = at::one_hot(at::argmax(all, 2), num_experts).to(all.scalar_type()).mean(1);
+  const auto p = at::softmax(all, 2).mean(1);
+  return (f * p).mean() * static_cast<double>(num_experts * num_experts);
+}
+
+// The z-loss of the same form: the mean over layers.
+at::Tensor mean_z_loss(const StackOutput& stack) {
+  at::Tensor sum;
+  for (const auto& layer : stack.sparse_layers)
+    sum = sum.defined() ? sum + layer.routing.router_z_loss : layer.routing.router_z_loss;
+  return sum * (1.0 / static_cast<double>(stack.sparse_layers.size()));
+}
+
+// Adds one term to its report and, weighted, to the total.
+void add_term(const at::Tensor& term, double scale, double coefficient, bool in_total, double& reported, Loss& loss) {
+  if (!term.defined()) return;
+  reported += scale * term.item<double>();
+  if (in_total && coefficient != 0.0) loss.total = loss.total + term * (coefficient * scale);
+}
+
+// scale: the batch's share, over the number of layers where they are averaged.
+void add_router_losses(const RoutingConfig& routing, const StackOutput& stack, double scale, bool in_total,
                        Loss& loss) {
+  if (stack.sparse_layers.empty()) return;
+  const bool pooled = routing.load_balance_layers == "pooled";
+  if (pooled) {
+    add_term(pooled_balance_loss(stack), scale, routing.load_balance_loss_coef, in_total, loss.load_balance_loss, loss);
+    add_term(mean_z_loss(stack), scale, routing.router_z_loss_coef, in_total, loss.router_z_loss, loss);
+  }
   for (const auto& layer : stack.sparse_layers) {
-    loss.load_balance_loss += share * layer.routing.load_balance_loss.item<double>();
-    loss.router_z_loss += share * layer.routing.router_z_loss.item<double>();
-    if (!in_total) continue;
-    if (routing.load_balance_loss_coef != 0.0)
-      loss.total = loss.total + layer.routing.load_balance_loss * (routing.load_balance_loss_coef * share);
-    if (routing.router_z_loss_coef != 0.0)
-      loss.total = loss.total + layer.routing.router_z_loss * (routing.router_z_loss_coef * share);
+    if (!pooled) {
+      add_term(layer.routing.load_balance_loss, scale, routing.load_balance_loss_coef, in_total, loss.load_balance_loss,
+               loss);
+      add_term(layer.routing.router_z_loss, scale, routing.router_z_loss_coef, in_total, loss.router_z_loss, loss);
+    }
+    add_term(layer.routing.importance_loss, scale, routing.importance_loss_coef, in_total, loss.importance_loss, loss);
+    add_term(layer.load_loss, scale, routing.load_loss_coef, in_total, loss.load_loss, loss);
   }
 }
 
@@ -38,8 +79,10 @@ Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, cons
   loss.cross_entropy = entropy.sum * (1.0 / labels);
   loss.total = loss.cross_entropy;
   if (options.z_loss != 0.0) loss.total = loss.total + entropy.z_sum * (options.z_loss / labels);
-  add_router_losses(config.routing, loss.encoder, options.encoder_share, options.router_losses, loss);
-  add_router_losses(config.routing, loss.decoder, options.decoder_share, options.router_losses, loss);
+  const auto layers = static_cast<double>(loss.encoder.sparse_layers.size() + loss.decoder.sparse_layers.size());
+  const double over = config.routing.load_balance_layers == "mean" ? std::max(1.0, layers) : 1.0;
+  add_router_losses(config.routing, loss.encoder, options.encoder_share / over, options.router_losses, loss);
+  add_router_losses(config.routing, loss.decoder, options.decoder_share / over, options.router_losses, loss);
   return loss;
 }
 

@@ -30,8 +30,11 @@ struct Loss {
   at::Tensor total;          // [] f32, differentiable: what training minimises
   at::Tensor cross_entropy;  // [] f32: this batch's part of the mean cross entropy, differentiable
   int64_t num_labels = 0, num_correct = 0;
-  double load_balance_loss = 0.0;  // sum over sparse layers, without coefficients, weighted by the shares
+  // Over sparse layers as load_balance_layers says, without coefficients, weighted by the shares.
+  double load_balance_loss = 0.0;
   double router_z_loss = 0.0;
+  double importance_loss = 0.0;
+  double load_loss = 0.0;  // 0 without its coefficient
   StackOutput encoder, decoder;
 };
 

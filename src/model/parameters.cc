@@ -12,7 +12,11 @@ struct Lister {
 
   void add(std::string name, at::Tensor& tensor, std::vector<int64_t> shape, Initializer initializer, double stddev,
            bool is_expert = false) {
-    list.push_back({{std::move(name), std::move(shape), initializer, stddev, is_expert}, &tensor});
+    const bool is_wide =
+        shape.size() == 1 || name.find("router") != std::string::npos ||
+        name.find("relative_attention_bias") != std::string::npos ||
+        (is_expert && config.attention_expert_dtype == "fp32" && name.find(".SelfAttention.") != std::string::npos);
+    list.push_back({{std::move(name), std::move(shape), initializer, stddev, is_expert, is_wide}, &tensor});
   }
 
   // Truncated normal with std sqrt(s / fan_in) (Switch §2.4); Mesh applies s to feed-forward, router and output
@@ -27,31 +31,45 @@ struct Lister {
     add(name + ".weight", tensor, {config.d_model}, Initializer::kOnes, 0.0);
   }
 
+  // Names under `module`.router. Every layer's router draws from its own name's stream.
+  void add_router(const std::string& module, RouterWeights& router, int64_t num_experts) {
+    const auto& routing = config.routing;
+    if (routing.router == "hash") return;
+    add_scaled(module + ".router.classifier.weight", router.weight, {num_experts, config.d_model});
+    if (routing.router_bias)
+      add(module + ".router.classifier.bias", router.bias, {num_experts}, Initializer::kZeros, 0.0);
+    if (routing.selection_bias_rate > 0.0) {
+      add(module + ".router.selection_bias", router.selection_bias, {num_experts}, Initializer::kZeros, 0.0);
+      list.back().spec.is_buffer = true;
+    }
+  }
+
   // Convention: Mesh. Scores are not divided by sqrt(d_kv), so q carries d_kv^-0.5 in its initial values.
-  void add_attention(const std::string& prefix, AttentionWeights& weights) {
-    const int64_t inner = config.inner_size();
+  void add_attention(const std::string& prefix, AttentionWeights& weights, bool sparse = false) {
+    const int64_t inner = config.inner_size(), num_experts = config.routing.num_experts;
     const double d_model = static_cast<double>(config.d_model);
-    add(prefix + ".q.weight", weights.q, {inner, config.d_model}, Initializer::kNormal,
-        1.0 / std::sqrt(d_model * static_cast<double>(config.d_kv)));
-    add(prefix + ".k.weight", weights.k, {inner, config.d_model}, Initializer::kNormal, 1.0 / std::sqrt(d_model));
-    add(prefix + ".v.weight", weights.v, {inner, config.d_model}, Initializer::kNormal, 1.0 / std::sqrt(d_model));
+    const std::string experts = sparse ? prefix + ".experts" : prefix;
+    const auto shape =
+        sparse ? std::vector<int64_t>{num_experts, inner, config.d_model} : std::vector<int64_t>{inner, config.d_model};
+    if (sparse) add_router(prefix, weights.router, num_experts);
+    add(experts + ".q.weight", weights.q, shape, Initializer::kNormal,
+        1.0 / std::sqrt(d_model * static_cast<double>(config.d_kv)), sparse);
+    add(experts + ".k.weight", weights.k, shape, Initializer::kNormal, 1.0 / std::sqrt(d_model), sparse);
+    add(experts + ".v.weight", weights.v, shape, Initializer::kNormal, 1.0 / std::sqrt(d_model), sparse);
     add(prefix + ".o.weight", weights.o, {config.d_model, inner}, Initializer::kNormal,
         1.0 / std::sqrt(static_cast<double>(inner)));
   }
 
-  void add_feed_forward(const std::string& layer, FeedForwardWeights& weights, bool sparse) {
+  // num_experts: 0 in a dense layer.
+  void add_feed_forward(const std::string& layer, FeedForwardWeights& weights, int64_t num_experts) {
     // HF's names: T5 calls the module DenseReluDense, Switch calls it mlp in dense and sparse blocks.
     const std::string module = layer + (config.has_sparse_layers() ? ".mlp" : ".DenseReluDense");
+    const bool sparse = num_experts > 0;
     const std::string experts = sparse ? module + ".experts" : module;
     const auto shape = [&](int64_t out, int64_t in) {
-      return sparse ? std::vector<int64_t>{config.routing.num_experts, out, in} : std::vector<int64_t>{out, in};
+      return sparse ? std::vector<int64_t>{num_experts, out, in} : std::vector<int64_t>{out, in};
     };
-    if (sparse) {
-      add_scaled(module + ".router.classifier.weight", weights.router, {config.routing.num_experts, config.d_model});
-      if (config.routing.router_bias)
-        add(module + ".router.classifier.bias", weights.router_bias, {config.routing.num_experts}, Initializer::kZeros,
-            0.0);
-    }
+    if (sparse) add_router(module, weights.router, num_experts);
     if (config.gated) {
       add_scaled(experts + ".wi_0.weight", weights.wi_0, shape(config.d_ff, config.d_model), sparse);
       add_scaled(experts + ".wi_1.weight", weights.wi_1, shape(config.d_ff, config.d_model), sparse);
@@ -59,6 +77,16 @@ struct Lister {
       add_scaled(experts + ".wi.weight", weights.wi, shape(config.d_ff, config.d_model), sparse);
     }
     add_scaled(experts + ".wo.weight", weights.wo, shape(config.d_model, config.d_ff), sparse);
+    const int64_t shared = config.routing.shared_expert_d_ff;
+    if (!sparse || shared == 0) return;
+    const std::string dense = module + ".shared_expert";
+    if (config.gated) {
+      add_scaled(dense + ".wi_0.weight", weights.shared_wi_0, {shared, config.d_model});
+      add_scaled(dense + ".wi_1.weight", weights.shared_wi_1, {shared, config.d_model});
+    } else {
+      add_scaled(dense + ".wi.weight", weights.shared_wi, {shared, config.d_model});
+    }
+    add_scaled(dense + ".wo.weight", weights.shared_wo, {config.d_model, shared});
   }
 
   void add_stack(const std::string& name, StackWeights& stack, bool is_decoder) {
@@ -67,7 +95,7 @@ struct Lister {
     for (int64_t block = 0; block < num_layers; ++block) {
       auto& weights = stack.blocks[static_cast<size_t>(block)];
       const std::string prefix = name + ".block." + std::to_string(block) + ".layer.";
-      add_attention(prefix + "0.SelfAttention", weights.self_attention);
+      add_attention(prefix + "0.SelfAttention", weights.self_attention, config.has_sparse_attention(is_decoder, block));
       if (block == 0 || config.relative_bias_every_layer)
         add(prefix + "0.SelfAttention.relative_attention_bias.weight",
             block == 0 ? stack.relative_attention_bias : weights.relative_attention_bias,
@@ -79,8 +107,8 @@ struct Lister {
         add_norm(prefix + "1.layer_norm", weights.cross_attention_norm);
       }
       const std::string last = prefix + (is_decoder ? "2" : "1");
-      add_feed_forward(last, weights.feed_forward,
-                       is_decoder ? config.is_sparse_decoder_layer(block) : config.is_sparse_encoder_layer(block));
+      const bool sparse = is_decoder ? config.is_sparse_decoder_layer(block) : config.is_sparse_encoder_layer(block);
+      add_feed_forward(last, weights.feed_forward, sparse ? config.layer_num_experts(is_decoder, block) : 0);
       add_norm(last + ".layer_norm", weights.feed_forward_norm);
     }
     add_norm(name + ".final_layer_norm", stack.final_norm);

@@ -22,23 +22,38 @@ struct ParameterSpec {
   Initializer initializer = Initializer::kZeros;
   double stddev = 0.0;     // of the normal before truncation at two of it
   bool is_expert = false;  // the leading axis counts experts
+  // Stays f32 under bf16 compute: vectors, routers, position bias, and attention's experts if the config says so.
+  bool is_wide = false;
+  bool is_buffer = false;  // state that a rule of its own updates, not the optimiser
   int64_t numel() const;
 };
 
+// The router of a sparse layer; all undefined in a dense one and where experts are given by a hash.
+struct RouterWeights {
+  at::Tensor weight;          // [num_experts, d_model]
+  at::Tensor bias;            // [num_experts], if the config has one
+  at::Tensor selection_bias;  // [num_experts], of loss-free balancing
+};
+
+// Switch attention: q, k and v with a leading [num_experts] axis, and a router.
 struct AttentionWeights {
   at::Tensor q, k, v;  // [heads * d_kv, d_model]
   at::Tensor o;        // [d_model, heads * d_kv]
+  RouterWeights router;
+  bool is_sparse() const { return q.dim() == 3; }
 };
 
 // Dense: wi [d_ff, d_model], wo [d_model, d_ff]; gated: wi_0 (through the activation) and wi_1 instead of wi.
-// Sparse: the same with a leading [num_experts] axis, and the router.
+// Sparse: the same with a leading [num_experts] axis, the router, and the shared expert's dense matrices if the config
+// has one.
 struct FeedForwardWeights {
   at::Tensor wi, wi_0, wi_1, wo;
-  at::Tensor router;       // [num_experts, d_model]; undefined in a dense layer
-  at::Tensor router_bias;  // [num_experts], if the config has one
+  RouterWeights router;
+  at::Tensor shared_wi, shared_wi_0, shared_wi_1, shared_wo;
   // Set where experts are not all in memory (inference on large models): to be called with the rows of each expert
   // before its matrices are used.
   std::function<void(const std::vector<int64_t>& num_rows)> want_experts = {};
+  bool is_sparse() const { return wo.dim() == 3; }
 };
 
 struct BlockWeights {

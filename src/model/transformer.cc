@@ -6,9 +6,11 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <array>
 #include <cmath>
 
 #include "base/error.h"
+#include "model/routing.h"
 #include "ops/attention.h"
 #include "ops/experts.h"
 #include "ops/layers.h"
@@ -35,6 +37,7 @@ struct StackPass {
   at::ScalarType dtype;
   bool is_decoder;
   const ForwardOptions& options;
+  at::Tensor ids;             // [batch, length]
   at::Tensor mask;            // [batch, length] bool or undefined: the stack's own real positions
   at::Tensor position_bias;   // by distance, of the present self-attention layer
   at::Tensor encoder_hidden;  // decoder over whole sequences
@@ -64,12 +67,49 @@ at::Tensor drop_values(const StackPass& pass, const at::Tensor& values, size_t b
       .view(values.sizes());
 }
 
+// Routes normed [batch, length, d_model] through `router` and records what it did.
+const ops::Routing& route(StackPass& pass, const at::Tensor& normed, const RouterWeights& router, int64_t num_experts,
+                          size_t block, Place place) {
+  const bool is_attention = place == Place::kSelfAttention;
+  auto routed = route_layer(pass.config.routing, router,
+                            {.x = normed.reshape({-1, pass.config.d_model}),
+                             .ids = pass.ids,
+                             .mask = pass.mask,
+                             .num_experts = num_experts,
+                             .is_decoder = pass.is_decoder,
+                             .training = pass.options.training,
+                             .drop_tokens = pass.options.drop_tokens,
+                             .first_example = pass.options.first_example,
+                             .noise = pass.key(NoisePurpose::kRouterJitter, block, place)});
+  pass.sparse_layers.push_back(
+      {(pass.is_decoder ? "decoder." : "encoder.") + std::to_string(block) + (is_attention ? ".attention" : ""),
+       std::move(routed.router_logits), std::move(routed.routing), std::move(routed.load_loss)});
+  return pass.sparse_layers.back().routing;
+}
+
+// Queries, keys and values of a self-attention, dense or by experts. [batch, length, heads * d_kv] in pass.dtype
+std::array<at::Tensor, 3> self_projections(StackPass& pass, const at::Tensor& x, size_t block) {
+  const auto& block_weights = pass.weights.blocks[block];
+  const auto& weights = block_weights.self_attention;
+  // Switch attention computes in its experts' dtype, which the casts of the weights chose.
+  const auto normed =
+      ops::rms_norm(x, block_weights.self_attention_norm, pass.config.layer_norm_epsilon, weights.q.scalar_type());
+  if (!weights.is_sparse())
+    return {ops::linear(normed, weights.q), ops::linear(normed, weights.k), ops::linear(normed, weights.v)};
+  const auto& routing = route(pass, normed, weights.router, weights.q.size(0), block, Place::kSelfAttention);
+  const auto tokens = normed.reshape({-1, pass.config.d_model});
+  const auto by_experts = [&](const at::Tensor& weight) {
+    return ops::experts_linear(tokens, routing.gate, routing.dispatch, weight)
+        .view({x.size(0), x.size(1), -1})
+        .to(pass.dtype);
+  };
+  return {by_experts(weights.q), by_experts(weights.k), by_experts(weights.v)};
+}
+
 at::Tensor self_attention(StackPass& pass, const at::Tensor& x, size_t block) {
   const auto& weights = pass.weights.blocks[block];
-  const auto normed = ops::rms_norm(x, weights.self_attention_norm, pass.config.layer_norm_epsilon, pass.dtype);
-  const auto q = ops::linear(normed, weights.self_attention.q);
-  auto k = ops::linear(normed, weights.self_attention.k);
-  auto v = drop_values(pass, ops::linear(normed, weights.self_attention.v), block, Place::kSelfAttention);
+  auto [q, k, v] = self_projections(pass, x, block);
+  v = drop_values(pass, v, block, Place::kSelfAttention);
   ops::AttentionOptions attention{.num_heads = pass.config.num_heads, .causal = pass.is_decoder};
   if (pass.cache != nullptr) {
     auto& layer = pass.cache->layers[block];
@@ -103,60 +143,49 @@ at::Tensor cross_attention(StackPass& pass, const at::Tensor& x, size_t block) {
   return ops::add_residual(x, pass.dropout(ops::linear(mixed, weights.cross_attention.o), block, Place::kCrossOutput));
 }
 
-// Capacity of each group of consecutive tokens; a group is a sequence if group_size is 0.
-ops::RouteOptions route_options(const StackPass& pass, int64_t batch, int64_t length) {
-  const auto& routing = pass.config.routing;
-  const int64_t tokens = batch * length;
-  ops::RouteOptions options{.group_size = routing.group_size > 0 ? routing.group_size : length, .expert_capacity = {}};
-  if (!pass.options.drop_tokens) options.group_size = tokens;
-  for (int64_t start = 0; start < tokens; start += options.group_size) {
-    const int64_t group_tokens = std::min(options.group_size, tokens - start);
-    options.expert_capacity.push_back(
-        pass.options.drop_tokens ? expert_capacity(routing, group_tokens, pass.options.training) : group_tokens);
-  }
-  return options;
-}
-
 at::Tensor switch_feed_forward(StackPass& pass, const at::Tensor& normed, size_t block) {
   const auto& weights = pass.weights.blocks[block].feed_forward;
-  const int64_t batch = normed.size(0), length = normed.size(1);
-  const int64_t first_token = pass.options.first_example * length;
-  const auto tokens = normed.reshape({batch * length, pass.config.d_model});
-  const double jitter = pass.options.training ? pass.config.routing.jitter_noise : 0.0;
-  const auto logits =
-      ops::router_logits(tokens, weights.router, weights.router_bias, jitter,
-                         pass.key(NoisePurpose::kRouterJitter, block, Place::kFeedForward), first_token);
-  const auto token_mask = pass.mask.defined() ? pass.mask.reshape({batch * length}) : at::Tensor();
-  auto routing = ops::route_top1(logits, token_mask, route_options(pass, batch, length));
+  const auto& routing = route(pass, normed, weights.router, weights.wo.size(0), block, Place::kFeedForward);
   if (weights.want_experts) weights.want_experts(routing.dispatch.num_rows);
-  const auto output = ops::experts_feed_forward(
-      tokens, routing.gate, routing.dispatch, pass.config.gated ? weights.wi_0 : weights.wi, weights.wi_1, weights.wo,
-      {.activation = pass.config.activation,
-       .dropout_rate = pass.options.training ? pass.config.expert_dropout_rate : 0.0,
-       .key = pass.key(NoisePurpose::kExpertDropout, block, Place::kHidden),
-       .first_token = first_token});
-  pass.sparse_layers.push_back(
-      {(pass.is_decoder ? "decoder." : "encoder.") + std::to_string(block), logits, std::move(routing)});
+  const auto output =
+      ops::experts_feed_forward(normed.reshape({-1, pass.config.d_model}), routing.gate, routing.dispatch,
+                                pass.config.gated ? weights.wi_0 : weights.wi, weights.wi_1, weights.wo,
+                                {.activation = pass.config.activation,
+                                 .dropout_rate = pass.options.training ? pass.config.expert_dropout_rate : 0.0,
+                                 .key = pass.key(NoisePurpose::kExpertDropout, block, Place::kHidden),
+                                 .first_token = pass.options.first_example * normed.size(1)});
   return output.view(normed.sizes());
+}
+
+at::Tensor dense_feed_forward(const StackPass& pass, const at::Tensor& normed, size_t block, const at::Tensor& wi,
+                              const at::Tensor& wi_0, const at::Tensor& wi_1, const at::Tensor& wo) {
+  return ops::feed_forward(normed, pass.config.gated ? wi_0 : wi, wi_1, wo,
+                           {.activation = pass.config.activation,
+                            .hidden_dropout_rate = pass.dropout_rate(),
+                            .key = pass.key(NoisePurpose::kDropout, block, Place::kHidden),
+                            .first_example = pass.options.first_example});
 }
 
 at::Tensor feed_forward(StackPass& pass, const at::Tensor& x, size_t block) {
   const auto& weights = pass.weights.blocks[block];
   const auto normed = ops::rms_norm(x, weights.feed_forward_norm, pass.config.layer_norm_epsilon, pass.dtype);
   const auto& layer = weights.feed_forward;
-  const auto output = layer.router.defined()
-                          ? switch_feed_forward(pass, normed, block)
-                          : ops::feed_forward(normed, pass.config.gated ? layer.wi_0 : layer.wi, layer.wi_1, layer.wo,
-                                              {.activation = pass.config.activation,
-                                               .hidden_dropout_rate = pass.dropout_rate(),
-                                               .key = pass.key(NoisePurpose::kDropout, block, Place::kHidden),
-                                               .first_example = pass.options.first_example});
+  at::Tensor output;
+  if (layer.is_sparse()) {
+    output = switch_feed_forward(pass, normed, block);
+    if (layer.shared_wo.defined())
+      output = output + dense_feed_forward(pass, normed, block, layer.shared_wi, layer.shared_wi_0, layer.shared_wi_1,
+                                           layer.shared_wo);
+  } else {
+    output = dense_feed_forward(pass, normed, block, layer.wi, layer.wi_0, layer.wi_1, layer.wo);
+  }
   return ops::add_residual(x, pass.dropout(output, block, Place::kFeedForward));
 }
 
 StackOutput run_stack(StackPass& pass, const at::Tensor& embedding, const at::Tensor& ids) {
   const auto wide = pass.dtype == at::kDouble ? at::kDouble : at::kFloat;
   const size_t num_blocks = pass.weights.blocks.size();
+  pass.ids = ids;
   const int64_t query_offset = pass.cache != nullptr ? pass.cache->length : 0;
   const auto by_distance = [&](const at::Tensor& table) {
     return ops::relative_bias_by_distance(table, {.query_length = ids.size(1),
@@ -189,9 +218,7 @@ void check_ids(const at::Tensor& ids, const at::Tensor& mask, const char* what) 
 }  // namespace
 
 at::ScalarType compute_dtype(const ParameterSpec& spec, at::ScalarType dtype) {
-  const bool is_wide = spec.shape.size() == 1 || spec.name.find("router") != std::string::npos ||
-                       spec.name.find("relative_attention_bias") != std::string::npos;
-  return is_wide && dtype != at::kDouble ? at::kFloat : dtype;
+  return spec.is_wide && dtype != at::kDouble ? at::kFloat : dtype;
 }
 
 ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype) {
@@ -210,7 +237,7 @@ ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weigh
 StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids,
                    const at::Tensor& mask, const ForwardOptions& options) {
   check_ids(ids, mask, "encoder input");
-  StackPass pass{config, weights.encoder, weights.dtype, /*is_decoder=*/false, options, mask, {}, {}, {}};
+  StackPass pass{config, weights.encoder, weights.dtype, /*is_decoder=*/false, options, {}, mask, {}, {}, {}};
   return run_stack(pass, weights.embedding, ids);
 }
 
@@ -220,7 +247,7 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
   check_ids(ids, mask, "decoder input");
   SY_CHECK(encoder_hidden.size(0) == ids.size(0), "decoder input: ", ids.size(0), " rows, the encoder had ",
            encoder_hidden.size(0));
-  StackPass pass{config, weights.decoder, weights.dtype, /*is_decoder=*/true, options, mask,
+  StackPass pass{config, weights.decoder, weights.dtype, /*is_decoder=*/true, options, {}, mask,
                  {},     encoder_hidden,  encoder_mask};
   return run_stack(pass, weights.embedding, ids);
 }
@@ -247,7 +274,7 @@ at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights,
   SY_CHECK(cache.length + ids.size(1) <= max_length, "decoding: ", cache.length + ids.size(1),
            " positions, the cache holds ", max_length);
   const ForwardOptions options{.drop_tokens = false};
-  StackPass pass{config, weights.decoder,    weights.dtype, /*is_decoder=*/true, options, {}, {},
+  StackPass pass{config, weights.decoder,    weights.dtype, /*is_decoder=*/true, options, {}, {}, {},
                  {},     cache.encoder_mask, &cache};
   auto output = run_stack(pass, weights.embedding, ids);
   cache.length += ids.size(1);

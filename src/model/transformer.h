@@ -40,9 +40,10 @@ struct ForwardOptions {
 
 // What one sparse layer did.
 struct SparseLayer {
-  std::string name;          // "encoder.1": stack and block
+  std::string name;          // "encoder.1": stack and block; Switch attention: "encoder.1.attention"
   at::Tensor router_logits;  // [batch * length, num_experts] f32
   ops::Routing routing;
+  at::Tensor load_loss;  // [], undefined without its coefficient
 };
 
 struct StackOutput {

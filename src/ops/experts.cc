@@ -2,7 +2,6 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <numeric>
@@ -12,6 +11,7 @@
 #include "ops/hidden_layer.h"
 #include "ops/product.h"
 #include "ops/reference.h"
+#include "ops/token_rows.h"
 
 namespace switchyard::ops {
 namespace {
@@ -19,19 +19,55 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// from [rows, width], gate [rows] or undefined (1): [tokens, width]. A token without a row gets 0: it passes by its
+// residual.
+at::Tensor combine(const at::Tensor& from, const at::Tensor& gate, const TokenRows& rows) {
+  auto to = at::empty({rows.num_tokens(), from.size(1)}, from.options());
+  with_kernel_type(from.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    kernels::combine_rows(read<T>(from), gate.defined() ? read<float>(gate) : nullptr,
+                          {.first = rows.first.data(), .row = rows.row.data()}, write<T>(to), rows.num_tokens(),
+                          from.size(1));
+  });
+  return to;
+}
+
+// x[token[row]] for each row.
+at::Tensor rows_of(const at::Tensor& x, const at::Tensor& token) {
+  auto rows = at::empty({token.size(0), x.size(1)}, x.options());
+  with_kernel_type(x.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    kernels::dispatch_rows(read<T>(x), read<int64_t>(token), write<T>(rows), rows.size(0), x.size(1));
+  });
+  return rows;
+}
+
+// Gradients of combine(): those of the rows `out`, and of the gates.
+std::pair<at::Tensor, at::Tensor> combine_backward(const at::Tensor& grad_y, const at::Tensor& out,
+                                                   const at::Tensor& gate, const at::Tensor& token) {
+  const auto grad_out = at::empty_like(out), grad_gate = at::empty_like(gate);
+  with_kernel_type(out.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    kernels::combine_rows_backward(read<T>(grad_y), read<T>(out), read<float>(gate), read<int64_t>(token),
+                                   write<T>(grad_out), write<float>(grad_gate), out.size(0), out.size(1));
+  });
+  return {grad_out, grad_gate};
+}
+
 struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
   // Token lists and options, kept for the backward pass.
   struct Saved : torch::CustomClassHolder {
-    Saved(const Dispatch& dispatch_, const ExpertsOptions& options_) : dispatch(dispatch_), options(options_) {}
+    Saved(const Dispatch& dispatch_, const ExpertsOptions& options_, int64_t tokens)
+        : dispatch(dispatch_), options(options_), rows(dispatch_.token, tokens) {}
     Dispatch dispatch;
     ExpertsOptions options;
+    TokenRows rows;
 
     HiddenLayer layer() const {
       return {kernel_activation(options.activation).value(),
               {static_cast<float>(options.dropout_rate), stream_key(options.key), options.first_token, 1,
                read<int64_t>(dispatch.token)}};
     }
-    bool covers(int64_t tokens) const { return dispatch.token.size(0) == tokens; }
   };
 
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& gate,
@@ -39,15 +75,8 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
                             const Dispatch& dispatch, const ExpertsOptions& options) {
     const auto x = input.contiguous();
     const auto& num_rows = dispatch.num_rows;
-    const int64_t n = dispatch.token.size(0);
-    auto saved = c10::make_intrusive<Saved>(dispatch, options);
-    auto rows = at::empty({n, x.size(1)}, x.options());
-    // A token without a row gets 0: it passes by its residual.
-    auto y = saved->covers(x.size(0)) ? at::empty_like(x) : at::zeros_like(x);
-    with_kernel_type(x.scalar_type(), [&](auto type) {
-      using T = decltype(type);
-      kernels::dispatch_rows(read<T>(x), read<int64_t>(dispatch.token), write<T>(rows), n, x.size(1));
-    });
+    auto saved = c10::make_intrusive<Saved>(dispatch, options, x.size(0));
+    const auto rows = rows_of(x, dispatch.token);
     const auto layer = saved->layer();
     const bool is_plain_relu = layer.activation == kernels::Activation::kRelu && !wi_1;
     const auto a = product_transposed(rows, wi, num_rows, is_plain_relu ? Epilogue::kRelu : Epilogue::kStore);
@@ -55,10 +84,7 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
     const auto hidden = is_plain_relu ? a : at::empty_like(a);
     if (!is_plain_relu || layer.dropout.rate > 0.0F) layer.forward(a, b, hidden);
     const auto out = product_transposed(hidden, wo, num_rows);
-    with_kernel_type(x.scalar_type(), [&](auto type) {
-      using T = decltype(type);
-      kernels::combine_rows(read<T>(out), read<float>(gate), read<int64_t>(dispatch.token), write<T>(y), n, x.size(1));
-    });
+    const auto y = combine(out, gate, saved->rows);
     context->save_for_backward({rows, gate, wi, wi_1.value_or(at::Tensor()), wo, a, b, out});
     context->saved_data["saved"] = c10::IValue::make_capsule(std::move(saved));
     return y;
@@ -72,14 +98,7 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
     const auto& saved = static_cast<const Saved&>(*capsule);
     const auto& [token, num_rows] = saved.dispatch;
     const auto grad_y = grads[0].contiguous();
-    const int64_t n = rows.size(0), d_model = rows.size(1);
-
-    const auto grad_out = at::empty_like(out), grad_gate = at::empty_like(gate);
-    with_kernel_type(rows.scalar_type(), [&](auto type) {
-      using T = decltype(type);
-      kernels::combine_rows_backward(read<T>(grad_y), read<T>(out), read<float>(gate), read<int64_t>(token),
-                                     write<T>(grad_out), write<float>(grad_gate), n, d_model);
-    });
+    const auto [grad_out, grad_gate] = combine_backward(grad_y, out, gate, token);
 
     const auto layer = saved.layer();
     const bool is_plain_relu = layer.activation == kernels::Activation::kRelu && !wi_1.defined();
@@ -92,11 +111,7 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
     if (context->needs_input_grad(0)) {
       const auto grad_rows = product(grad_a, wi, num_rows);
       if (b.defined()) product(grad_b, wi_1, num_rows, Epilogue::kAdd, grad_rows);
-      grad_x = saved.covers(grad_y.size(0)) ? at::empty_like(grad_y) : at::zeros_like(grad_y);
-      with_kernel_type(rows.scalar_type(), [&](auto type) {
-        using T = decltype(type);
-        kernels::combine_rows<T>(read<T>(grad_rows), nullptr, read<int64_t>(token), write<T>(grad_x), n, d_model);
-      });
+      grad_x = combine(grad_rows, {}, saved.rows);
     }
     return {grad_x,
             grad_gate,
@@ -108,16 +123,47 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
   }
 };
 
-// The fused form writes each token's row once, so it wants no token twice.
-bool no_token_twice(const at::Tensor& token, int64_t tokens) {
-  if (token.size(0) > tokens) return false;
-  std::vector<bool> seen(static_cast<size_t>(tokens), false);
-  for (int64_t row = 0; row < token.size(0); ++row) {
-    const auto index = static_cast<size_t>(read<int64_t>(token)[row]);
-    if (seen[index]) return false;
-    seen[index] = true;
+// One product an expert, for the queries, keys and values of Switch attention.
+struct ExpertsLinear : torch::autograd::Function<ExpertsLinear> {
+  struct Saved : torch::CustomClassHolder {
+    Saved(const Dispatch& dispatch_, int64_t tokens) : dispatch(dispatch_), rows(dispatch_.token, tokens) {}
+    Dispatch dispatch;
+    TokenRows rows;
+  };
+
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& gate,
+                            const at::Tensor& weight, const Dispatch& dispatch) {
+    const auto rows = rows_of(input.contiguous(), dispatch.token);
+    auto saved = c10::make_intrusive<Saved>(dispatch, input.size(0));
+    const auto out = product_transposed(rows, weight, dispatch.num_rows);
+    const auto y = combine(out, gate, saved->rows);
+    context->save_for_backward({rows, gate, weight, out});
+    context->saved_data["saved"] = c10::IValue::make_capsule(std::move(saved));
+    return y;
   }
-  return true;
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto tensors = context->get_saved_variables();
+    const auto &rows = tensors[0], &gate = tensors[1], &weight = tensors[2], &out = tensors[3];
+    const auto capsule = context->saved_data["saved"].toCapsule();
+    const auto& saved = static_cast<const Saved&>(*capsule);
+    const auto& [token, num_rows] = saved.dispatch;
+    const auto [grad_out, grad_gate] = combine_backward(grads[0].contiguous(), out, gate, token);
+    at::Tensor grad_x;
+    if (context->needs_input_grad(0)) grad_x = combine(product(grad_out, weight, num_rows), {}, saved.rows);
+    return {grad_x, grad_gate, product_of_columns(grad_out, rows, num_rows), at::Tensor()};
+  }
+};
+
+void check_dispatch(const char* what, const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
+                    int64_t num_experts) {
+  const int64_t rows = std::accumulate(dispatch.num_rows.begin(), dispatch.num_rows.end(), int64_t{0});
+  SY_CHECK(gate.scalar_type() == (x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat), what, ": x is ",
+           x.toString(), ", gate ", gate.toString(), "; expected f32 gates (f64 in f64)");
+  SY_CHECK(static_cast<int64_t>(dispatch.num_rows.size()) == num_experts && dispatch.token.dim() == 1 &&
+               dispatch.token.size(0) == rows && gate.dim() == 1 && gate.size(0) == rows,
+           what, ": ", dispatch.num_rows.size(), " row counts that sum to ", rows, " for ", num_experts, " experts, ",
+           dispatch.token.sizes(), " tokens and ", gate.sizes(), " gates");
 }
 
 }  // namespace
@@ -132,20 +178,26 @@ at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, con
            "got ",
            x.sizes(), ", ", wi.sizes(), ", ", wo.sizes());
   SY_CHECK(wi.scalar_type() == x.scalar_type() && wo.scalar_type() == x.scalar_type() &&
-               (!wi_1.defined() || wi_1.scalar_type() == x.scalar_type()) &&
-               gate.scalar_type() == (x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
-           "experts_feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(), ", gate ",
-           gate.toString(), "; expected one dtype for x and the weights, and f32 gates (f64 in f64)");
-  const int64_t rows = std::accumulate(dispatch.num_rows.begin(), dispatch.num_rows.end(), int64_t{0});
-  SY_CHECK(static_cast<int64_t>(dispatch.num_rows.size()) == wi.size(0) && dispatch.token.dim() == 1 &&
-               dispatch.token.size(0) == rows && gate.dim() == 1 && gate.size(0) == rows,
-           "experts_feed_forward: ", dispatch.num_rows.size(), " row counts that sum to ", rows, " for ", wi.size(0),
-           " experts, ", dispatch.token.sizes(), " tokens and ", gate.sizes(), " gates");
-  const bool fused = is_fused(x) && kernel_activation(options.activation) && x.size(1) % 16 == 0 &&
-                     wi.size(1) % 16 == 0 && no_token_twice(dispatch.token, x.size(0));
+               (!wi_1.defined() || wi_1.scalar_type() == x.scalar_type()),
+           "experts_feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(),
+           "; expected one dtype for x and the weights");
+  check_dispatch("experts_feed_forward", x, gate, dispatch, wi.size(0));
+  const bool fused =
+      is_fused(x) && kernel_activation(options.activation) && x.size(1) % 16 == 0 && wi.size(1) % 16 == 0;
   if (!fused) return reference::experts_feed_forward(x, gate, dispatch, wi, wi_1, wo, options);
   return ExpertsFeedForward::apply(x, gate.contiguous(), wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo,
                                    dispatch, options);
+}
+
+at::Tensor experts_linear(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
+                          const at::Tensor& weight) {
+  SY_CHECK(x.dim() == 2 && weight.dim() == 3 && weight.size(2) == x.size(1) && weight.scalar_type() == x.scalar_type(),
+           "experts_linear: expected x [tokens, d_model] and weight [num_experts, out, d_model] of one dtype, got ",
+           x.toString(), " ", x.sizes(), " and ", weight.toString(), " ", weight.sizes());
+  check_dispatch("experts_linear", x, gate, dispatch, weight.size(0));
+  if (!is_fused(x) || x.size(1) % 16 != 0 || weight.size(1) % 16 != 0)
+    return reference::experts_linear(x, gate, dispatch, weight);
+  return ExpertsLinear::apply(x, gate.contiguous(), weight, dispatch);
 }
 
 }  // namespace switchyard::ops

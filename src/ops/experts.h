@@ -26,4 +26,9 @@ at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, con
                                 const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                                 const ExpertsOptions& options);
 
+// The same with one matrix an expert, weight [num_experts, out, d_model]: result [tokens, out] (Switch attention,
+// App. A).
+at::Tensor experts_linear(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
+                          const at::Tensor& weight);
+
 }  // namespace switchyard::ops

@@ -28,6 +28,13 @@ at::Tensor scaled_by(const at::Tensor& x, const at::Tensor& factors) {
   return (x.to(wide(x.scalar_type())) * factors.to(x.device())).to(x.scalar_type());
 }
 
+// The gated sum of each token's rows. [tokens, width]
+at::Tensor combine(const at::Tensor& rows, const at::Tensor& gate, const at::Tensor& token, int64_t tokens) {
+  const auto dtype = wide(rows.scalar_type());
+  const auto gated = rows.to(dtype) * gate.unsqueeze(1);
+  return at::zeros({tokens, rows.size(1)}, gated.options()).index_add(0, token, gated).to(rows.scalar_type());
+}
+
 // [tokens, vocab] f32 (f64 for f64).
 at::Tensor wide_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale) {
   const auto dtype = wide(hidden.scalar_type());
@@ -81,13 +88,15 @@ at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Ten
   return linear(dropout(hidden, options.hidden_dropout_rate, options.key, options.first_example), wo);
 }
 
-at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double jitter_noise,
-                         const NoiseKey& key, int64_t first_token) {
+at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         const RouterInputNoise& noise) {
   auto input = x.to(weight.scalar_type());
-  if (jitter_noise > 0.0) {
-    const auto spread = static_cast<float>(jitter_noise);
-    const auto noise = uniform_noise(key, first_token, x.size(0), x.size(1));
-    input = input * (noise * (2.0F * spread) + (1.0F - spread)).to(input.device());
+  if (noise.jitter > 0.0 || noise.dropout > 0.0) {
+    const auto uniform = uniform_noise(noise.key, noise.first_token, x.size(0), x.size(1));
+    const auto spread = static_cast<float>(noise.jitter);
+    const auto factors =
+        noise.dropout > 0.0 ? dropout_factors(uniform, noise.dropout) : uniform * (2.0F * spread) + (1.0F - spread);
+    input = input * factors.to(input.device());
   }
   const auto logits = at::mm(input, weight.t());
   return bias.defined() ? logits + bias : logits;
@@ -96,7 +105,6 @@ at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at
 at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
                                 const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                                 const ExpertsOptions& options) {
-  const auto dtype = wide(x.scalar_type());
   const auto token = dispatch.token.to(x.device());
   const auto rows = x.index_select(0, token);
   at::Tensor factors;
@@ -115,8 +123,21 @@ at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, con
     outputs.push_back(at::mm(hidden, wo.select(0, expert).t()));
     start += count;
   }
-  const auto gated = at::cat(outputs).to(dtype) * gate.unsqueeze(1);
-  return at::zeros(x.sizes(), x.options().dtype(dtype)).index_add(0, token, gated).to(x.scalar_type());
+  return combine(at::cat(outputs), gate, token, x.size(0));
+}
+
+at::Tensor experts_linear(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
+                          const at::Tensor& weight) {
+  const auto token = dispatch.token.to(x.device());
+  const auto rows = x.index_select(0, token);
+  std::vector<at::Tensor> outputs;
+  int64_t start = 0;
+  for (int64_t expert = 0; expert < weight.size(0); ++expert) {
+    const int64_t count = dispatch.num_rows[static_cast<size_t>(expert)];
+    outputs.push_back(at::mm(rows.narrow(0, start, count), weight.select(0, expert).t()));
+    start += count;
+  }
+  return combine(at::cat(outputs), gate, token, x.size(0));
 }
 
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,

@@ -20,8 +20,10 @@ at::Tensor activation(const at::Tensor& x, const std::string& name);
 at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                         const FeedForwardOptions& options);
 
-at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double jitter_noise,
-                         const NoiseKey& key, int64_t first_token);
+at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         const RouterInputNoise& noise);
+at::Tensor experts_linear(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
+                          const at::Tensor& weight);
 at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
                                 const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                                 const ExpertsOptions& options);

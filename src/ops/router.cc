@@ -1,297 +1,295 @@
 #include "ops/router.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/argmax.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/logsumexp.h>
-#include <ATen/ops/mm.h>
+#include <ATen/ops/erf.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/scalar_tensor.h>
-#include <ATen/ops/softmax.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/topk.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <numeric>
 
 #include "base/error.h"
-#include "kernels/noise.h"
 #include "kernels/routing.h"
+#include "ops/assignment.h"
 #include "ops/cpu.h"
 #include "ops/reference.h"
+#include "ops/router_outputs.h"
 
 namespace switchyard::ops {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-// The part of routing that has no gradient: who goes where, and the counts that the losses need. All on the CPU.
-struct Assignment {
-  at::Tensor expert_index;  // [tokens] i64, -1 where dropped or padding
-  Dispatch dispatch;
-  at::Tensor num_chosen;  // [groups, num_experts] f64: real tokens that chose the expert, before dropping
-  int64_t num_real = 0;
-  int64_t num_dropped = 0;
-
-  // Means over real tokens divide by this.
-  double denominator() const { return static_cast<double>(std::max<int64_t>(num_real, 1)); }
-
-  // Switch eq. 4-6: N sum_e f_e P_e a group, the groups weighted by real tokens, is one weighted sum of probabilities:
-  // token t of group g has weight N f_ge / num_real = N num_chosen_ge / (num_real_g num_real). [groups, num_experts]
-  // f64.
-  at::Tensor balance_weight() const {
-    const auto group_real = num_chosen.sum(1, /*keepdim=*/true).clamp_min(1.0);
-    return num_chosen / group_real * (static_cast<double>(num_chosen.size(1)) / denominator());
-  }
-};
-
-// choice [tokens]: argmax of each token. mask [tokens] or null. Slots left to right within each group (Switch §2.2;
-// Mesh).
-Assignment assign_slots(const int64_t* choice, const bool* mask, int64_t tokens, int64_t num_experts,
-                        const RouteOptions& options) {
-  Assignment result;
-  const auto num_groups = static_cast<int64_t>(options.expert_capacity.size());
-  result.expert_index = at::empty({tokens}, at::kLong);
-  result.num_chosen = at::zeros({num_groups, num_experts}, at::kDouble);
-  result.dispatch.num_rows.assign(static_cast<size_t>(num_experts), 0);
-  int64_t* expert_index = result.expert_index.mutable_data_ptr<int64_t>();
-  double* num_chosen = result.num_chosen.mutable_data_ptr<double>();
-  for (int64_t token = 0; token < tokens; ++token) {
-    expert_index[token] = -1;
-    if (mask != nullptr && !mask[token]) continue;
-    ++result.num_real;
-    const int64_t group = token / options.group_size, expert = choice[token];
-    double& chosen = num_chosen[group * num_experts + expert];
-    chosen += 1.0;  // counts the dropped as well, so slots are left exactly as long as it is within capacity
-    if (chosen > static_cast<double>(options.expert_capacity[static_cast<size_t>(group)])) {
-      ++result.num_dropped;
-    } else {
-      expert_index[token] = expert;
-      ++result.dispatch.num_rows[static_cast<size_t>(expert)];
-    }
-  }
-  // Counting sort by expert: stable, so that tokens stay in order within an expert.
-  std::vector<int64_t> next(static_cast<size_t>(num_experts), 0);
-  for (size_t expert = 1; expert < next.size(); ++expert)
-    next[expert] = next[expert - 1] + result.dispatch.num_rows[expert - 1];
-  result.dispatch.token = at::empty({result.num_real - result.num_dropped}, at::kLong);
-  int64_t* rows = result.dispatch.token.mutable_data_ptr<int64_t>();
-  for (int64_t token = 0; token < tokens; ++token)
-    if (expert_index[token] >= 0) rows[next[static_cast<size_t>(expert_index[token])]++] = token;
-  return result;
+void check_groups(int64_t tokens, const at::Tensor& token_mask, const RouteOptions& options) {
+  SY_CHECK(!token_mask.defined() ||
+               (token_mask.dim() == 1 && token_mask.size(0) == tokens && token_mask.scalar_type() == at::kBool),
+           "route: expected a bool token_mask [", tokens, "]");
+  SY_CHECK(options.group_size > 0, "route: group_size ", options.group_size, " is not positive");
+  SY_CHECK(options.loss_group_size >= 0, "route: loss_group_size ", options.loss_group_size, " is negative");
+  const int64_t num_groups = (tokens + options.group_size - 1) / options.group_size;
+  SY_CHECK(static_cast<int64_t>(options.expert_capacity.size()) == num_groups, "route: ", tokens,
+           " tokens in groups of ", options.group_size, " are ", num_groups, " groups, got ",
+           options.expert_capacity.size(), " capacities");
+  for (const int64_t capacity : options.expert_capacity)
+    SY_CHECK(capacity >= 0, "route: expert_capacity ", capacity, " is negative");
 }
 
 void check_route(const at::Tensor& logits, const at::Tensor& token_mask, const RouteOptions& options) {
   SY_CHECK(logits.dim() == 2 && logits.size(1) > 0 &&
                (logits.scalar_type() == at::kFloat || logits.scalar_type() == at::kDouble),
-           "route_top1: expected logits [tokens, num_experts] f32 or f64, got ", logits.toString(), " ",
-           logits.sizes());
-  SY_CHECK(!token_mask.defined() ||
-               (token_mask.dim() == 1 && token_mask.size(0) == logits.size(0) && token_mask.scalar_type() == at::kBool),
-           "route_top1: expected a bool token_mask [", logits.size(0), "]");
-  SY_CHECK(options.group_size > 0, "route_top1: group_size ", options.group_size, " is not positive");
-  const int64_t num_groups = (logits.size(0) + options.group_size - 1) / options.group_size;
-  SY_CHECK(static_cast<int64_t>(options.expert_capacity.size()) == num_groups, "route_top1: ", logits.size(0),
-           " tokens in groups of ", options.group_size, " are ", num_groups, " groups, got ",
-           options.expert_capacity.size(), " capacities");
-  for (const int64_t capacity : options.expert_capacity)
-    SY_CHECK(capacity >= 0, "route_top1: expert_capacity ", capacity, " is negative");
+           "route: expected logits [tokens, num_experts] f32 or f64, got ", logits.toString(), " ", logits.sizes());
+  check_groups(logits.size(0), token_mask, options);
+  SY_CHECK(options.num_choices >= 1 && options.num_choices <= logits.size(1), "route: ", options.num_choices,
+           " choices a token among ", logits.size(1), " experts");
+  SY_CHECK(!options.selection_bias.defined() ||
+               (options.selection_bias.dim() == 1 && options.selection_bias.size(0) == logits.size(1)),
+           "route: expected selection_bias [", logits.size(1), "]");
 }
 
-// A jittered f32 copy of x that lives only as long as a product needs it; made again in the backward pass.
-struct RouterLogits : torch::autograd::Function<RouterLogits> {
-  struct Jitter : torch::CustomClassHolder {
-    Jitter(double spread_, const NoiseKey& key_, int64_t first_token_)
-        : spread(static_cast<float>(spread_)),
-          key(stream_key(key_)),
-          first_token(static_cast<uint64_t>(first_token_)) {}
-    float spread;
-    kernels::StreamKey key;
-    uint64_t first_token;
-
-    // x [tokens, d_model] times the factors, in `dtype`; one of the dtypes is f32.
-    at::Tensor times(const at::Tensor& x, at::ScalarType dtype) const {
-      if (spread == 0.0F) return x.to(dtype);
-      const auto from = x.contiguous();
-      auto to = at::empty(x.sizes(), x.options().dtype(dtype));
-      const int64_t rows = x.size(0), width = x.size(1);
-      if (dtype == at::kBFloat16)
-        kernels::jitter_rows(key, first_token, read<float>(from), write<kernels::BFloat16>(to), rows, width, spread);
-      else
-        with_kernel_type(x.scalar_type(), [&](auto type) {
-          kernels::jitter_rows(key, first_token, read<decltype(type)>(from), write<float>(to), rows, width, spread);
-        });
-      return to;
-    }
-  };
-
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias, double spread, const NoiseKey& key,
-                            int64_t first_token) {
-    auto jitter = c10::make_intrusive<Jitter>(spread, key, first_token);
-    auto logits = at::mm(jitter->times(x, at::kFloat), weight.t());
-    if (bias) logits.add_(*bias);
-    context->save_for_backward({x, weight});
-    context->saved_data["jitter"] = c10::IValue::make_capsule(std::move(jitter));
-    context->saved_data["has_bias"] =
-        bias.has_value();  // an absent tensor has no place among the inputs that autograd counts
-    return logits;
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    const auto saved = context->get_saved_variables();
-    const auto &x = saved[0], &weight = saved[1];
-    const auto capsule = context->saved_data["jitter"].toCapsule();
-    const auto& jitter = static_cast<const Jitter&>(*capsule);
-    const auto grad = grads[0].contiguous();
-    at::Tensor grad_x, grad_weight, grad_bias;
-    if (context->needs_input_grad(0)) grad_x = jitter.times(at::mm(grad, weight), x.scalar_type());
-    if (context->needs_input_grad(1)) grad_weight = at::mm(grad.t(), jitter.times(x, at::kFloat));
-    if (context->saved_data["has_bias"].toBool() && context->needs_input_grad(2)) grad_bias = grad.sum(0);
-    return {grad_x, grad_weight, grad_bias, at::Tensor(), at::Tensor(), at::Tensor()};
-  }
-};
-
-// What the router's distribution says about each token, without gradient.
-struct TokenStatistics {
-  at::Tensor probability;    // [tokens, num_experts]
-  at::Tensor choice;         // [tokens] i64, argmax, the first of equal values
-  at::Tensor log_partition;  // [tokens]
-  at::Tensor entropy;        // [tokens], nats
-};
-
-TokenStatistics token_statistics(const at::Tensor& given) {
-  const auto logits = given.detach().contiguous();
-  if (!is_fused(logits)) {
-    const auto probability = at::softmax(logits, 1), log_partition = at::logsumexp(logits, 1);
-    return {probability, at::argmax(logits, 1).cpu(), log_partition, log_partition - (probability * logits).sum(1)};
-  }
-  const int64_t tokens = logits.size(0), num_experts = logits.size(1);
-  const auto make = [&] { return at::empty({tokens}, at::kFloat); };
-  TokenStatistics result{at::empty_like(logits), at::empty({tokens}, at::kLong), make(), make()};
-  kernels::route_forward(read<float>(logits), tokens, num_experts, write<float>(result.probability),
-                         write<int64_t>(result.choice), write<float>(result.log_partition),
-                         write<float>(result.entropy));
-  return result;
+// Gumbel noise: the best of logits + noise is a draw from their softmax, the k best are k draws without replacement.
+at::Tensor gumbel_noise(const RouteOptions& options, int64_t tokens, int64_t num_experts) {
+  auto noise = reference::uniform_noise(options.noise, options.first_token, tokens, num_experts);
+  auto* value = write<float>(noise);
+  for (int64_t n = 0; n < noise.numel(); ++n) value[n] = -std::log(-std::log(value[n] + 0x1p-25F));
+  return noise;
 }
 
-// The differentiable outputs as one function of the logits.
-struct RouterOutputs : torch::autograd::Function<RouterOutputs> {
-  static variable_list forward(AutogradContext* context, const at::Tensor& logits, const TokenStatistics& statistics,
-                               const Assignment& assignment, const std::optional<at::Tensor>& mask,
-                               int64_t group_size) {
-    const int64_t tokens = logits.size(0), num_experts = logits.size(1), rows = assignment.dispatch.token.size(0);
-    const auto* p = read<float>(statistics.probability);
-    const auto* real = mask ? read<bool>(*mask) : nullptr;
-    auto gate = at::empty({rows}, at::kFloat);
-    for (int64_t row = 0; row < rows; ++row) {
-      const int64_t token = read<int64_t>(assignment.dispatch.token)[row];
-      write<float>(gate)[row] = p[token * num_experts + read<int64_t>(statistics.choice)[token]];
+// What experts are chosen by. [tokens, num_experts]
+at::Tensor selection_scores(const at::Tensor& logits, const at::Tensor& probability, const RouteOptions& options) {
+  auto selection = logits.detach();
+  if (options.score == RouterScore::kSigmoid && options.selection_bias.defined())
+    selection = at::sigmoid(selection);
+  else if (options.selection_bias.defined() || options.selection_dtype != at::kFloat)
+    selection = probability;
+  if (options.selection_dtype != at::kFloat) selection = selection.to(options.selection_dtype).to(logits.scalar_type());
+  if (options.selection_bias.defined()) selection = selection + options.selection_bias.detach().to(selection.options());
+  if (options.sample_temperature > 0.0)
+    selection = selection / options.sample_temperature +
+                gumbel_noise(options, logits.size(0), logits.size(1)).to(selection.options());
+  return selection.contiguous();
+}
+
+bool chooses_by_logits(const RouteOptions& options) {
+  return !options.selection_bias.defined() && options.selection_dtype == at::kFloat &&
+         options.sample_temperature == 0.0;
+}
+
+// [tokens, num_choices] i64 on the CPU.
+at::Tensor choose(const at::Tensor& logits, const TokenStatistics& statistics, const RouteOptions& options) {
+  if (options.num_choices == 1 && chooses_by_logits(options)) return statistics.best.unsqueeze(1);
+  const auto selection = selection_scores(logits, statistics.probability, options);
+  if (!is_fused(selection)) {
+    const auto order = at::sort(selection, /*stable=*/true, /*dim=*/1, /*descending=*/true);
+    return std::get<1>(order).narrow(1, 0, options.num_choices).cpu().contiguous();
+  }
+  auto expert = at::empty({logits.size(0), options.num_choices}, at::kLong);
+  kernels::top_choices(read<float>(selection), selection.size(0), selection.size(1), options.num_choices,
+                       write<int64_t>(expert));
+  return expert;
+}
+
+// The choices that the second policy leaves: -1 in place of the others.
+at::Tensor apply_second_policy(const at::Tensor& choice, const at::Tensor& probability, const RouteOptions& options) {
+  if (options.second_policy == SecondPolicy::kAll || options.num_choices == 1) return choice;
+  auto gate = probability.to(at::kDouble);
+  if (options.gate_normalization != GateNormalization::kNone) gate = gate / (gate.sum(1, true) + 1e-9);
+  gate = gate.contiguous();
+  auto used = choice.clone();
+  const int64_t width = options.num_choices;
+  for (int64_t token = 0; token < choice.size(0); ++token) {
+    NoiseStream noise(options.noise, static_cast<uint64_t>(options.first_token + token));
+    for (int64_t n = 1; n < width; ++n) {
+      const double bound =
+          options.second_policy == SecondPolicy::kThreshold ? 1.0 : static_cast<double>(noise.uniform());
+      if (read<double>(gate)[token * width + n] <= bound * options.second_threshold)
+        write<int64_t>(used)[token * width + n] = -1;
     }
-    const auto weight = assignment.balance_weight();
-    double balance = 0.0, z = 0.0;
-    std::vector<double> sums(static_cast<size_t>(num_experts));
-    for (int64_t start = 0, group = 0; start < tokens; start += group_size, ++group) {
-      std::fill(sums.begin(), sums.end(), 0.0);
-      for (int64_t token = start; token < std::min(tokens, start + group_size); ++token) {
-        if (real != nullptr && !real[token]) continue;
-        for (int64_t expert = 0; expert < num_experts; ++expert)
-          sums[static_cast<size_t>(expert)] += p[token * num_experts + expert];
-        const double log_partition = read<float>(statistics.log_partition)[token];
-        z += log_partition * log_partition;
+  }
+  return used;
+}
+
+// What the balance loss counts: weight N count_ge / (size_g size) of the sum of probabilities of expert e in loss group
+// g, which is Switch eq. 4-6 with the groups weighted by their tokens. [loss groups, num_experts] f64.
+at::Tensor balance_weight(const at::Tensor& choice, const bool* mask, int64_t num_experts, int64_t group_size,
+                          const RouteOptions& options) {
+  const int64_t tokens = choice.size(0), groups = (tokens + group_size - 1) / group_size;
+  const bool counts_padding = options.padding == PaddingRule::kCountedInLoad;
+  const int64_t width = options.balance_choices == BalanceChoices::kFirst ? 1 : choice.size(1);
+  auto count = at::zeros({groups, num_experts}, at::kDouble), size = at::zeros({groups, 1}, at::kDouble);
+  for (int64_t token = 0; token < tokens; ++token) {
+    const bool is_real = mask == nullptr || mask[token];
+    if (!is_real && !counts_padding) continue;
+    const int64_t group = token / group_size;
+    write<double>(size)[group] += 1.0;
+    for (int64_t n = 0; n < width; ++n)
+      write<double>(count)[group * num_experts + read<int64_t>(choice)[token * choice.size(1) + n]] += 1.0;
+  }
+  if (options.balance_choices == BalanceChoices::kMean) count = count / static_cast<double>(width);
+  const double all = std::max(1.0, size.sum().item<double>());
+  return count / size.clamp_min(1.0) * (static_cast<double>(num_experts) / all);
+}
+
+int64_t count_real(const bool* mask, int64_t tokens) {
+  return mask == nullptr ? tokens : std::count(mask, mask + tokens, true);
+}
+
+// The statistics that follow from who was chosen and who got a slot. choice: undefined in expert choice.
+void add_statistics(const Assignment& assignment, const at::Tensor& choice, const bool* mask, int64_t tokens,
+                    Routing& routing) {
+  const auto num_experts = static_cast<int64_t>(assignment.dispatch.num_rows.size());
+  const auto rows = static_cast<int64_t>(assignment.expert.size());
+  auto load = at::zeros({num_experts}, at::kDouble);
+  auto index = at::full({tokens}, -1, at::kLong);
+  const auto gates = routing.gate.detach().to(at::kDouble).cpu().contiguous();
+  std::vector<double> best(static_cast<size_t>(tokens), -1.0);
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t token = read<int64_t>(assignment.dispatch.token)[row];
+    const double gate = read<double>(gates)[row];
+    // NaN beats the start only: a token with a slot always names an expert.
+    if (best[static_cast<size_t>(token)] < 0.0 || gate > best[static_cast<size_t>(token)]) {
+      best[static_cast<size_t>(token)] = std::max(gate, 0.0);
+      write<int64_t>(index)[token] = assignment.expert[static_cast<size_t>(row)];
+    }
+    if (!choice.defined()) write<double>(load)[assignment.expert[static_cast<size_t>(row)]] += 1.0;
+  }
+  int64_t left_behind = 0, asked = choice.defined() ? 0 : rows;
+  for (int64_t token = 0; token < tokens; ++token) {
+    if (mask != nullptr && !mask[token]) continue;
+    left_behind += read<int64_t>(index)[token] < 0;
+    for (int64_t n = 0; choice.defined() && n < choice.size(1); ++n)
+      if (const int64_t expert = read<int64_t>(choice)[token * choice.size(1) + n]; expert >= 0) {
+        write<double>(load)[expert] += 1.0;
+        ++asked;
       }
-      for (int64_t expert = 0; expert < num_experts; ++expert)
-        balance += read<double>(weight)[group * num_experts + expert] * sums[static_cast<size_t>(expert)];
-    }
-    context->save_for_backward({statistics.probability, statistics.choice, statistics.log_partition,
-                                mask.value_or(at::Tensor()), assignment.dispatch.token, weight.to(at::kFloat)});
-    context->saved_data["group_size"] = group_size;
-    context->saved_data["num_real"] = assignment.denominator();
-    return {gate, at::scalar_tensor(balance, logits.options()),
-            at::scalar_tensor(z / assignment.denominator(), logits.options())};
   }
+  const double num_real = static_cast<double>(std::max<int64_t>(1, count_real(mask, tokens)));
+  routing.expert_index = index;
+  routing.expert_load = (load / static_cast<double>(std::max<int64_t>(1, asked))).to(at::kFloat);
+  routing.left_behind_fraction = static_cast<double>(left_behind) / num_real;
+  routing.dropped_fraction = choice.defined() && choice.size(1) > 1
+                                 ? static_cast<double>(asked - rows) / static_cast<double>(std::max<int64_t>(1, asked))
+                                 : routing.left_behind_fraction;
+  routing.expert_utilization =
+      static_cast<double>(rows) / static_cast<double>(std::max<int64_t>(1, assignment.num_slots));
+}
 
-  static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    const auto saved = context->get_saved_variables();
-    const auto &probability = saved[0], &choice = saved[1], &mask = saved[3], &token = saved[4];
-    const int64_t tokens = probability.size(0), num_experts = probability.size(1);
-    const auto number = [](const at::Tensor& grad) { return grad.defined() ? grad.item<double>() : 0.0; };
-    auto gate_grad = at::zeros({tokens}, at::kFloat);
-    if (grads[0].defined()) gate_grad.index_copy_(0, token, grads[0]);
-    const auto weight = saved[5] * number(grads[1]);
-    auto grad = at::empty_like(probability);
-    kernels::route_backward(
-        {.probability = read<float>(probability),
-         .choice = read<int64_t>(choice),
-         .log_partition = read<float>(saved[2]),
-         .mask = mask.defined() ? read<bool>(mask) : nullptr,
-         .gate_grad = read<float>(gate_grad),
-         .weight = read<float>(weight),
-         .group_size = context->saved_data["group_size"].toInt(),
-         .z_factor = static_cast<float>(number(grads[2]) / context->saved_data["num_real"].toDouble())},
-        tokens, num_experts, write<float>(grad));
-    return {grad, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
-  }
-};
+double mean_over_real(const at::Tensor& values, const at::Tensor& mask, double num_real) {
+  const auto real = mask.defined() ? values.cpu().masked_select(mask) : values;
+  return real.sum(at::kDouble).item<double>() / num_real;
+}
 
-// The same in plain ATen: {gate, load_balance_loss, router_z_loss}.
-variable_list plain_outputs(const at::Tensor& logits, const TokenStatistics& statistics, const Assignment& assignment,
-                            const at::Tensor& mask, int64_t group_size) {
-  const int64_t tokens = logits.size(0), num_experts = logits.size(1);
-  const auto probability = at::softmax(logits, 1);  // Switch eq. 1
-  const auto& token = assignment.dispatch.token;
-  const auto cell = (token * num_experts + statistics.choice.index_select(0, token)).to(logits.device());
-  auto weight = assignment.balance_weight().repeat_interleave(group_size, 0).narrow(0, 0, tokens).to(logits.options());
-  const auto log_partition = at::logsumexp(logits, 1);
-  auto square = log_partition * log_partition;
-  if (mask.defined()) {
-    const auto real = mask.to(logits.options());
-    weight = weight * real.unsqueeze(1);
-    square = square * real;
-  }
-  return {probability.reshape({-1}).index_select(0, cell), (probability * weight).sum(),
-          square.sum() / assignment.denominator()};
+at::Tensor cpu_mask(const at::Tensor& token_mask) {
+  return token_mask.defined() ? token_mask.cpu().contiguous() : at::Tensor();
 }
 
 }  // namespace
 
-at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double jitter_noise,
-                         const NoiseKey& key, int64_t first_token) {
-  SY_CHECK(x.dim() == 2 && weight.dim() == 2 && weight.size(1) == x.size(1) &&
-               (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kDouble),
-           "router_logits: expected x [tokens, d_model] and weight [num_experts, d_model] f32 or f64, got ", x.sizes(),
-           " and ", weight.toString(), " ", weight.sizes());
-  SY_CHECK(!bias.defined() ||
-               (bias.dim() == 1 && bias.size(0) == weight.size(0) && bias.scalar_type() == weight.scalar_type()),
-           "router_logits: expected bias [", weight.size(0), "] of the weight's dtype");
-  SY_CHECK(jitter_noise >= 0.0 && jitter_noise < 1.0, "router_logits: jitter_noise ", jitter_noise,
-           " is not in [0, 1)");
-  if (!is_fused(x) || weight.scalar_type() != at::kFloat)
-    return reference::router_logits(x, weight, bias, jitter_noise, key, first_token);
-  return RouterLogits::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt, jitter_noise, key,
-                             first_token);
-}
-
-Routing route_top1(const at::Tensor& logits, const at::Tensor& token_mask, const RouteOptions& options) {
+Routing route(const at::Tensor& logits, const at::Tensor& token_mask, const RouteOptions& options) {
   check_route(logits, token_mask, options);
-  const auto mask = token_mask.defined() ? token_mask.cpu().contiguous() : at::Tensor();
+  const auto mask = cpu_mask(token_mask);
+  const bool* real = mask.defined() ? read<bool>(mask) : nullptr;
+  const int64_t tokens = logits.size(0), num_experts = logits.size(1);
+  const int64_t loss_group_size = options.loss_group_size > 0 ? options.loss_group_size : options.group_size;
   const auto statistics = token_statistics(logits);
-  auto assignment = assign_slots(read<int64_t>(statistics.choice), mask.defined() ? read<bool>(mask) : nullptr,
-                                 logits.size(0), logits.size(1), options);
-  const auto outputs =
-      is_fused(logits) ? RouterOutputs::apply(logits, statistics, assignment,
-                                              mask.defined() ? std::optional(mask) : std::nullopt, options.group_size)
-                       : plain_outputs(logits, statistics, assignment, mask, options.group_size);
-  const double num_real = assignment.denominator();
-  const auto entropy = mask.defined() ? statistics.entropy.cpu().masked_select(mask) : statistics.entropy;
+
+  at::Tensor choice, used, weight;
+  Assignment assignment;
+  if (options.router == RouterKind::kExpertChoice) {
+    assignment = assign_experts_choice(statistics.probability.cpu(), real, options);
+    weight = at::zeros({(tokens + loss_group_size - 1) / loss_group_size, num_experts}, at::kDouble);
+  } else {
+    choice = choose(logits, statistics, options);
+    const bool needs_probability = options.num_choices > 1 || options.priority != DropPriority::kChoice;
+    const auto probability = needs_probability ? statistics.probability.cpu().gather(1, choice) : at::Tensor();
+    used = apply_second_policy(choice, probability, options);
+    assignment = assign_choices({used, probability}, num_experts, real, options);
+    weight = balance_weight(choice, real, num_experts, loss_group_size, options);
+  }
+
+  const auto num_real = static_cast<double>(std::max<int64_t>(1, count_real(real, tokens)));
+  auto outputs = router_outputs(logits, statistics,
+                                {.assignment = assignment,
+                                 .choice = choice,
+                                 .mask = mask,
+                                 .balance_weight = weight,
+                                 .loss_group_size = loss_group_size,
+                                 .num_real = num_real},
+                                options.score, options.gate_normalization);
   Routing routing;
-  routing.expert_index = assignment.expert_index.to(logits.device());
-  routing.gate = outputs[0];
-  routing.load_balance_loss = outputs[1];
-  routing.router_z_loss = outputs[2];
-  routing.expert_load = (assignment.num_chosen.sum(0) / num_real).to(logits.options().dtype(at::kFloat));
-  routing.dropped_fraction = static_cast<double>(assignment.num_dropped) / num_real;
-  routing.router_entropy = entropy.sum(at::kDouble).item<double>() / num_real;
+  routing.gate = outputs.gate;
+  routing.load_balance_loss = outputs.load_balance_loss;
+  routing.router_z_loss = outputs.router_z_loss;
+  routing.importance_loss = outputs.importance_loss;
+  // A rerouted token did not ask for all its choices: what counts is where it wanted to go first.
+  const bool reroutes = options.router == RouterKind::kNoTokenLeftBehind;
+  add_statistics(assignment, reroutes ? choice.narrow(1, 0, 1).contiguous() : used, real, tokens, routing);
+  routing.router_entropy = mean_over_real(statistics.entropy, mask, num_real);
+  routing.router_confidence =
+      mean_over_real(statistics.probability.cpu().gather(1, statistics.best.unsqueeze(1)).squeeze(1), mask, num_real);
+  routing.expert_index = routing.expert_index.to(logits.device());
+  routing.expert_load = routing.expert_load.to(logits.device());
   routing.dispatch = std::move(assignment.dispatch);
   return routing;
+}
+
+Routing route_to(const at::Tensor& expert, int64_t num_experts, const at::Tensor& token_mask,
+                 const RouteOptions& options, at::ScalarType dtype) {
+  SY_CHECK(expert.dim() == 1 && expert.scalar_type() == at::kLong, "route_to: expected expert [tokens] i64, got ",
+           expert.toString(), " ", expert.sizes());
+  check_groups(expert.size(0), token_mask, options);
+  const auto mask = cpu_mask(token_mask);
+  const bool* real = mask.defined() ? read<bool>(mask) : nullptr;
+  const auto choice = expert.cpu().unsqueeze(1).contiguous();
+  auto assignment = assign_choices({choice, {}}, num_experts, real, options);
+  Routing routing;
+  const auto wide = expert.options().dtype(dtype);
+  routing.gate = at::ones({assignment.dispatch.token.size(0)}, wide);
+  routing.load_balance_loss = routing.router_z_loss = routing.importance_loss = at::zeros({}, wide);
+  add_statistics(assignment, choice, real, expert.size(0), routing);
+  routing.dispatch = std::move(assignment.dispatch);
+  return routing;
+}
+
+at::Tensor load_loss(const at::Tensor& logits, const at::Tensor& token_mask, int64_t num_choices, double noise_std) {
+  SY_CHECK(noise_std > 0.0, "load_loss: noise_std ", noise_std, " is not positive");
+  SY_CHECK(num_choices >= 1 && num_choices <= logits.size(1), "load_loss: ", num_choices, " choices among ",
+           logits.size(1), " experts");
+  // The k-th best logit is what an expert has to reach; it is a constant of the comparison's noise (V-MoE).
+  const auto threshold = std::get<0>(logits.topk(num_choices, 1)).narrow(1, num_choices - 1, 1);
+  const auto probability = 0.5 * (at::erf((logits - threshold) * (1.0 / (noise_std * std::numbers::sqrt2))) + 1.0);
+  const auto load = token_mask.defined() ? (probability * token_mask.to(probability.options()).unsqueeze(1)).sum(0)
+                                         : probability.sum(0);
+  const auto mean = load.mean();
+  return ((load - mean) * (load - mean)).mean() / (mean * mean + 1e-10);
+}
+
+at::Tensor experts_of_tokens(const Routing& routing, int64_t tokens, int64_t width) {
+  struct Pair {
+    double gate;
+    int64_t expert;
+  };
+  std::vector<std::vector<Pair>> pairs(static_cast<size_t>(tokens));
+  const auto gates = routing.gate.detach().to(at::kDouble).cpu().contiguous();
+  int64_t row = 0;
+  for (size_t expert = 0; expert < routing.dispatch.num_rows.size(); ++expert)
+    for (int64_t n = 0; n < routing.dispatch.num_rows[expert]; ++n, ++row)
+      pairs[static_cast<size_t>(read<int64_t>(routing.dispatch.token)[row])].push_back(
+          {read<double>(gates)[row], static_cast<int64_t>(expert)});
+  auto result = at::full({tokens, width}, -1, at::kLong);
+  for (int64_t token = 0; token < tokens; ++token) {
+    auto& list = pairs[static_cast<size_t>(token)];
+    std::stable_sort(list.begin(), list.end(), [](const Pair& a, const Pair& b) { return a.gate > b.gate; });
+    for (size_t n = 0; n < std::min(list.size(), static_cast<size_t>(width)); ++n)
+      write<int64_t>(result)[token * width + static_cast<int64_t>(n)] = list[n].expert;
+  }
+  return result;
 }
 
 }  // namespace switchyard::ops

@@ -1,5 +1,5 @@
 // Routing: logits in; assignment, gates, losses and statistics out. In f32 (f64 for f64 models) whatever the compute
-// dtype ("selective precision", Switch §2.4). Cost O(tokens * num_experts), memory O(tokens + num_experts): no
+// dtype ("selective precision", Switch §2.4). Cost O(tokens * num_experts), memory O(tokens * num_experts + rows): no
 // [tokens, experts, capacity] tensor.
 #pragma once
 
@@ -11,12 +11,18 @@
 
 namespace switchyard::ops {
 
-// The router's product in f32: (x * jitter) weight^T + bias. x [tokens, d_model] any dtype (cast up, the caller's
-// tensor is not touched), weight [num_experts, d_model], bias [num_experts] or undefined. jitter_noise e > 0: every
-// element of the router's own copy is multiplied by U(1 - e, 1 + e) from stream `key`, row t being subsequence
-// first_token + t.
-at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double jitter_noise,
-                         const NoiseKey& key, int64_t first_token);
+// What multiplies the router's own copy of its input, element by element (Switch App. C, table 11). At most one.
+struct RouterInputNoise {
+  double jitter = 0.0;   // e: factors U(1 - e, 1 + e)
+  double dropout = 0.0;  // rate: factors 0 or 1 / (1 - rate)
+  NoiseKey key = {};
+  int64_t first_token = 0;  // row t draws subsequence first_token + t
+};
+
+// The router's product in f32: (x * noise) weight^T + bias. x [tokens, d_model] any dtype (cast up, the caller's tensor
+// is not touched), weight [num_experts, d_model], bias [num_experts] or undefined.
+at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         const RouterInputNoise& noise);
 
 // Which rows each expert works on. Rows are listed expert by expert, within an expert in token order.
 struct Dispatch {
@@ -24,27 +30,99 @@ struct Dispatch {
   std::vector<int64_t> num_rows;  // [num_experts]: rows of each expert; sums to rows
 };
 
-struct Routing {
-  at::Tensor expert_index;  // [tokens] i64: the chosen expert, -1 where the token was dropped or is padding
-  Dispatch dispatch;        // the kept tokens
-  at::Tensor gate;          // [rows] f32, in dispatch order: the router probability of the row's expert; differentiable
-  at::Tensor
-      load_balance_loss;  // [] : Switch eq. 4 without alpha, mean over groups weighted by real tokens; differentiable
-  at::Tensor router_z_loss;  // [] : mean over real tokens of logsumexp(logits)^2; differentiable
-  // Statistics, no gradient. Over real tokens only.
-  at::Tensor expert_load;       // [num_experts] f32: share of tokens that chose each expert, before dropping
-  double dropped_fraction = 0;  // tokens without a slot over real tokens
-  double router_entropy = 0;    // mean entropy of the router's distribution, nats
+enum class RouterKind {
+  kTopK,               // each token takes its num_choices best experts (Switch §2.1; 1 is Switch)
+  kNoTokenLeftBehind,  // its best expert with a free slot, of num_choices (Switch App. B)
+  kExpertChoice,       // each expert takes its best expert_capacity tokens (Zhou et al. 2022)
 };
+
+enum class RouterScore { kSoftmax, kSigmoid };  // of logits; sigmoid: DeepSeek-V3
+
+// Who gets an expert's slots first.
+enum class DropPriority {
+  kChoice,  // all first choices in token order, then all second ones (Mesh; Switch §2.2)
+  kToken,   // token by token with all its choices (DeepSpeed by position)
+  kBatch,   // as kChoice, tokens with the highest probability first (batch prioritised, V-MoE). Not causal
+  kExpert,  // each expert keeps those that score it highest (Mesh switch_max, DeepSpeed by probability). Not causal
+};
+
+// What a token's gates are divided by.
+enum class GateNormalization {
+  kNone,        // Switch: nothing
+  kBeforeDrop,  // the sum over its choices, + 1e-9 (Mesh top-2)
+  kAfterDrop,   // the sum over the choices it was given, + 1e-9 (DeepSpeed)
+};
+
+// Which choices beyond the first are used (Mesh second_policy). The gate is the normalised one where gates are.
+enum class SecondPolicy {
+  kAll,
+  kSampled,    // with probability min(1, gate / threshold)
+  kThreshold,  // if gate > threshold
+};
+
+// f of the balance loss: the share of tokens whose first choice an expert is (Mesh; uniform routing gives 1), of all
+// choices (T5X; num_choices), or that divided by num_choices (Megablocks; 1).
+enum class BalanceChoices { kFirst, kAll, kMean };
+
+// What padding does besides taking no slot: nothing, or its argmax counts in f and every mean is over all positions
+// while P leaves it out (Mesh). A router that routes padding as text gets no mask.
+enum class PaddingRule { kIgnored, kCountedInLoad };
 
 struct RouteOptions {
+  RouterKind router = RouterKind::kTopK;
+  RouterScore score = RouterScore::kSoftmax;
+  int64_t num_choices = 1;
   int64_t group_size = 1024;             // consecutive tokens; the last group may be shorter
   std::vector<int64_t> expert_capacity;  // slots per expert, one entry a group
+  int64_t loss_group_size = 0;           // consecutive tokens over which f and P are means; 0: group_size
+  DropPriority priority = DropPriority::kChoice;
+  GateNormalization gate_normalization = GateNormalization::kNone;
+  SecondPolicy second_policy = SecondPolicy::kAll;
+  double second_threshold = 0.2;
+  BalanceChoices balance_choices = BalanceChoices::kFirst;
+  PaddingRule padding = PaddingRule::kIgnored;
+  at::Tensor selection_bias;  // [num_experts] or undefined: added to scores for choosing only (DeepSeek-V3)
+  // > 0: experts are drawn from softmax(logits / temperature) without replacement (Mesh switch_policy "sample").
+  double sample_temperature = 0.0;
+  // bf16: experts are chosen by probabilities rounded to it, as HF does. Ties go to the lowest index.
+  at::ScalarType selection_dtype = at::kFloat;
+  NoiseKey noise = {};      // of kSampled and of sampling
+  int64_t first_token = 0;  // token t draws subsequence first_token + t
 };
 
-// Top-1 (Switch §2.1-2.2, eqs. 1-6). logits [tokens, num_experts] f32 or f64; token_mask [tokens] bool or undefined:
-// false is padding, which takes no slot and enters no loss. Ties go to the lowest index; slots go left to right within
-// a group; the gate is not renormalised. Throws Error on other shapes, or a number of capacities that does not fit.
-Routing route_top1(const at::Tensor& logits, const at::Tensor& token_mask, const RouteOptions& options);
+struct Routing {
+  at::Tensor expert_index;  // [tokens] i64: of its experts the one with the largest gate, -1 where the token has none
+  Dispatch dispatch;        // the kept (token, expert) pairs
+  at::Tensor gate;          // [rows] f32, in dispatch order; differentiable
+  // Switch eq. 4 without alpha, mean over groups weighted by their tokens; 0 in expert choice. [], differentiable
+  at::Tensor load_balance_loss;
+  at::Tensor router_z_loss;    // [] : mean over real tokens of logsumexp(logits)^2; differentiable
+  at::Tensor importance_loss;  // [] : squared coefficient of variation of sum_t p (Shazeer et al. 2017); differentiable
+  // Statistics, no gradient. Over real tokens only.
+  at::Tensor expert_load;           // [num_experts] f32: share of the choices that each expert is, before dropping
+  double dropped_fraction = 0;      // choices without a slot over all choices; expert choice: tokens without an expert
+  double left_behind_fraction = 0;  // tokens without any expert
+  double expert_utilization = 0;    // slots in use over all slots
+  double router_entropy = 0;        // mean entropy of softmax(logits), nats
+  double router_confidence = 0;     // mean over tokens of the largest softmax probability
+};
+
+// logits [tokens, num_experts] f32 or f64; token_mask [tokens] bool or undefined: false is padding, which takes no slot
+// and enters no loss. Throws Error on other shapes, a number of capacities that does not fit, or more choices than
+// experts.
+Routing route(const at::Tensor& logits, const at::Tensor& token_mask, const RouteOptions& options);
+
+// Routing without a router: expert [tokens] i64 is given (hash layers, Roller et al. 2021), gates are 1 and losses 0 in
+// `dtype` (f32 or f64). Slots left to right as in route().
+Routing route_to(const at::Tensor& expert, int64_t num_experts, const at::Tensor& token_mask,
+                 const RouteOptions& options, at::ScalarType dtype);
+
+// Load loss of Shazeer et al. 2017 (App. A, eq. 8-11): squared coefficient of variation over experts of sum_t P(e among
+// the num_choices best of t), the noise of the comparison being normal with std `noise_std` (V-MoE takes 1 /
+// num_experts). Means over real tokens. [], differentiable in logits [tokens, num_experts].
+at::Tensor load_loss(const at::Tensor& logits, const at::Tensor& token_mask, int64_t num_choices, double noise_std);
+
+// Token t's experts by falling gate, -1 after the last. [tokens, width] i64; more than `width` are cut.
+at::Tensor experts_of_tokens(const Routing& routing, int64_t tokens, int64_t width);
 
 }  // namespace switchyard::ops

@@ -5,7 +5,7 @@
 namespace switchyard {
 namespace {
 
-const std::vector<std::string> kSections = {"model", "data", "train", "optimizer", "parallel"};
+const std::vector<std::string> kSections = {"model", "routing", "data", "train", "optimizer", "parallel"};
 
 std::string string_at(const ConfigDocument& document, const std::string& section, const std::string& key) {
   std::string value;
@@ -48,14 +48,19 @@ void check_run(const RunConfig& run) {
 RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder) {
   for (const auto& [section, values] : document.sections.items())
     SY_CHECK(std::find(kSections.begin(), kSections.end(), section) != kSections.end(), "unknown section [", section,
-             "]", nearest_hint(section, kSections), "; known: [model], [data], [train], [optimizer], [parallel]");
+             "]", nearest_hint(section, kSections),
+             "; known: [model], [routing], [data], [train], [optimizer], [parallel]");
   RunConfig run;
   run.preset = string_at(document, "model", "preset");
   run.init = from_folder(string_at(document, "model", "init"), folder);
   SY_CHECK(run.preset.empty() || run.init.empty(), "[model] has both preset and init: keep one");
   if (!run.preset.empty()) run.model = preset(run.preset);
   if (!run.init.empty()) run.model = open_config(run.init);
+  for (const char* section : {"model", "routing"})
+    if (const auto convention = string_at(document, section, "convention"); !convention.empty())
+      apply_convention(run.model.routing, convention);
   read_section(run.model, document, "model", {"preset", "init"});
+  read_section(run.model.routing, document, "routing");
   read_section(run.data, document, "data");
   read_section(run.train, document, "train");
   read_section(run.optimizer, document, "optimizer");
@@ -89,7 +94,9 @@ std::string run_to_toml(const RunConfig& run) {
 
 std::string describe_run_config() {
   std::string text = "A run file is TOML with these sections and keys (defaults shown):\n\n";
-  text += "[model]\n  preset = \"switch-mini-8\"                # a known shape, or\n";
+  text +=
+      "[routing] takes the routing keys of [model], num_experts and on.\n\n[model]\n  preset = \"switch-mini-8\"       "
+      "         # a known shape, or\n";
   text +=
       "  init = \"MODEL\"                          # a model directory to continue from; any key below overrides it\n";
   const std::string model = describe_fields<ModelConfig>("model");

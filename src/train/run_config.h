@@ -1,4 +1,4 @@
-// The run file of `switchyard train`: [model], [data], [train], [optimizer], [parallel].
+// The run file of `switchyard train`: [model], [routing], [data], [train], [optimizer], [parallel].
 #pragma once
 
 #include <filesystem>
@@ -88,7 +88,8 @@ struct RunConfig {
   ParallelConfig parallel;
 };
 
-// Reads and checks a run: preset first, then the other keys of [model] over it. Relative paths are taken from `folder`.
+// Reads and checks a run: preset or init first, then what a routing convention sets, then the other keys of [model] and
+// [routing] over it. Relative paths are taken from `folder`.
 // Throws Error naming place, key and what is allowed.
 RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder);
 

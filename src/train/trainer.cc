@@ -20,6 +20,7 @@
 #include "optim/gradients.h"
 #include "text/vocabulary.h"
 #include "train/metrics.h"
+#include "train/routing_metrics.h"
 #include "train/tensorboard.h"
 
 namespace switchyard {
@@ -50,52 +51,13 @@ StepCounts count_tokens(const Batch& batch) {
   return {real(batch.encoder_input_tokens), real(batch.decoder_target_tokens)};
 }
 
-// Statistics of the sparse layers over a step's micro-batches.
-struct RoutingMetrics {
-  struct Layer {
-    double dropped = 0.0;
-    at::Tensor load;
-    int64_t parts = 0;
-  };
-  std::vector<std::pair<std::string, Layer>> layers;
-
-  void add(const StackOutput& stack) {
-    for (const auto& sparse : stack.sparse_layers) {
-      auto found =
-          std::find_if(layers.begin(), layers.end(), [&](const auto& entry) { return entry.first == sparse.name; });
-      if (found == layers.end()) found = layers.insert(layers.end(), {sparse.name, {}});
-      auto& layer = found->second;
-      layer.dropped += sparse.routing.dropped_fraction;
-      layer.load = layer.load.defined() ? layer.load + sparse.routing.expert_load : sparse.routing.expert_load;
-      ++layer.parts;
-    }
-  }
-
-  void write(Json& line) const {
-    line["dropped_fraction"] = line["expert_load_entropy"] = line["expert_load"] = Json::object();
-    for (const auto& [name, layer] : layers) {
-      const auto load = layer.load / static_cast<double>(layer.parts);
-      double entropy = 0.0;
-      Json shares = Json::array();
-      const float* values = load.const_data_ptr<float>();
-      for (int64_t expert = 0; expert < load.numel(); ++expert) {
-        const double share = values[expert];
-        if (share > 0) entropy -= share * std::log(share);
-        shares.push_back(share);
-      }
-      line["dropped_fraction"][name] = layer.dropped / static_cast<double>(layer.parts);
-      line["expert_load_entropy"][name] = entropy;
-      line["expert_load"][name] = shares;
-    }
-  }
-};
-
 }  // namespace
 
 std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
                                                      const OptimizerConfig& config) {
   std::vector<OptimizedParameter> list;
   for (const auto& [spec, tensor] : parameters) {
+    if (spec.is_buffer) continue;
     const bool is_router = spec.name.find(".router.") != std::string::npos;
     list.push_back({spec.name, tensor->detach(), spec.is_expert, is_router ? config.router_learning_rate_scale : 1.0});
   }
@@ -107,7 +69,7 @@ struct Trainer::State {
   std::filesystem::path folder;
   Vocabulary vocabulary;
   ModelWeights weights;
-  std::vector<NamedParameter> parameters;
+  std::vector<NamedParameter> parameters;  // what the optimiser updates
   std::optional<Optimizer> optimizer;
   std::optional<PretrainingData> data;
   std::optional<EvaluationData> evaluation;
@@ -154,6 +116,7 @@ struct Trainer::State {
       weights = initialize(run.model, static_cast<uint64_t>(run.train.seed));
     }
     parameters = list_parameters(run.model, weights);
+    std::erase_if(parameters, [](const NamedParameter& parameter) { return parameter.spec.is_buffer; });
     for (auto& parameter : parameters) parameter.tensor->requires_grad_();
     optimizer.emplace(run.optimizer, optimized_parameters(parameters, run.optimizer));
     if (!checkpoint) return;
@@ -174,7 +137,7 @@ struct Trainer::State {
   Json forward_backward(const Batch& batch, RoutingMetrics& routing) {
     const int64_t rows = run.train.micro_batch_size > 0 ? run.train.micro_batch_size : batch.batch_size;
     const auto counts = count_tokens(batch);
-    double total = 0.0, cross_entropy = 0.0, balance = 0.0, z = 0.0;
+    double total = 0.0, cross_entropy = 0.0, balance = 0.0, z = 0.0, importance = 0.0, load = 0.0;
     for (int64_t first = 0; first < batch.batch_size; first += rows) {
       const auto input = to_tensors(batch, first, rows);
       const auto share = [](const at::Tensor& mask, int64_t positions, int64_t all) {
@@ -196,10 +159,15 @@ struct Trainer::State {
       cross_entropy += loss.cross_entropy.item<double>();
       balance += loss.load_balance_loss;
       z += loss.router_z_loss;
+      importance += loss.importance_loss;
+      load += loss.load_loss;
       routing.add(loss.encoder);
       routing.add(loss.decoder);
     }
-    return {{"loss", total}, {"cross_entropy", cross_entropy}, {"load_balance_loss", balance}, {"router_z_loss", z}};
+    Json line{{"loss", total}, {"cross_entropy", cross_entropy}, {"load_balance_loss", balance}, {"router_z_loss", z}};
+    if (run.model.routing.importance_loss_coef > 0) line["importance_loss"] = importance;
+    if (run.model.routing.load_loss_coef > 0) line["load_loss"] = load;
+    return line;
   }
 
   std::vector<at::Tensor> take_gradients() {
@@ -272,6 +240,7 @@ Json Trainer::train_step() {
   {
     const at::NoGradGuard no_grad;
     state.optimizer->step_(gradients, state.step + 1, clip_scale(norm, state.run.optimizer.gradient_clip_norm));
+    update_selection_biases(state.run.model, state.weights, routing);
   }
   ++state.step;
   state.last_eval_loss.reset();

@@ -12,7 +12,7 @@
 
 namespace switchyard {
 
-// What the optimiser gets: every parameter under its name, routers with their own share of the rate.
+// What the optimiser gets: every parameter but buffers under its name, routers with their own share of the rate.
 std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
                                                      const OptimizerConfig& config);
 

@@ -220,8 +220,8 @@ std::vector<std::pair<std::string, at::Tensor>> flax_arrays(const ModelConfig& c
       }
       arrays.emplace_back(layer + "pre_mlp_layer_norm.scale", block.feed_forward_norm);
       const auto& mlp = block.feed_forward;
-      const std::string experts = layer + (mlp.router.defined() ? "mlp.expert." : "mlp.");
-      if (mlp.router.defined()) arrays.emplace_back(layer + "mlp.router.router_weights.w.kernel", mlp.router.t());
+      const std::string experts = layer + (mlp.is_sparse() ? "mlp.expert." : "mlp.");
+      if (mlp.is_sparse()) arrays.emplace_back(layer + "mlp.router.router_weights.w.kernel", mlp.router.weight.t());
       arrays.emplace_back(experts + "wi.kernel", mlp.wi.transpose(-1, -2));
       arrays.emplace_back(experts + "wo.kernel", mlp.wo.transpose(-1, -2));
     }

@@ -209,8 +209,8 @@ INSTANTIATE_TEST_SUITE_P(All, Experts,
 // Router and experts as one function: the router learns through the gate and the balance loss.
 TEST(SwitchLayer, GradientsMatchDifferences) {
   const auto layer = [](const Tensors& in) {
-    const auto logits = router_logits(in[0], in[1], {}, 0.0, kKey, 0);
-    const auto routing = route_top1(logits, {}, {.group_size = 6, .expert_capacity = {2, 2}});
+    const auto logits = router_logits(in[0], in[1], {}, {});
+    const auto routing = route(logits, {}, {.group_size = 6, .expert_capacity = {2, 2}});
     EXPECT_GT(routing.dropped_fraction, 0.0);
     return experts_feed_forward(in[0], routing.gate, routing.dispatch, in[2], {}, in[3], {}) +
            routing.load_balance_loss;
@@ -227,8 +227,8 @@ TEST(SwitchLayer, OneExpertIsTheDenseLayer) {
     const auto x = random_tensor({12, 16}, 1, dtype), wi = random_tensor({1, 32, 16}, 2, dtype),
                wo = random_tensor({1, 16, 32}, 3, dtype);
     const auto logits =
-        router_logits(x, at::zeros({1, 16}, dtype == at::kDouble ? at::kDouble : at::kFloat), {}, 0.0, kKey, 0);
-    const auto routing = route_top1(logits, {}, {.group_size = 12, .expert_capacity = {12}});
+        router_logits(x, at::zeros({1, 16}, dtype == at::kDouble ? at::kDouble : at::kFloat), {}, {});
+    const auto routing = route(logits, {}, {.group_size = 12, .expert_capacity = {12}});
     const auto sparse = experts_feed_forward(x, routing.gate, routing.dispatch, wi, {}, wo, {});
     const auto dense = feed_forward(x.unsqueeze(0), wi[0], {}, wo[0], {}).squeeze(0);
     EXPECT_LE(relative_error(sparse, dense), tolerance_of(dtype));

@@ -31,6 +31,10 @@ using testing::ElementsAreArray;
 
 constexpr NoiseKey kKey{.seed = 9, .purpose = NoisePurpose::kRouterJitter, .step = 2, .layer = 1};
 
+RouterInputNoise jitter(double amount, int64_t first_token = 0) {
+  return {.jitter = amount, .key = kKey, .first_token = first_token};
+}
+
 at::Tensor table(const std::vector<std::vector<double>>& rows) {
   auto result = at::zeros({static_cast<int64_t>(rows.size()), static_cast<int64_t>(rows[0].size())}, at::kDouble);
   for (size_t row = 0; row < rows.size(); ++row)
@@ -52,10 +56,9 @@ at::Tensor picking(const std::vector<int64_t>& picks, int64_t num_experts) {
   return logits;
 }
 
-Routing route(const at::Tensor& logits, int64_t group_size, int64_t capacity, const at::Tensor& mask = {}) {
+Routing route_groups(const at::Tensor& logits, int64_t group_size, int64_t capacity, const at::Tensor& mask = {}) {
   const auto groups = static_cast<size_t>((logits.size(0) + group_size - 1) / group_size);
-  return route_top1(logits, mask,
-                    {.group_size = group_size, .expert_capacity = std::vector<int64_t>(groups, capacity)});
+  return route(logits, mask, {.group_size = group_size, .expert_capacity = std::vector<int64_t>(groups, capacity)});
 }
 
 double number(const at::Tensor& scalar) { return scalar.item<double>(); }
@@ -74,12 +77,12 @@ TEST(RouterZLoss, PublishedVector) {
                              {0.23330331, -3.0845237, 0.6262374, -2.9865491},
                              {0.7595146, -2.1099675, -4.155346, -2.8326452},
                              {2.3771453, 1.004138, -3.1781673, 0.7581556}});
-  EXPECT_NEAR(number(route(logits, 6, 6).router_z_loss), 13.7867195288, 1e-9);
-  EXPECT_NEAR(number(route(logits.to(at::kFloat), 6, 6).router_z_loss), 13.786719, 2e-5);
+  EXPECT_NEAR(number(route_groups(logits, 6, 6).router_z_loss), 13.7867195288, 1e-9);
+  EXPECT_NEAR(number(route_groups(logits.to(at::kFloat), 6, 6).router_z_loss), 13.786719, 2e-5);
   // Padding leaves the mean: the first six rows alone.
   const auto mask = at::arange(12, at::kLong).lt(6);
-  EXPECT_NEAR(number(route(logits, 12, 12, mask).router_z_loss),
-              number(route(logits.narrow(0, 0, 6), 6, 6).router_z_loss), 1e-12);
+  EXPECT_NEAR(number(route_groups(logits, 12, 12, mask).router_z_loss),
+              number(route_groups(logits.narrow(0, 0, 6), 6, 6).router_z_loss), 1e-12);
 }
 
 // HF test_equivalency_token_chose_masked_router; values recomputed in fp64 with fp32 weights.
@@ -93,7 +96,7 @@ TEST(Router, PublishedRouter) {
   const auto weight =
       table({{0.02008116, -0.00811031, -0.03542127, 0.02335377}, {0.00620062, -0.00031623, 0.02703803, -0.02971946}});
   for (const auto dtype : {at::kDouble, at::kFloat}) {
-    const auto logits = router_logits(x.to(dtype), weight.to(dtype), {}, 0.0, kKey, 0);
+    const auto logits = router_logits(x.to(dtype), weight.to(dtype), {}, {});
     const auto expected = table({{0.50900785, 0.49099215},
                                  {0.49686596, 0.50313404},
                                  {0.5003456, 0.4996544},
@@ -101,12 +104,12 @@ TEST(Router, PublishedRouter) {
                                  {0.49291918, 0.50708082},
                                  {0.50127337, 0.49872663}});
     EXPECT_LT((at::softmax(logits, 1) - expected).abs().max().item<double>(), 1e-7);
-    const auto routing = route(logits, 3, 3);
+    const auto routing = route_groups(logits, 3, 3);
     EXPECT_THAT(values<int64_t>(routing.expert_index), ElementsAre(0, 1, 0, 0, 1, 0));
     EXPECT_NEAR(number(routing.load_balance_loss), 1.0003087348, 3e-7);
     EXPECT_NEAR(number(routing.router_z_loss), 0.4789799025, 3e-7);
 
-    const auto tight = route(logits, 3, 1);
+    const auto tight = route_groups(logits, 3, 1);
     EXPECT_THAT(values<int64_t>(tight.expert_index), ElementsAre(0, 1, -1, 0, 1, -1));
     EXPECT_THAT(values<int64_t>(tight.dispatch.token), ElementsAre(0, 3, 1, 4));
     EXPECT_THAT(tight.dispatch.num_rows, ElementsAre(2, 2));
@@ -120,10 +123,10 @@ TEST(Router, PublishedRouter) {
 TEST(LoadBalance, DerivedValues) {
   const auto mixed =
       at::log(table({{.34, .33, .33}, {.34, .33, .33}, {.34, .33, .33}, {1e-30, .51, .49}, {1e-30, .51, .49}}));
-  EXPECT_NEAR(number(route(mixed, 5, 5).load_balance_loss), 0.8496, 1e-12);
-  EXPECT_NEAR(number(route(at::zeros({8, 4}, at::kDouble), 8, 8).load_balance_loss), 1.0, 1e-12);
+  EXPECT_NEAR(number(route_groups(mixed, 5, 5).load_balance_loss), 0.8496, 1e-12);
+  EXPECT_NEAR(number(route_groups(at::zeros({8, 4}, at::kDouble), 8, 8).load_balance_loss), 1.0, 1e-12);
   const auto collapsed = picking({2, 2, 2, 2}, 4) * 1000.0;
-  EXPECT_NEAR(number(route(collapsed, 4, 1).load_balance_loss), 4.0, 1e-6);
+  EXPECT_NEAR(number(route_groups(collapsed, 4, 1).load_balance_loss), 4.0, 1e-6);
 }
 
 // HF test_equivalency_balancy_loss: mean(f P) N^2. Its rows are no distributions, so they are given as they are: the
@@ -141,7 +144,7 @@ TEST(LoadBalance, PublishedVectorByLinearity) {
 }
 
 TEST(Slots, LeftToRight) {
-  const auto routing = route(picking({0, 0, 1, 0, 1, 0, 2, 0}, 3), 8, 2);
+  const auto routing = route_groups(picking({0, 0, 1, 0, 1, 0, 2, 0}, 3), 8, 2);
   EXPECT_THAT(values<int64_t>(routing.expert_index), ElementsAre(0, 0, 1, -1, 1, -1, 2, -1));
   EXPECT_THAT(values<int64_t>(routing.dispatch.token), ElementsAre(0, 1, 2, 4, 6));
   EXPECT_THAT(routing.dispatch.num_rows, ElementsAre(2, 2, 1));
@@ -159,7 +162,7 @@ TEST(Slots, PublishedDispatch) {
                            {0.2451171875, 0.248046875, 0.25390625, 0.25390625},
                            {0.2451171875, 0.24609375, 0.25390625, 0.255859375},
                            {0.2431640625, 0.248046875, 0.255859375, 0.255859375}});
-  EXPECT_THAT(values<int64_t>(route(at::log(ties), 4, 2).expert_index), ElementsAre(2, 3, 2, -1, 3, 2, 3, 2));
+  EXPECT_THAT(values<int64_t>(route_groups(at::log(ties), 4, 2).expert_index), ElementsAre(2, 3, 2, -1, 3, 2, 3, 2));
   const auto exact = table({{0.246059, 0.249899, 0.253664, 0.250378},
                             {0.242870, 0.246202, 0.253651, 0.257277},
                             {0.243758, 0.247253, 0.256000, 0.252989},
@@ -168,19 +171,19 @@ TEST(Slots, PublishedDispatch) {
                             {0.245182, 0.248245, 0.252622, 0.253951},
                             {0.244858, 0.246176, 0.253033, 0.255934},
                             {0.242864, 0.247251, 0.254412, 0.255472}});
-  const auto routing = route(at::log(exact), 4, 2);
+  const auto routing = route_groups(at::log(exact), 4, 2);
   EXPECT_THAT(values<int64_t>(routing.expert_index), ElementsAre(2, 3, 2, -1, 3, 3, -1, -1));
   EXPECT_NEAR(number(routing.load_balance_loss), 1.0183134, 2e-6);
 }
 
 TEST(Slots, TiesGoToTheLowestIndex) {
   for (const int64_t num_experts : {2, 8, 17, 64, 100}) {
-    EXPECT_THAT(values<int64_t>(route(at::zeros({3, num_experts}, at::kFloat), 3, 3).expert_index),
+    EXPECT_THAT(values<int64_t>(route_groups(at::zeros({3, num_experts}, at::kFloat), 3, 3).expert_index),
                 ElementsAre(0, 0, 0));
     auto two = at::zeros({1, num_experts}, at::kFloat);
     two[0][num_experts - 1] = 1.0;
     two[0][num_experts / 2] = 1.0;
-    EXPECT_THAT(values<int64_t>(route(two, 1, 1).expert_index), ElementsAre(num_experts / 2));
+    EXPECT_THAT(values<int64_t>(route_groups(two, 1, 1).expert_index), ElementsAre(num_experts / 2));
   }
 }
 
@@ -252,7 +255,7 @@ TEST(Route, MatchesTheRulesOverRandomShapes) {
     const auto expected = expected_routing(logits, real, options);
     for (const auto dtype : {at::kFloat, at::kDouble}) {
       const double tolerance = dtype == at::kFloat ? 1e-5 : 1e-12;
-      const auto routing = route_top1(logits.to(dtype), trial % 2 == 1 ? mask : at::Tensor(), options);
+      const auto routing = route(logits.to(dtype), trial % 2 == 1 ? mask : at::Tensor(), options);
       EXPECT_THAT(values<int64_t>(routing.expert_index), ElementsAreArray(expected.expert_index));
       EXPECT_NEAR(number(routing.load_balance_loss), expected.load_balance_loss,
                   tolerance * expected.load_balance_loss);
@@ -278,12 +281,12 @@ TEST(Route, MatchesTheRulesOverRandomShapes) {
 TEST(Route, PaddingTakesNoSlotAndItsContentDoesNotMatter) {
   const auto mask = at::tensor({1, 0, 1, 0, 1, 1}, at::kLong).to(at::kBool);
   auto logits = picking({0, 0, 0, 1, 0, 1}, 2) + random_tensor({6, 2}, 3, at::kFloat, 0.1);
-  const auto routing = route(logits, 6, 2, mask);
+  const auto routing = route_groups(logits, 6, 2, mask);
   EXPECT_THAT(values<int64_t>(routing.expert_index), ElementsAre(0, -1, 0, -1, -1, 1));
   auto other = logits.clone();
   other[1].fill_(50.0);
   other[3].fill_(-7.0);
-  const auto again = route(other, 6, 2, mask);
+  const auto again = route_groups(other, 6, 2, mask);
   EXPECT_TRUE(again.expert_index.equal(routing.expert_index));
   EXPECT_TRUE(again.gate.equal(routing.gate));
   EXPECT_TRUE(again.load_balance_loss.equal(routing.load_balance_loss));
@@ -291,7 +294,7 @@ TEST(Route, PaddingTakesNoSlotAndItsContentDoesNotMatter) {
   EXPECT_EQ(again.router_entropy, routing.router_entropy);
   const auto [value, gradients] = evaluate(
       [&](const Tensors& in) {
-        const auto result = route(in[0], 6, 2, mask);
+        const auto result = route_groups(in[0], 6, 2, mask);
         return result.gate.sum() + result.load_balance_loss + result.router_z_loss;
       },
       {logits.to(at::kDouble)});
@@ -299,10 +302,10 @@ TEST(Route, PaddingTakesNoSlotAndItsContentDoesNotMatter) {
 }
 
 TEST(Route, OneTokenAndNothingButPadding) {
-  const auto one = route(picking({1}, 3), 1024, 1);
+  const auto one = route_groups(picking({1}, 3), 1024, 1);
   EXPECT_THAT(values<int64_t>(one.expert_index), ElementsAre(1));
   EXPECT_NEAR(number(one.load_balance_loss), 3 * number(one.gate[0]), 1e-6);
-  const auto none = route(picking({1, 0}, 3), 2, 1, at::zeros({2}, at::kBool));
+  const auto none = route_groups(picking({1, 0}, 3), 2, 1, at::zeros({2}, at::kBool));
   EXPECT_THAT(values<int64_t>(none.expert_index), ElementsAre(-1, -1));
   EXPECT_EQ(none.gate.numel(), 0);
   EXPECT_EQ(number(none.load_balance_loss), 0.0);
@@ -313,7 +316,7 @@ TEST(Route, OneTokenAndNothingButPadding) {
 // Gate, balance and z-loss together, each with its own cotangent; capacities that drop, padding, a short last group.
 at::Tensor routing_outputs(const at::Tensor& logits) {
   const auto mask = at::arange(13, at::kLong).remainder(5).ne(3);
-  const auto routing = route(logits, 6, 2, mask);
+  const auto routing = route_groups(logits, 6, 2, mask);
   return at::cat({routing.gate, routing.load_balance_loss.view({1}), routing.router_z_loss.view({1})});
 }
 
@@ -331,7 +334,7 @@ TEST(Route, FusedGradientsMatchF64) {
 TEST(Route, EachLossAloneHasAGradient) {
   const auto logits = random_tensor({9, 4}, 2, at::kFloat);
   const auto gradient_of = [&](const std::function<at::Tensor(const Routing&)>& pick) {
-    return evaluate([&](const Tensors& in) { return pick(route(in[0], 9, 3)); }, {logits})
+    return evaluate([&](const Tensors& in) { return pick(route_groups(in[0], 9, 3)); }, {logits})
         .gradients[0]
         .norm()
         .item<double>();
@@ -343,16 +346,16 @@ TEST(Route, EachLossAloneHasAGradient) {
 
 TEST(Route, RefusesWhatDoesNotFit) {
   const auto logits = at::zeros({5, 2}, at::kFloat);
-  EXPECT_THROW(route_top1(logits, {}, {.group_size = 4, .expert_capacity = {2}}), Error);
-  EXPECT_THROW(route_top1(logits, {}, {.group_size = 0, .expert_capacity = {2}}), Error);
-  EXPECT_THROW(route_top1(logits, at::ones({4}, at::kBool), {.group_size = 5, .expert_capacity = {2}}), Error);
-  EXPECT_THROW(route_top1(logits.to(at::kBFloat16), {}, {.group_size = 5, .expert_capacity = {2}}), Error);
+  EXPECT_THROW(route(logits, {}, {.group_size = 4, .expert_capacity = {2}}), Error);
+  EXPECT_THROW(route(logits, {}, {.group_size = 0, .expert_capacity = {2}}), Error);
+  EXPECT_THROW(route(logits, at::ones({4}, at::kBool), {.group_size = 5, .expert_capacity = {2}}), Error);
+  EXPECT_THROW(route(logits.to(at::kBFloat16), {}, {.group_size = 5, .expert_capacity = {2}}), Error);
 }
 
 TEST(RouterLogits, GradientsMatchDifferences) {
-  for (const double jitter : {0.0, 0.1})
+  for (const double amount : {0.0, 0.1})
     expect_gradients_match_differences(
-        [&](const Tensors& in) { return router_logits(in[0], in[1], in[2], jitter, kKey, 3); },
+        [&](const Tensors& in) { return router_logits(in[0], in[1], in[2], jitter(amount, 3)); },
         {random_tensor({4, 6}, 1), random_tensor({3, 6}, 2), random_tensor({3}, 3)}, 18);
 }
 
@@ -360,14 +363,14 @@ TEST(RouterLogits, FusedMatchesF64) {
   for (const auto dtype : {at::kFloat, at::kBFloat16})
     for (const auto& [tokens, d_model, num_experts] :
          std::vector<std::array<int64_t, 3>>{{1, 1, 1}, {5, 7, 3}, {33, 130, 8}, {70, 64, 100}})
-      for (const double jitter : {0.0, 0.05}) {
-        SCOPED_TRACE(testing::Message() << tokens << " x " << d_model << " x " << num_experts << " jitter " << jitter);
+      for (const double amount : {0.0, 0.05}) {
+        SCOPED_TRACE(testing::Message() << tokens << " x " << d_model << " x " << num_experts << " jitter " << amount);
         const auto weight = random_tensor({num_experts, d_model}, 2, at::kFloat),
                    bias = random_tensor({num_experts}, 3, at::kFloat);
         const auto x = random_tensor({tokens, d_model}, 1, dtype);
         expect_same_as_f64(
-            [&](const Tensors& in) { return router_logits(in[0], in[1], in[2], jitter, kKey, 3); },
-            [&](const Tensors& in) { return reference::router_logits(in[0], in[1], in[2], jitter, kKey, 3); },
+            [&](const Tensors& in) { return router_logits(in[0], in[1], in[2], jitter(amount, 3)); },
+            [&](const Tensors& in) { return reference::router_logits(in[0], in[1], in[2], jitter(amount, 3)); },
             {x, weight, bias}, test::tolerance_of(dtype));
       }
 }
@@ -375,13 +378,13 @@ TEST(RouterLogits, FusedMatchesF64) {
 TEST(RouterLogits, JitterTouchesOnlyItsOwnCopy) {
   const auto x = random_tensor({6, 8}, 1, at::kFloat), weight = random_tensor({3, 8}, 2, at::kFloat);
   const auto before = x.clone();
-  const auto plain = router_logits(x, weight, {}, 0.0, kKey, 0);
-  const auto noisy = router_logits(x, weight, {}, 0.01, kKey, 0);
+  const auto plain = router_logits(x, weight, {}, {});
+  const auto noisy = router_logits(x, weight, {}, jitter(0.01));
   EXPECT_TRUE(x.equal(before));
   EXPECT_FALSE(noisy.equal(plain));
   EXPECT_LT((noisy - plain).abs().max().item<double>(), 0.01 * x.abs().matmul(weight.abs().t()).max().item<double>());
   EXPECT_LT(relative_error(plain, x.matmul(weight.t())), 1e-6);
-  EXPECT_TRUE(router_logits(x, weight, {}, 0.01, kKey, 0).equal(noisy));
+  EXPECT_TRUE(router_logits(x, weight, {}, jitter(0.01)).equal(noisy));
 }
 
 TEST(RouterLogits, JitterIsAFunctionOfTheTokensNumber) {
@@ -389,13 +392,13 @@ TEST(RouterLogits, JitterIsAFunctionOfTheTokensNumber) {
   constexpr int64_t kChannels = 200;
   const auto x = at::ones({10, kChannels}, at::kFloat);
   const auto weight = at::ones({kChannels, kChannels}, at::kFloat).triu().tril();
-  const auto jittered = router_logits(x, weight, {}, 0.5, kKey, 100);
+  const auto jittered = router_logits(x, weight, {}, jitter(0.5, 100));
   for (int64_t token = 0; token < 10; ++token) {
     NoiseStream stream(kKey, static_cast<uint64_t>(100 + token));
     for (int64_t channel = 0; channel < kChannels; ++channel)
       EXPECT_EQ(jittered[token][channel].item<float>(), stream.uniform() * 1.0F + 0.5F) << token << " " << channel;
   }
-  EXPECT_TRUE(router_logits(x.narrow(0, 4, 3), weight, {}, 0.5, kKey, 104).equal(jittered.narrow(0, 4, 3)));
+  EXPECT_TRUE(router_logits(x.narrow(0, 4, 3), weight, {}, jitter(0.5, 104)).equal(jittered.narrow(0, 4, 3)));
   EXPECT_GE(jittered.min().item<double>(), 0.5);
   EXPECT_LT(jittered.max().item<double>(), 1.5);
 }
@@ -403,7 +406,7 @@ TEST(RouterLogits, JitterIsAFunctionOfTheTokensNumber) {
 TEST(RouterLogits, StaysF32BelowBf16) {
   const auto x = random_tensor({4, 8}, 1, at::kBFloat16);
   const auto weight = random_tensor({2, 8}, 2, at::kFloat);
-  const auto logits = router_logits(x, weight, {}, 0.0, kKey, 0);
+  const auto logits = router_logits(x, weight, {}, {});
   EXPECT_EQ(logits.scalar_type(), at::kFloat);
   EXPECT_LT(relative_error(logits, x.to(at::kDouble).matmul(weight.to(at::kDouble).t())), 1e-6);
 }

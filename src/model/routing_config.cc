@@ -1,0 +1,152 @@
+#include "model/routing_config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/config.h"
+#include "base/error.h"
+
+namespace switchyard {
+namespace {
+
+constexpr int64_t kMaxSize = int64_t{1} << 26;
+
+void check_range(const char* name, int64_t value, int64_t low, int64_t high) {
+  SY_CHECK(value >= low && value <= high, "model.", name, " is ", value, ", expected ", low, " to ", high);
+}
+
+void check_range(const char* name, double value, double low, double high) {
+  SY_CHECK(value >= low && value <= high, "model.", name, " is ", value, ", expected ", low, " to ", high);
+}
+
+void check_word(const char* name, const std::string& word, const std::vector<std::string>& words) {
+  if (std::find(words.begin(), words.end(), word) != words.end()) return;
+  std::string known;
+  for (const auto& each : words) known += (known.empty() ? "" : ", ") + each;
+  throw Error(join("model.", name, " is \"", word.substr(0, 64), "\", expected one of ", known,
+                   nearest_hint(word.substr(0, 64), words)));
+}
+
+void check_words(const RoutingConfig& routing) {
+  check_word("convention", routing.convention, {"paper", "mesh", "t5x", "hf"});
+  check_word("router", routing.router, {"top_k", "no_token_left_behind", "expert_choice", "hash"});
+  check_word("router_score", routing.router_score, {"softmax", "sigmoid"});
+  check_word("gate_normalization", routing.gate_normalization, {"none", "before_drop", "after_drop"});
+  check_word("second_expert_policy", routing.second_expert_policy, {"all", "sampled", "threshold"});
+  check_word("selection_dtype", routing.selection_dtype, {"fp32", "compute"});
+  check_word("group_rule", routing.group_rule, {"exact", "mesh", "t5x"});
+  check_word("capacity_rounding", routing.capacity_rounding, {"floor", "ceil", "half_even"});
+  check_word("drop_priority", routing.drop_priority, {"choice", "token", "batch", "expert"});
+  check_word("padding", routing.padding, {"ignored", "counted_in_load", "routed"});
+  check_word("exploration", routing.exploration, {"jitter", "argmax", "input_dropout", "sample"});
+  check_word("load_balance_choices", routing.load_balance_choices, {"first", "all", "mean"});
+  check_word("load_balance_scope", routing.load_balance_scope, {"group", "sequence", "batch"});
+  check_word("load_balance_layers", routing.load_balance_layers, {"sum", "mean", "pooled"});
+}
+
+}  // namespace
+
+void apply_convention(RoutingConfig& routing, const std::string& convention) {
+  check_word("convention", convention, {"paper", "mesh", "t5x", "hf"});
+  routing.convention = convention;
+  if (convention == "mesh") {
+    routing.group_rule = "mesh";
+    routing.group_size = 1024;
+    routing.padding = "counted_in_load";
+    routing.gate_normalization = "before_drop";
+    routing.second_expert_policy = "sampled";
+    routing.causal_decoder = false;
+  } else if (convention == "t5x") {
+    routing.group_rule = "t5x";
+    routing.group_size = 4096;
+    routing.capacity_rounding = "half_even";
+    routing.capacity_within_group = false;
+    routing.padding = "routed";
+    routing.exploration = "argmax";
+    routing.load_balance_choices = "all";
+    routing.load_balance_layers = "mean";
+    routing.causal_decoder = false;
+  } else if (convention == "hf") {
+    routing.group_size = 0;
+    routing.expert_capacity = 64;
+    routing.selection_dtype = "compute";
+    routing.padding = "routed";
+    routing.load_balance_layers = "pooled";
+    routing.load_balance_loss_coef = routing.router_z_loss_coef = 1e-3;
+  }
+}
+
+void validate_routing(const RoutingConfig& routing) {
+  check_words(routing);
+  check_range("num_experts", routing.num_experts, int64_t{0}, kMaxSize);
+  check_range("train_capacity_factor", routing.train_capacity_factor, 1e-3, 1e6);
+  check_range("eval_capacity_factor", routing.eval_capacity_factor, 1e-3, 1e6);
+  check_range("min_expert_capacity", routing.min_expert_capacity, int64_t{1}, kMaxSize);
+  check_range("expert_capacity", routing.expert_capacity, int64_t{0}, kMaxSize);
+  check_range("group_size", routing.group_size, int64_t{0}, kMaxSize);
+  check_range("num_reroute_stages", routing.num_reroute_stages, int64_t{1}, kMaxSize);
+  check_range("shared_expert_d_ff", routing.shared_expert_d_ff, int64_t{0}, kMaxSize);
+  check_range("second_expert_threshold", routing.second_expert_threshold, 1e-9, 1e6);
+  check_range("sample_temperature", routing.sample_temperature, 1e-6, 1e6);
+  check_range("selection_bias_rate", routing.selection_bias_rate, 0.0, 1.0);
+  for (const auto& [name, rate] :
+       {std::pair{"jitter_noise", routing.jitter_noise}, std::pair{"router_dropout_rate", routing.router_dropout_rate}})
+    SY_CHECK(rate >= 0 && rate < 1, "model.", name, " is ", rate, ", expected 0 to less than 1");
+  for (const auto& [name, coefficient] : {std::pair{"load_balance_loss_coef", routing.load_balance_loss_coef},
+                                          std::pair{"router_z_loss_coef", routing.router_z_loss_coef},
+                                          std::pair{"importance_loss_coef", routing.importance_loss_coef},
+                                          std::pair{"load_loss_coef", routing.load_loss_coef}})
+    check_range(name, coefficient, 0.0, 1e6);
+  SY_CHECK(routing.num_selected_experts >= 1 &&
+               (routing.num_experts == 0 || routing.num_selected_experts <= routing.num_experts),
+           "model.num_selected_experts is ", routing.num_selected_experts, ", expected 1 to the ", routing.num_experts,
+           " experts of model.num_experts");
+  const bool is_top_k = routing.router == "top_k";
+  SY_CHECK(is_top_k || routing.router == "expert_choice" || routing.num_selected_experts == 1,
+           "model.num_selected_experts is ", routing.num_selected_experts, " with router ", routing.router,
+           ", which gives each token one expert");
+  SY_CHECK(routing.selection_bias_rate == 0.0 || is_top_k, "model.selection_bias_rate is ", routing.selection_bias_rate,
+           " with router ", routing.router, "; loss-free balancing is for top_k");
+  SY_CHECK(routing.router != "hash" || !routing.router_bias, "model.router_bias with router hash, which has no router");
+  SY_CHECK(routing.router != "no_token_left_behind" || routing.drop_priority != "expert",
+           "model.drop_priority expert with router no_token_left_behind; expected choice, token or batch");
+}
+
+int64_t expert_capacity(const RoutingConfig& routing, int64_t group_tokens, bool training, int64_t num_experts) {
+  // A group of experts that choose has no more slots than its even share: nothing is dropped there by capacity.
+  if (!routing.drop_tokens && routing.router != "expert_choice") return group_tokens;
+  if (routing.expert_capacity > 0) return routing.expert_capacity;
+  const double factor = training ? routing.train_capacity_factor : routing.eval_capacity_factor;
+  // Multiplied before divided, as Mesh does: 1024 * 1.25 / 128 is exactly 10.
+  const auto experts = static_cast<double>(num_experts > 0 ? num_experts : routing.num_experts);
+  const double share = static_cast<double>(group_tokens) * factor / experts;
+  const double rounded = routing.capacity_rounding == "ceil"        ? std::ceil(share)
+                         : routing.capacity_rounding == "half_even" ? std::nearbyint(share)
+                                                                    : std::floor(share);
+  // Beyond the group no slot can be used; only the buffers of other systems know the difference.
+  const double bound = routing.capacity_within_group ? static_cast<double>(group_tokens) : 0x1p62;
+  return std::max(routing.min_expert_capacity, static_cast<int64_t>(std::min(rounded, bound)));
+}
+
+int64_t mesh_num_groups(int64_t group_size, int64_t tokens) {
+  int64_t groups = std::max<int64_t>(1, tokens / group_size);
+  while (tokens % groups != 0) ++groups;
+  return groups;
+}
+
+int64_t t5x_num_groups(int64_t group_size, int64_t tokens, int64_t num_experts, int64_t num_replicas) {
+  const int64_t multiple = num_experts * num_replicas;
+  for (int64_t groups = std::max(tokens / group_size, multiple); groups <= tokens; ++groups)
+    if (tokens % groups == 0 && groups % multiple == 0) return groups;
+  return mesh_num_groups(group_size, tokens);
+}
+
+int64_t routing_group_size(const RoutingConfig& routing, int64_t num_experts, int64_t tokens, int64_t length) {
+  if (routing.group_size == 0) return length;
+  if (routing.group_rule == "mesh") return tokens / mesh_num_groups(routing.group_size, tokens);
+  if (routing.group_rule == "t5x") return tokens / t5x_num_groups(routing.group_size, tokens, num_experts, 1);
+  return routing.group_size;
+}
+
+}  // namespace switchyard
