@@ -27,7 +27,7 @@ ops::RouteOptions route_options(const RoutingConfig& config, const RouterWeights
   if (config.router_score == "sigmoid") options.score = ops::RouterScore::kSigmoid;
   options.num_choices = std::min(batch.num_experts, reroutes ? config.num_reroute_stages : config.num_selected_experts);
 
-  const bool drops = batch.drop_tokens || options.router == ops::RouterKind::kExpertChoice;
+  const bool drops = (batch.drop_tokens && config.drop_tokens) || options.router == ops::RouterKind::kExpertChoice;
   options.group_size = batch.drop_tokens ? routing_group_size(config, batch.num_experts, tokens, length) : tokens;
   for (int64_t start = 0; start < tokens; start += options.group_size) {
     const int64_t group_tokens = std::min(options.group_size, tokens - start);

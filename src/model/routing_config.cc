@@ -114,8 +114,6 @@ void validate_routing(const RoutingConfig& routing) {
 }
 
 int64_t expert_capacity(const RoutingConfig& routing, int64_t group_tokens, bool training, int64_t num_experts) {
-  // A group of experts that choose has no more slots than its even share: nothing is dropped there by capacity.
-  if (!routing.drop_tokens && routing.router != "expert_choice") return group_tokens;
   if (routing.expert_capacity > 0) return routing.expert_capacity;
   const double factor = training ? routing.train_capacity_factor : routing.eval_capacity_factor;
   // Multiplied before divided, as Mesh does: 1024 * 1.25 / 128 is exactly 10.
