@@ -11,6 +11,7 @@
 #include "checkpoint/safetensors.h"
 #include "checkpoint/weight_names.h"
 #include "cli/commands.h"
+#include "cli/inspect_routing.h"
 #include "model/flops.h"
 #include "model/parameters.h"
 
@@ -226,7 +227,21 @@ void add_inspect(CLI::App& app) {
   auto command = std::make_shared<InspectCommand>();
   auto* inspect_app = app.add_subcommand("inspect",
                                          "Show a model's size, cost, routing and tensors\n"
-                                         "Example: switchyard inspect switch-base-128");
+                                         "Example: switchyard inspect switch-base-128\n"
+                                         "         switchyard inspect --routing runs/mini --text held-out.txt");
+  auto routing = std::make_shared<InspectRouting>();
+  auto* with_routing = inspect_app->add_flag("--routing", routing->enabled,
+                                             "run the model on --text: which tokens each expert of each layer takes");
+  inspect_app->add_option("--text", routing->text, "--routing: files or folders of text")->needs(with_routing);
+  inspect_app->add_option("--html", routing->html, "--routing: also write a page with the text coloured by expert")
+      ->needs(with_routing);
+  inspect_app->add_option("--max-examples", routing->max_examples, "--routing: segments of the text; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  inspect_app->add_option("--typical", routing->num_typical, "--routing: tokens to list for each expert")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  add_compute_options(*inspect_app, routing->compute);
   inspect_app->add_option("model", command->model, "model directory, run folder or preset name")->required();
   inspect_app->add_option("--encoder-length", command->encoder_length, "tokens of a sequence for FLOPs")
       ->check(CLI::Range(1, 1 << 24));
@@ -234,7 +249,14 @@ void add_inspect(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 24));
   inspect_app->add_flag("--tensors", command->tensors, "list experts one by one");
   inspect_app->add_flag("--json", command->json, "print one JSON object, with every tensor");
-  inspect_app->callback([command] { inspect(*command); });
+  inspect_app->callback([command, routing] {
+    if (!routing->enabled) return inspect(*command);
+    SY_CHECK(!routing->text.empty(), "inspect --routing needs --text: files or folders to run the model on");
+    routing->model = command->model;
+    routing->json = command->json;
+    routing->encoder_length = command->encoder_length;
+    inspect_routing(*routing);
+  });
 }
 
 }  // namespace switchyard

@@ -1,4 +1,5 @@
 // Published assignments of other systems, and derived ones, for every router.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>

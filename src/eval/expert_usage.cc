@@ -1,0 +1,72 @@
+#include "eval/expert_usage.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace switchyard {
+
+void ExpertUsage::add(const StackOutput& stack, const at::Tensor& ids, const at::Tensor& mask) {
+  const auto flat = ids.contiguous();
+  const auto* id = flat.const_data_ptr<int64_t>();
+  const int64_t real = mask.defined() ? mask.sum().item<int64_t>() : ids.numel();
+  for (const auto& sparse : stack.sparse_layers) {
+    auto [found, is_new] = layers_.try_emplace(sparse.name);
+    if (is_new) order_.push_back(sparse.name);
+    auto& layer = found->second;
+    const auto& routing = sparse.routing;
+    const auto weight = static_cast<double>(real);
+    layer.tokens += real;
+    layer.left_behind += std::llround(routing.left_behind_fraction * weight);
+    layer.entropy += routing.router_entropy * weight;
+    layer.confidence += routing.router_confidence * weight;
+    layer.taken.resize(routing.dispatch.num_rows.size());
+    layer.gates.resize(routing.dispatch.num_rows.size());
+    const auto gates = routing.gate.detach().to(at::kDouble).contiguous();
+    const auto* token = routing.dispatch.token.const_data_ptr<int64_t>();
+    int64_t row = 0;
+    for (size_t expert = 0; expert < routing.dispatch.num_rows.size(); ++expert)
+      for (int64_t n = 0; n < routing.dispatch.num_rows[expert]; ++n, ++row) {
+        ++layer.taken[expert][id[token[row]]];
+        ++layer.seen[id[token[row]]];
+        layer.gates[expert] += gates.const_data_ptr<double>()[row];
+      }
+  }
+}
+
+std::vector<LayerUse> ExpertUsage::summarise(int64_t num_typical) const {
+  std::vector<LayerUse> result;
+  for (const auto& name : order_) {
+    const auto& layer = layers_.at(name);
+    const double tokens = static_cast<double>(std::max<int64_t>(1, layer.tokens));
+    LayerUse use{.name = name,
+                 .tokens = layer.tokens,
+                 .left_behind = layer.left_behind,
+                 .router_entropy = layer.entropy / tokens,
+                 .router_confidence = layer.confidence / tokens,
+                 .experts = {}};
+    double all = 0;
+    for (const auto& [id, count] : layer.seen) all += static_cast<double>(count);
+    for (size_t expert = 0; expert < layer.taken.size(); ++expert) {
+      ExpertUse one;
+      for (const auto& [id, count] : layer.taken[expert]) one.tokens += count;
+      one.load = static_cast<double>(one.tokens) / std::max(1.0, all);
+      one.mean_gate = layer.gates[expert] / static_cast<double>(std::max<int64_t>(1, one.tokens));
+      std::vector<std::pair<double, TypicalToken>> ranked;
+      for (const auto& [id, count] : layer.taken[expert]) {
+        const double share = static_cast<double>(count) / static_cast<double>(layer.seen.at(id));
+        if (share > one.load)
+          ranked.push_back({static_cast<double>(count) * std::log(share / one.load), {id, count, share}});
+      }
+      std::sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) {
+        return a.first > b.first || (a.first == b.first && a.second.id < b.second.id);
+      });
+      for (size_t n = 0; n < std::min(ranked.size(), static_cast<size_t>(num_typical)); ++n)
+        one.typical.push_back(ranked[n].second);
+      use.experts.push_back(std::move(one));
+    }
+    result.push_back(std::move(use));
+  }
+  return result;
+}
+
+}  // namespace switchyard
