@@ -126,8 +126,8 @@ std::string describe_attention(const ModelConfig& config, bool is_decoder) {
 std::vector<std::string> describe_model_routing(const ModelConfig& config) {
   if (!config.has_sparse_layers()) return {"dense: every token passes through every feed-forward layer"};
   auto words = describe_routing(config.routing);
-  words.push_back(
-      join("sparse blocks: encoder ", describe_layers(config, false), "; decoder ", describe_layers(config, true)));
+  words.insert(words.begin() + 1, join("sparse blocks: encoder ", describe_layers(config, false), "; decoder ",
+                                       describe_layers(config, true)));
   if (config.encoder_attention_sparse_step > 0 || config.decoder_attention_sparse_step > 0)
     words.push_back(join("experts make queries, keys and values in blocks: encoder ", describe_attention(config, false),
                          "; decoder ", describe_attention(config, true), "; in ",

@@ -63,13 +63,13 @@ std::string layer_chart(const RunLog& run, const std::string& title, const std::
 
 // Mean over a run's sparse layers, at the steps of its first layer.
 LogSeries mean_over_layers(const RunLog& run) {
-  LogSeries mean = run.layers.empty() ? LogSeries{} : run.layers.front().dropped_fraction;
+  LogSeries mean = run.layers.empty() ? LogSeries{} : run.layers.front().number("dropped_fraction");
   for (size_t n = 0; n < mean.size(); ++n) {
     double sum = 0;
     size_t count = 0;
     for (const auto& layer : run.layers) {
-      if (n >= layer.dropped_fraction.size()) continue;
-      sum += layer.dropped_fraction[n].value;
+      if (n >= layer.number("dropped_fraction").size()) continue;
+      sum += layer.number("dropped_fraction")[n].value;
       ++count;
     }
     mean[n].value = sum / static_cast<double>(count);
@@ -170,16 +170,24 @@ std::string equal_terms_table(const std::vector<RunLog>& runs) {
 std::string routing_section(const RunLog& run) {
   if (run.layers.empty()) return "";
   const auto evenness = [](const LayerLog& layer) {
-    LogSeries series = layer.expert_load_entropy;
+    LogSeries series = layer.number("expert_load_entropy");
     const size_t num_experts = layer.load.loads.empty() ? 0 : layer.load.loads.front().size();
     for (auto& point : series)
       point.value = num_experts > 1 ? std::exp(point.value) / static_cast<double>(num_experts) : 0.0;
     return num_experts > 1 ? series : LogSeries{};
   };
   std::string figures = layer_chart(run, "Dropped tokens by layer", "share of tokens", true,
-                                    [](const LayerLog& layer) { return layer.dropped_fraction; });
+                                    [](const LayerLog& layer) { return layer.number("dropped_fraction"); });
   figures +=
       layer_chart(run, "Experts in use by layer (exp of the load's entropy)", "share of experts", true, evenness);
+  const auto add = [&](const char* key, const char* title, const char* unit, bool is_fraction) {
+    if (run.layers.front().number(key).empty()) return;  // logs of earlier versions
+    figures += layer_chart(run, title, unit, is_fraction, [key](const LayerLog& layer) { return layer.number(key); });
+  };
+  add("router_entropy", "Router entropy by layer", "nats", false);
+  add("router_confidence", "Router confidence by layer (mean of the largest probability)", "probability", true);
+  add("load_balance", "Balance loss by layer (1 is even)", "loss", false);
+  add("expert_utilization", "Slots in use by layer", "share of slots", true);
   std::string maps;
   for (const auto& layer : run.layers) maps += draw_heat_map("Expert load, " + layer.name, layer.load);
   if (!maps.empty())

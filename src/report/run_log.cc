@@ -104,8 +104,7 @@ class RunReader {
   }
 
   void add_layer_value(const std::string& key, const std::string& name, const LogPoint& point, const Json& value) {
-    if (key == "dropped_fraction") append(layer(name).dropped_fraction, point, value);
-    if (key == "expert_load_entropy") append(layer(name).expert_load_entropy, point, value);
+    if (value.is_number()) append(layer(name).numbers[key], point, value);
     if (key != "expert_load" || !value.is_array() || value.empty() || value.size() > kMaxExperts) return;
     std::vector<double> load;
     for (const auto& share : value) load.push_back(share.is_number() ? share.get<double>() : 0.0);
@@ -123,7 +122,7 @@ class RunReader {
     const auto found =
         std::find_if(log_.layers.begin(), log_.layers.end(), [&](const LayerLog& entry) { return entry.name == name; });
     if (found != log_.layers.end()) return *found;
-    log_.layers.push_back({.name = name, .dropped_fraction = {}, .expert_load_entropy = {}, .load = {}});
+    log_.layers.push_back({.name = name, .numbers = {}, .load = {}});
     return log_.layers.back();
   }
 
@@ -163,6 +162,12 @@ const LogSeries& RunLog::scalar(const std::string& key) const {
   static const LogSeries none;
   const auto found = scalars.find(key);
   return found == scalars.end() ? none : found->second;
+}
+
+const LogSeries& LayerLog::number(const std::string& key) const {
+  static const LogSeries none;
+  const auto found = numbers.find(key);
+  return found == numbers.end() ? none : found->second;
 }
 
 ReportInput read_runs(const std::vector<std::filesystem::path>& folders) {

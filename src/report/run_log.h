@@ -24,10 +24,10 @@ struct LoadHistory {
 };
 
 struct LayerLog {
-  std::string name;  // "encoder.1"
-  LogSeries dropped_fraction;
-  LogSeries expert_load_entropy;  // nats
+  std::string name;                          // "encoder.1"
+  std::map<std::string, LogSeries> numbers;  // every number of the layer by its key: dropped_fraction, ...
   LoadHistory load;
+  const LogSeries& number(const std::string& key) const;  // empty if the run did not log it
 };
 
 struct RunLog {

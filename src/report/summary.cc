@@ -68,7 +68,7 @@ RunSummary summarize(const RunLog& run) {
   double dropped = 0;
   size_t layers = 0;
   for (const auto& layer : run.layers) {
-    if (const auto mean = tail_mean(layer.dropped_fraction)) {
+    if (const auto mean = tail_mean(layer.number("dropped_fraction"))) {
       dropped += *mean;
       ++layers;
     }

@@ -63,10 +63,8 @@ TEST(Page, EscapesWhatComesFromFiles) {
   input.runs.emplace_back();
   input.runs[0].name = hostile;
   input.runs[0].scalars["loss"] = {{1, 1, 2}, {2, 2, 1}};
-  input.runs[0].layers.push_back({.name = hostile,
-                                  .dropped_fraction = {{1, 1, 0.5}, {2, 2, 0.5}},
-                                  .expert_load_entropy = {},
-                                  .load = {{1}, {{0.5, 0.5}}}});
+  input.runs[0].layers.push_back(
+      {.name = hostile, .numbers = {{"dropped_fraction", {{1, 1, 0.5}, {2, 2, 0.5}}}}, .load = {{1}, {{0.5, 0.5}}}});
   input.runs[0].config["model"]["preset"] = hostile;
   input.samples.push_back(
       {.text = hostile, .prompt = hostile + "<extra_id_" + hostile + ">" + hostile, .filled = {{hostile, hostile}}});

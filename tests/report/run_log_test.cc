@@ -41,7 +41,7 @@ TEST(ReadRuns, ReadsScalarsLayersAndTrainingTime) {
   EXPECT_EQ(run.layers[0].name, "encoder.3");
   EXPECT_EQ(run.layers[1].name, "encoder.11");
   EXPECT_EQ(run.layers[2].name, "decoder.1");
-  EXPECT_EQ(run.layers[2].dropped_fraction.at(0).value, 0.5);
+  EXPECT_EQ(run.layers[2].number("dropped_fraction").at(0).value, 0.5);
   EXPECT_EQ(run.layers[0].load.loads, (std::vector<std::vector<double>>{{0.75, 0.25}}));
 }
 
@@ -136,8 +136,8 @@ TEST(Summary, TakesTheEndOfTheRun) {
     run.scalars["cross_entropy"].push_back({static_cast<double>(step), step * 0.5, step <= 38 ? 100.0 : 4.0 + step});
     run.scalars["tokens_per_second"].push_back({static_cast<double>(step), step * 0.5, step == 1 ? 1e9 : 500.0});
   }
-  run.layers = {{.name = "encoder.1", .dropped_fraction = {{40, 20, 0.1}}, .expert_load_entropy = {}, .load = {}},
-                {.name = "decoder.1", .dropped_fraction = {{40, 20, 0.3}}, .expert_load_entropy = {}, .load = {}}};
+  run.layers = {{.name = "encoder.1", .numbers = {{"dropped_fraction", {{40, 20, 0.1}}}}, .load = {}},
+                {.name = "decoder.1", .numbers = {{"dropped_fraction", {{40, 20, 0.3}}}}, .load = {}}};
   const auto summary = summarize(run);
   EXPECT_EQ(summary.steps, 40);
   EXPECT_EQ(summary.seconds, 20);
