@@ -7,15 +7,46 @@
 
 #include "base/error.h"
 #include "checkpoint/experts_on_demand.h"
+#include "checkpoint/weight_memory.h"
 #include "checkpoint/weight_names.h"
 
 namespace switchyard {
 namespace {
 
-// The model's scale enters in f32 at least, whatever the dtype read.
+// A scale enters in f32 at least, whatever the dtype read.
+void read_scaled(const ParameterSource& source, const at::Tensor& to) {
+  if (source.scale == 1.0) return source.parts[0]->read(0, to);
+  to.copy_(read_tensor(*source.parts[0], at::promoteTypes(to.scalar_type(), at::kFloat)).mul_(source.scale));
+}
 at::Tensor read_scaled(const ParameterSource& source, at::ScalarType dtype) {
-  if (source.scale == 1.0) return read_tensor(*source.parts[0], dtype);
-  return read_tensor(*source.parts[0], at::promoteTypes(dtype, at::kFloat)).mul_(source.scale).to(dtype);
+  auto tensor = at::empty(source.parts[0]->shape, at::TensorOptions().dtype(dtype));
+  read_scaled(source, tensor);
+  return tensor;
+}
+
+// The parameters other than experts in the dtypes of the forward pass, and the output table once more where it is the
+// embedding in another dtype.
+struct DensePlan {
+  std::vector<at::ScalarType> dtypes;  // of every parameter
+  bool copies_output = false;
+  int64_t bytes = 0;
+};
+
+DensePlan plan_dense(const ModelConfig& config, const std::vector<ParameterSpec>& specs,
+                     const std::vector<ParameterSource>& sources, at::ScalarType dtype) {
+  DensePlan plan;
+  const auto add = [&](const ParameterSpec& spec, at::ScalarType each) {
+    plan.bytes += spec.numel() * static_cast<int64_t>(c10::elementSize(each)) + WeightArena::kAlignment;
+  };
+  for (size_t number = 0; number < specs.size(); ++number) {
+    plan.dtypes.push_back(compute_dtype(specs[number], dtype));
+    // The embedding is wide, but where its values are of `dtype` anyway.
+    if (number == 0 && sources[0].parts[0]->dtype != dtype) plan.dtypes[0] = at::promoteTypes(dtype, at::kFloat);
+    if (!specs[number].is_expert) add(specs[number], plan.dtypes[number]);
+  }
+  plan.copies_output = config.tie_output && plan.dtypes[0] != dtype;
+  if (plan.copies_output) add(specs[0], dtype);
+  return plan;
 }
 
 // All experts of one matrix, [num_experts, ...].
@@ -69,28 +100,29 @@ ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::
 
 ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
                                     const std::string& source) {
-  const auto plan = plan_weights(config, stored, source);
+  const auto sources = plan_weights(config, stored, source);
+  const auto dense = plan_dense(config, parameter_specs(config), sources, dtype);
+  WeightArena arena(dense.bytes);
   ModelWeights weights;
   std::map<const at::Tensor*, const ParameterSource*> experts;
   const auto parameters = list_parameters(config, weights);
   for (size_t number = 0; number < parameters.size(); ++number) {
     const auto& [spec, tensor] = parameters[number];
     if (spec.is_expert) {
-      experts[tensor] = &plan[number];
-    } else if (tensor == &weights.shared) {
-      // Stored in `dtype`, it would hold the same values wide.
-      const bool is_exact = plan[number].parts[0]->dtype == dtype;
-      *tensor = read_scaled(plan[number], is_exact ? dtype : at::promoteTypes(dtype, at::kFloat));
+      experts[tensor] = &sources[number];
     } else {
-      *tensor = read_scaled(plan[number], compute_dtype(spec, dtype));
+      *tensor = arena.take(spec.shape, dense.dtypes[number]);
+      read_scaled(sources[number], *tensor);
     }
   }
   for (auto* stack : {&weights.encoder, &weights.decoder})
     for (auto& block : stack->blocks) put_experts_on_demand(block.feed_forward, experts, dtype);
   for (size_t number = 0; number < parameters.size(); ++number)  // experts of attention, which are small
     if (const auto& [spec, tensor] = parameters[number]; spec.is_expert && !tensor->defined())
-      *tensor = read_experts(spec, plan[number], compute_dtype(spec, dtype));
-  return cast_weights(config, weights, dtype);
+      *tensor = read_experts(spec, sources[number], compute_dtype(spec, dtype));
+  auto compute = cast_weights(config, weights, dtype);
+  if (dense.copies_output) compute.output = arena.take(parameters[0].spec.shape, dtype).copy_(compute.output);
+  return compute;
 }
 
 std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype) {
