@@ -25,7 +25,7 @@ struct DataConfig {
   static void visit(Self& self, Field&& field) {
     field("text", self.text, "training text: .txt, .jsonl (field text), also .gz or .zst, or folders of them");
     field("eval_text", self.eval_text, "held-out text, same forms");
-    field("vocab", self.vocab, "SentencePiece model, made by `switchyard vocab train`");
+    field("vocab", self.vocab, "SentencePiece model, made by `switchyard vocab train`, or a model directory");
     field("encoder_length", self.encoder_length, "encoder tokens an example");
     field("decoder_length", self.decoder_length, "decoder tokens an example; 0: as many as span corruption gives");
     field("noise_density", self.noise_density, "share of tokens that span corruption masks");
