@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "checkpoint/model_tensors.h"
+#include "checkpoint/weight_memory.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
 #include "model/flops.h"
@@ -54,9 +55,11 @@ double gemm_gflops(at::ScalarType dtype) {
   return best;
 }
 
-// Bytes a second of reading memory far larger than the caches, GB/s.
+// Bytes a second of reading memory far larger than the caches, laid out as weights are, GB/s.
 double read_bandwidth() {
-  const auto block = at::randn({int64_t{1} << 27});
+  const auto block = map_zeros({int64_t{1} << 27}, at::kFloat);
+  prefer_huge_pages(block);
+  block.fill_(1.0);
   double best = 0.0;
   for (int repeat = 0; repeat < 3; ++repeat) {
     const double start = steady_seconds();
