@@ -64,7 +64,7 @@ std::set<int64_t> sparse_blocks_of(const std::string& stack, const std::vector<s
   const std::string begin = stack + ".block.";
   std::set<int64_t> blocks;
   for (const auto& name : tensor_names) {
-    if (!name.starts_with(begin) || 
+    if (!name.starts_with(begin) ||
         (!name.ends_with(".mlp.router.classifier.weight") && name.find(".mlp.experts.expert_0.") == std::string::npos))
       continue;
     int64_t block = -1;

@@ -1,5 +1,6 @@
 // switchyard forward: one pass over given ids, every intermediate result to a file, for comparison with other programs.
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -136,14 +137,11 @@ void run(const ForwardCommand& command) {
   add(out, "encoder_last_hidden_state", encoder.hidden.detach());
   add_layers(encoder, batch, out);
   add_layers(decoder, batch, out);
-  at::Tensor balance = at::zeros({}), z = at::zeros({});
-  for (const auto* stack : {&encoder, &decoder})
-    for (const auto& layer : stack->sparse_layers) {
-      balance = balance + layer.routing.load_balance_loss.detach();
-      z = z + layer.routing.router_z_loss.detach();
-    }
-  add(out, "load_balance_loss", balance);
-  add(out, "router_z_loss", z);
+  const at::NoGradGuard no_grad;
+  const auto losses = router_losses(model.config.routing, encoder, decoder);
+  for (const auto& [name, loss] :
+       {std::pair{"load_balance_loss", losses.load_balance}, std::pair{"router_z_loss", losses.router_z}})
+    add(out, name, loss.defined() ? loss.detach() : at::zeros({}));
   write_safetensors(command.output, std::move(out));
 }
 

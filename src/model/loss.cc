@@ -35,34 +35,46 @@ at::Tensor mean_z_loss(const StackOutput& stack) {
   return sum * (1.0 / static_cast<double>(stack.sparse_layers.size()));
 }
 
-// Adds one term to its report and, weighted, to the total.
-void add_term(const at::Tensor& term, double scale, double coefficient, bool in_total, double& reported, Loss& loss) {
+void add_scaled(at::Tensor& sum, const at::Tensor& term, double scale) {
   if (!term.defined()) return;
-  reported += scale * term.item<double>();
-  if (in_total && coefficient != 0.0) loss.total = loss.total + term * (coefficient * scale);
+  sum = sum.defined() ? sum + term * scale : term * scale;
 }
 
-// scale: the batch's share, over the number of layers where they are averaged.
-void add_router_losses(const RoutingConfig& routing, const StackOutput& stack, double scale, bool in_total,
-                       Loss& loss) {
+void add_stack(const RoutingConfig& routing, const StackOutput& stack, double scale, RouterLosses& losses) {
   if (stack.sparse_layers.empty()) return;
   const bool pooled = routing.load_balance_layers == "pooled";
   if (pooled) {
-    add_term(pooled_balance_loss(stack), scale, routing.load_balance_loss_coef, in_total, loss.load_balance_loss, loss);
-    add_term(mean_z_loss(stack), scale, routing.router_z_loss_coef, in_total, loss.router_z_loss, loss);
+    add_scaled(losses.load_balance, pooled_balance_loss(stack), scale);
+    add_scaled(losses.router_z, mean_z_loss(stack), scale);
   }
   for (const auto& layer : stack.sparse_layers) {
     if (!pooled) {
-      add_term(layer.routing.load_balance_loss, scale, routing.load_balance_loss_coef, in_total, loss.load_balance_loss,
-               loss);
-      add_term(layer.routing.router_z_loss, scale, routing.router_z_loss_coef, in_total, loss.router_z_loss, loss);
+      add_scaled(losses.load_balance, layer.routing.load_balance_loss, scale);
+      add_scaled(losses.router_z, layer.routing.router_z_loss, scale);
     }
-    add_term(layer.routing.importance_loss, scale, routing.importance_loss_coef, in_total, loss.importance_loss, loss);
-    add_term(layer.load_loss, scale, routing.load_loss_coef, in_total, loss.load_loss, loss);
+    add_scaled(losses.importance, layer.routing.importance_loss, scale);
+    add_scaled(losses.load, layer.load_loss, scale);
   }
 }
 
+// Reports one term and adds it, weighted, to the total.
+void add_term(const at::Tensor& term, double coefficient, bool in_total, double& reported, Loss& loss) {
+  if (!term.defined()) return;
+  reported = term.item<double>();
+  if (in_total && coefficient != 0.0) loss.total = loss.total + term * coefficient;
+}
+
 }  // namespace
+
+RouterLosses router_losses(const RoutingConfig& routing, const StackOutput& encoder, const StackOutput& decoder,
+                           double encoder_share, double decoder_share) {
+  RouterLosses losses;
+  const auto layers = static_cast<double>(encoder.sparse_layers.size() + decoder.sparse_layers.size());
+  const double over = routing.load_balance_layers == "mean" ? std::max(1.0, layers) : 1.0;
+  add_stack(routing, encoder, encoder_share / over, losses);
+  add_stack(routing, decoder, decoder_share / over, losses);
+  return losses;
+}
 
 Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, const LossInput& input,
                   const ForwardOptions& forward, const LossOptions& options) {
@@ -79,10 +91,13 @@ Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, cons
   loss.cross_entropy = entropy.sum * (1.0 / labels);
   loss.total = loss.cross_entropy;
   if (options.z_loss != 0.0) loss.total = loss.total + entropy.z_sum * (options.z_loss / labels);
-  const auto layers = static_cast<double>(loss.encoder.sparse_layers.size() + loss.decoder.sparse_layers.size());
-  const double over = config.routing.load_balance_layers == "mean" ? std::max(1.0, layers) : 1.0;
-  add_router_losses(config.routing, loss.encoder, options.encoder_share / over, options.router_losses, loss);
-  add_router_losses(config.routing, loss.decoder, options.decoder_share / over, options.router_losses, loss);
+  const auto& routing = config.routing;
+  const auto router = router_losses(routing, loss.encoder, loss.decoder, options.encoder_share, options.decoder_share);
+  const bool in_total = options.router_losses;
+  add_term(router.load_balance, routing.load_balance_loss_coef, in_total, loss.load_balance_loss, loss);
+  add_term(router.router_z, routing.router_z_loss_coef, in_total, loss.router_z_loss, loss);
+  add_term(router.importance, routing.importance_loss_coef, in_total, loss.importance_loss, loss);
+  add_term(router.load, routing.load_loss_coef, in_total, loss.load_loss, loss);
   return loss;
 }
 

@@ -38,6 +38,14 @@ struct Loss {
   StackOutput encoder, decoder;
 };
 
+// The sparse layers' losses over both stacks as load_balance_layers says, without coefficients, each stack times its
+// share. [], differentiable; undefined where no layer has one.
+struct RouterLosses {
+  at::Tensor load_balance, router_z, importance, load;
+};
+RouterLosses router_losses(const RoutingConfig& routing, const StackOutput& encoder, const StackOutput& decoder,
+                           double encoder_share = 1.0, double decoder_share = 1.0);
+
 Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, const LossInput& input,
                   const ForwardOptions& forward, const LossOptions& options);
 

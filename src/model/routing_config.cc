@@ -69,7 +69,7 @@ void apply_convention(RoutingConfig& routing, const std::string& convention) {
     routing.causal_decoder = false;
   } else if (convention == "hf") {
     routing.group_size = 0;
-    routing.expert_capacity = 64;
+    if (routing.expert_capacity == 0) routing.expert_capacity = 64;
     routing.selection_dtype = "compute";
     routing.padding = "routed";
     routing.load_balance_layers = "pooled";

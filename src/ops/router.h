@@ -81,7 +81,7 @@ struct RouteOptions {
   double second_threshold = 0.2;
   BalanceChoices balance_choices = BalanceChoices::kFirst;
   PaddingRule padding = PaddingRule::kIgnored;
-  at::Tensor selection_bias;  // [num_experts] or undefined: added to scores for choosing only (DeepSeek-V3)
+  at::Tensor selection_bias = {};  // [num_experts] or undefined: added to scores for choosing only (DeepSeek-V3)
   // > 0: experts are drawn from softmax(logits / temperature) without replacement (Mesh switch_policy "sample").
   double sample_temperature = 0.0;
   // bf16: experts are chosen by probabilities rounded to it, as HF does. Ties go to the lowest index.

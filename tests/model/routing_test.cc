@@ -224,6 +224,23 @@ TEST(GroupCount, MeshRoundsDownAndCanExceedTheSize) {
   EXPECT_EQ(routing_group_size(routing, 8, 1500, 500), 500);
 }
 
+// DeepSpeed's buffer sizes: ceil(tokens / experts * factor * k), nothing but the minimum below it.
+TEST(ExpertCapacity, DeepSpeedsBuffers) {
+  RoutingConfig routing;
+  routing.capacity_rounding = "ceil";
+  routing.capacity_within_group = false;
+  const auto slots = [&](int64_t tokens, int64_t experts, double factor_times_k, int64_t minimum) {
+    routing.num_experts = experts;
+    routing.train_capacity_factor = factor_times_k;
+    routing.min_expert_capacity = minimum;
+    return expert_capacity(routing, tokens, true);
+  };
+  EXPECT_EQ(slots(8, 2, 2.0 * 2, 1), 16);
+  EXPECT_EQ(slots(8, 2, 4.0, 1), 16);
+  EXPECT_EQ(slots(4, 2, 1.0, 8), 8);
+  EXPECT_EQ(slots(3, 4, 8.0, 1), 6);
+}
+
 TEST(SparseLayout, FlaxformersTable) {
   using Blocks = std::vector<int64_t>;
   EXPECT_EQ(sparse_layout("bottom", 12, 4), (Blocks{0, 1, 2, 3}));

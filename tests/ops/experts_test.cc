@@ -226,8 +226,7 @@ TEST(SwitchLayer, OneExpertIsTheDenseLayer) {
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     const auto x = random_tensor({12, 16}, 1, dtype), wi = random_tensor({1, 32, 16}, 2, dtype),
                wo = random_tensor({1, 16, 32}, 3, dtype);
-    const auto logits =
-        router_logits(x, at::zeros({1, 16}, dtype == at::kDouble ? at::kDouble : at::kFloat), {}, {});
+    const auto logits = router_logits(x, at::zeros({1, 16}, dtype == at::kDouble ? at::kDouble : at::kFloat), {}, {});
     const auto routing = route(logits, {}, {.group_size = 12, .expert_capacity = {12}});
     const auto sparse = experts_feed_forward(x, routing.gate, routing.dispatch, wi, {}, wo, {});
     const auto dense = feed_forward(x.unsqueeze(0), wi[0], {}, wo[0], {}).squeeze(0);

@@ -1,5 +1,6 @@
 #include "ops/router.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/log.h>
@@ -129,18 +130,16 @@ TEST(LoadBalance, DerivedValues) {
   EXPECT_NEAR(number(route_groups(collapsed, 4, 1).load_balance_loss), 4.0, 1e-6);
 }
 
-// HF test_equivalency_balancy_loss: mean(f P) N^2. Its rows are no distributions, so they are given as they are: the
-// loss is linear in P, and the sum of rows scaled by 1/s with P of row sums s gives back the published number.
-TEST(LoadBalance, PublishedVectorByLinearity) {
-  const double p[5][2] = {{0.35490513, 0.60419905},
-                          {0.4275843, 0.23061597},
-                          {0.32985854, 0.43953657},
-                          {0.25099766, 0.27730572},
-                          {0.7678207, 0.71474564}};
-  const double f[2] = {0.6, 0.4};  // picks 0 1 1 0 0
-  double wanted = 0;
-  for (const auto& row : p) wanted += 2 * (f[0] * row[0] + f[1] * row[1]) / 5;
-  EXPECT_NEAR(wanted, 0.8741043912, 1e-9);
+// HF test_equivalency_balancy_loss: mean(f P) N^2 of picks and probabilities that do not belong together, so f is
+// route()'s for the picks, and P the fixture's.
+TEST(LoadBalance, PublishedVector) {
+  const auto p = table({{0.35490513, 0.60419905},
+                        {0.4275843, 0.23061597},
+                        {0.32985854, 0.43953657},
+                        {0.25099766, 0.27730572},
+                        {0.7678207, 0.71474564}});
+  const auto f = route_groups(picking({0, 1, 1, 0, 0}, 2), 5, 5).expert_load;
+  EXPECT_NEAR(number((f.to(at::kDouble) * p.mean(0)).sum()) * 2, 0.8741043912, 1e-7);
 }
 
 TEST(Slots, LeftToRight) {
