@@ -113,22 +113,29 @@ void read_sparse_layers(const std::vector<std::string>& tensor_names, ModelConfi
   }
 }
 
-// The count from which HF derives exactly these positions (step = layers // count, block % step == 1), if there is one;
-// 0 there makes block 1 sparse all the same, layers + 1 gives step 0 and with it none.
+// Whether HF derives these positions from a count: step = layers // count, block % step == 1.
+bool hf_derives(const std::set<int64_t>& blocks, int64_t num_layers, int64_t count) {
+  const int64_t step = num_layers / count;
+  for (int64_t block = 0; block < num_layers; ++block) {
+    const bool sparse = step > 0 && (block % step == 1 || step == 1);
+    if (sparse != blocks.contains(block)) return false;
+  }
+  return true;
+}
+
+// The count from which HF derives exactly these positions, if there is one, else their number; 0 there makes block 1
+// sparse all the same, layers + 1 gives step 0 and with it none.
 int64_t hf_sparse_count(const std::set<int64_t>& blocks, int64_t num_layers) {
-  const auto matches = [&](int64_t count) {
-    const int64_t step = num_layers / count;
-    for (int64_t block = 0; block < num_layers; ++block) {
-      const bool sparse = step > 0 && (block % step == 1 || step == 1);
-      if (sparse != blocks.contains(block)) return false;
-    }
-    return true;
-  };
   const auto size = static_cast<int64_t>(blocks.size());
-  if (size > 0 && matches(size)) return size;
+  if (size > 0 && hf_derives(blocks, num_layers, size)) return size;
   for (int64_t count = 1; count <= num_layers + 1; ++count)
-    if (matches(count)) return count;
+    if (hf_derives(blocks, num_layers, count)) return count;
   return size;
+}
+
+bool has_hf_sparse_count(const std::set<int64_t>& blocks, int64_t num_layers) {
+  const int64_t count = hf_sparse_count(blocks, num_layers);
+  return count > 0 && hf_derives(blocks, num_layers, count);
 }
 
 void read_block(const Json& json, const std::string& source, ModelConfig& config) {
@@ -277,6 +284,32 @@ Json config_to_hf(const ModelConfig& config, const std::string& dtype) {
   }
   json[kBlock] = fields_to_json(config);
   return json;
+}
+
+std::vector<std::string> beyond_hf(const ModelConfig& config) {
+  std::vector<std::string> parts;
+  if (!config.has_sparse_layers()) return parts;
+  const auto& routing = config.routing;
+  const auto add_if = [&](bool beyond, const std::string& part) {
+    if (beyond) parts.push_back(part);
+  };
+  add_if(routing.router != "top_k", "router " + routing.router);
+  add_if(routing.num_selected_experts > 1, std::to_string(routing.num_selected_experts) + " experts a token");
+  add_if(routing.router_score != "softmax", routing.router_score + " gates");
+  add_if(routing.selection_bias_rate > 0, "a bias for choosing experts");
+  add_if(routing.drop_priority == "batch" || routing.drop_priority == "expert", "slots by probability");
+  add_if(routing.shared_expert_d_ff > 0, "a shared expert");
+  add_if(config.gated, "gated experts");
+  add_if(config.encoder_attention_sparse_step > 0 || config.decoder_attention_sparse_step > 0, "experts in attention");
+  add_if(!config.encoder_num_experts.empty() || !config.decoder_num_experts.empty(),
+         "different numbers of experts by layer");
+  for (const bool decoder : {false, true}) {
+    const auto blocks = sparse_blocks(config, decoder);
+    const int64_t layers = decoder ? config.num_decoder_layers : config.num_encoder_layers;
+    add_if(!has_hf_sparse_count(blocks, layers),
+           std::string("the sparse blocks of the ") + (decoder ? "decoder" : "encoder"));
+  }
+  return parts;
 }
 
 }  // namespace switchyard

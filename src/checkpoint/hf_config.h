@@ -21,4 +21,9 @@ ModelConfig config_from_hf(const Json& json, const std::string& source, const st
 // dtype: "float32", "bfloat16" or "float16", that of the stored weights.
 Json config_to_hf(const ModelConfig& config, const std::string& dtype);
 
+// What of a model Hugging Face's classes cannot compute, one phrase each; empty if transformers computes the same (by
+// its own rules of capacity, padding and losses). Such parts stand under "switchyard" in config.json and under names of
+// their own among the tensors.
+std::vector<std::string> beyond_hf(const ModelConfig& config);
+
 }  // namespace switchyard

@@ -7,6 +7,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "checkpoint/checkpoint_store.h"
+#include "checkpoint/hf_config.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/weight_names.h"
@@ -135,6 +136,10 @@ std::vector<std::string> describe_model_routing(const ModelConfig& config) {
   for (const auto& [name, counts] :
        {std::pair{"encoder", config.encoder_num_experts}, std::pair{"decoder", config.decoder_num_experts}})
     if (!counts.empty()) words.push_back(join("experts of each sparse ", name, " layer: ", Json(counts).dump()));
+  std::string beyond;
+  for (const auto& part : beyond_hf(config)) beyond += (beyond.empty() ? "" : ", ") + part;
+  if (!beyond.empty())
+    words.push_back("transformers cannot compute: " + beyond + "; written under \"switchyard\" in config.json");
   return words;
 }
 

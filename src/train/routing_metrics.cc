@@ -28,8 +28,8 @@ void RoutingMetrics::add(const StackOutput& stack) {
 }
 
 void RoutingMetrics::write(Json& line) const {
-  for (const char* key : {"dropped_fraction", "expert_load_entropy", "expert_load", "expert_utilization",
-                          "load_balance", "router_entropy", "router_confidence"})
+  for (const char* key : {"dropped_fraction", "expert_load_entropy", "expert_load_max", "expert_load",
+                          "expert_utilization", "load_balance", "router_entropy", "router_confidence"})
     line[key] = Json::object();
   for (const auto& [name, layer] : layers_) {
     const auto parts = static_cast<double>(layer.parts);
@@ -45,6 +45,7 @@ void RoutingMetrics::write(Json& line) const {
     line["dropped_fraction"][name] = layer.dropped / parts;
     if (layer.left_behind != layer.dropped) line["left_behind_fraction"][name] = layer.left_behind / parts;
     line["expert_load_entropy"][name] = entropy;
+    line["expert_load_max"][name] = load.max().item<double>() * static_cast<double>(load.numel());
     line["expert_load"][name] = shares;
     line["expert_utilization"][name] = layer.utilization / parts;
     line["load_balance"][name] = layer.balance / parts;

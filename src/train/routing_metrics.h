@@ -15,7 +15,8 @@ class RoutingMetrics {
   void add(const StackOutput& stack);
 
   // Adds to `line` one object a statistic, with one entry a layer ("encoder.1"): dropped_fraction, expert_load (a list,
-  // one share an expert), expert_load_entropy (nats), expert_utilization, load_balance (the loss without coefficient),
+  // one share an expert), expert_load_entropy (nats), expert_load_max (the busiest over
+  // the even share), expert_utilization, load_balance (the loss without coefficient),
   // router_entropy (nats), router_confidence; left_behind_fraction where tokens have several experts.
   void write(Json& line) const;
 

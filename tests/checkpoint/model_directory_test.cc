@@ -11,8 +11,10 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "checkpoint/hf_config.h"
 #include "checkpoint/stored_tensors.h"
 #include "checkpoint/testing.h"
+#include "model/routing_variants.h"
 
 namespace switchyard {
 namespace {
@@ -68,6 +70,37 @@ TEST_P(RoundTrip, KeepsConfigAndEveryBit) {
 INSTANTIATE_TEST_SUITE_P(Models, RoundTrip,
                          testing::Combine(testing::Values("switch-tiny-4", "t5-tiny"), testing::Bool(),
                                           testing::Bool()));
+
+TEST(ModelDirectory, EveryRoutingVariantComesBack) {
+  for (const auto& variant : routing_variants()) {
+    SCOPED_TRACE(variant.name);
+    auto base = small("switch-tiny-4");
+    base.num_encoder_layers = base.num_decoder_layers = 4;
+    const auto config = with_variant(base, variant);
+    auto weights = initialize(config, 3);
+    for (auto& [spec, tensor] : list_parameters(config, weights))
+      if (spec.is_buffer) tensor->fill_(0.25);
+    ScratchFolder folder;
+    save_model(folder / "model", config, weights);
+    const auto loaded = open_model(folder / "model", at::kFloat);
+    EXPECT_EQ(fields_to_json(loaded.config), fields_to_json(config));
+    expect_equal_weights(config, weights, loaded.weights);
+    const auto lazy = open_for_inference(folder / "model", at::kFloat);
+    EXPECT_EQ(fields_to_json(lazy.config), fields_to_json(config));
+  }
+}
+
+TEST(ModelDirectory, SaysWhatTransformersCannotCompute) {
+  auto config = small("switch-tiny-4");
+  EXPECT_TRUE(beyond_hf(config).empty());
+  config.routing.shared_expert_d_ff = 16;
+  config.routing.num_selected_experts = 2;
+  EXPECT_EQ(beyond_hf(config), (std::vector<std::string>{"2 experts a token", "a shared expert"}));
+  config = small("switch-tiny-4");
+  config.encoder_sparse_step = 0;
+  config.sparse_encoder_layers = {0};
+  EXPECT_EQ(beyond_hf(config), (std::vector<std::string>{"the sparse blocks of the encoder"}));
+}
 
 // Names and shapes as HF lists them (transformers 5.23.0).
 TEST(ModelDirectory, HoldsHfsNames) {

@@ -55,6 +55,17 @@ TEST(CrossEntropy, MatchesTheFormulaByHand) {
   }
 }
 
+// T5X test_moe_loss_fn: logits 0 to 23, one layer's balance loss 0.2 x 0.1 and z-loss 0.1 x 0.01, no normalising
+// factor.
+TEST(CrossEntropy, PublishedMoeLoss) {
+  const auto hidden = at::arange(24, at::kDouble).view({8, 3});
+  const auto identity = at::tensor({1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0}, at::kDouble).view({3, 3});
+  const auto labels = at::tensor({1, 2, 1, -100, -100, 1, -100, 2}, at::kLong);  // weight 0 is no label
+  const auto loss = linear_cross_entropy(hidden, identity, labels, 1.0);
+  EXPECT_NEAR(loss.sum.item<double>() + 0.2 * 0.1 + 0.1 * 0.01, 5.0590298, 1e-7);
+  EXPECT_EQ(loss.num_correct, 2);
+}
+
 TEST(CrossEntropy, GradientsMatchDifferences) {
   const auto labels = random_labels(9, 11, 3);
   expect_gradients_match_differences(
