@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python3 scripts/check_includes.py
+python3 scripts/check_paper_map.py
 
 list() { git ls-files --cached --others --exclude-standard "$@"; }
 list 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'examples/*.cc' 'fuzz/*.cc' 'fuzz/*.h' | xargs -r clang-format --dry-run -Werror

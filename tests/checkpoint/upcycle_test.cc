@@ -56,8 +56,9 @@ TEST(Upcycle, CopiesTheLayerToEveryExpert) {
   }
   EXPECT_FALSE(at::equal(to.router.weight[0], to.router.weight[1]));
   EXPECT_FALSE(at::equal(to.router.weight, sparse.weights.encoder.blocks[1].feed_forward.router.weight));
-  EXPECT_FALSE(at::equal(to.router.weight,
-                         upcycle(dense, {.num_experts = 4, .seed = 6}).weights.decoder.blocks[1].feed_forward.router.weight));
+  EXPECT_FALSE(
+      at::equal(to.router.weight,
+                upcycle(dense, {.num_experts = 4, .seed = 6}).weights.decoder.blocks[1].feed_forward.router.weight));
   ScratchFolder folder;
   save_model(folder / "sparse", sparse.config, sparse.weights);
   expect_equal_weights(sparse.config, sparse.weights, open_model(folder / "sparse", at::kFloat).weights);
