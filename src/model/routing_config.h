@@ -58,7 +58,8 @@ struct RoutingConfig {
     field("num_experts", self.num_experts, "experts in each sparse layer; 0 for a dense model");
     field("convention", self.convention, "paper, mesh, t5x or hf: sets the routing keys in which they differ");
     field("router", self.router, "top_k, no_token_left_behind, expert_choice (encoder only) or hash");
-    field("num_selected_experts", self.num_selected_experts, "experts a token of top_k; 1 is Switch");
+    field("num_selected_experts", self.num_selected_experts,
+          "experts a token of top_k; 1 is Switch. Capacity counts tokens: 2 want factor 2");
     field("num_reroute_stages", self.num_reroute_stages, "no_token_left_behind: experts that a token tries");
     field("router_score", self.router_score, "gates are softmax or sigmoid of the logits");
     field("gate_normalization", self.gate_normalization,

@@ -59,7 +59,8 @@ std::string slot_words(const RoutingConfig& routing) {
               routing.capacity_rounding == "half_even" ? "half to even"
               : routing.capacity_rounding == "ceil"    ? "up"
                                                        : "down",
-              ", at least ", routing.min_expert_capacity);
+              ", at least ", routing.min_expert_capacity,
+              routing.num_selected_experts > 1 ? "; the share is of tokens, each of which asks for several slots" : "");
 }
 
 std::string priority_words(const RoutingConfig& routing) {

@@ -214,14 +214,15 @@ Routing route(const at::Tensor& logits, const at::Tensor& token_mask, const Rout
   }
 
   const auto num_real = static_cast<double>(std::max<int64_t>(1, count_real(real, tokens)));
-  auto outputs = router_outputs(logits, statistics,
-                                {.assignment = assignment,
-                                 .choice = choice,
-                                 .mask = mask,
-                                 .balance_weight = weight,
-                                 .loss_group_size = loss_group_size,
-                                 .num_real = num_real},
-                                options.score, options.gate_normalization);
+  auto outputs =
+      router_outputs(logits, statistics,
+                     {.assignment = assignment,
+                      .choice = choice,
+                      .mask = mask,
+                      .balance_weight = weight,
+                      .loss_group_size = loss_group_size,
+                      .num_real = num_real},
+                     options.score, choice.defined() ? options.gate_normalization : GateNormalization::kNone);
   Routing routing;
   routing.gate = outputs.gate;
   routing.load_balance_loss = outputs.load_balance_loss;

@@ -46,7 +46,7 @@ enum class DropPriority {
   kExpert,  // each expert keeps those that score it highest (Mesh switch_max, DeepSpeed by probability). Not causal
 };
 
-// What a token's gates are divided by.
+// What a token's gates are divided by; in expert choice nothing.
 enum class GateNormalization {
   kNone,        // Switch: nothing
   kBeforeDrop,  // the sum over its choices, + 1e-9 (Mesh top-2)

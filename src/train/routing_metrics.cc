@@ -22,14 +22,18 @@ void RoutingMetrics::add(const StackOutput& stack) {
     layer.entropy += routing.router_entropy;
     layer.confidence += routing.router_confidence;
     layer.balance += routing.load_balance_loss.item<double>();
+    layer.z += routing.router_z_loss.item<double>();
+    layer.importance += routing.importance_loss.item<double>();
+    if (sparse.load_loss.defined()) layer.load_loss += sparse.load_loss.item<double>();
     layer.load = layer.load.defined() ? layer.load + routing.expert_load : routing.expert_load;
     ++layer.parts;
   }
 }
 
 void RoutingMetrics::write(Json& line) const {
-  for (const char* key : {"dropped_fraction", "expert_load_entropy", "expert_load_max", "expert_load",
-                          "expert_utilization", "load_balance", "router_entropy", "router_confidence"})
+  for (const char* key :
+       {"dropped_fraction", "expert_load_entropy", "expert_load_max", "expert_load", "expert_utilization",
+        "load_balance", "router_z", "importance", "router_entropy", "router_confidence"})
     line[key] = Json::object();
   for (const auto& [name, layer] : layers_) {
     const auto parts = static_cast<double>(layer.parts);
@@ -49,6 +53,9 @@ void RoutingMetrics::write(Json& line) const {
     line["expert_load"][name] = shares;
     line["expert_utilization"][name] = layer.utilization / parts;
     line["load_balance"][name] = layer.balance / parts;
+    line["router_z"][name] = layer.z / parts;
+    line["importance"][name] = layer.importance / parts;
+    if (layer.load_loss > 0.0) line["load"][name] = layer.load_loss / parts;
     line["router_entropy"][name] = layer.entropy / parts;
     line["router_confidence"][name] = layer.confidence / parts;
   }

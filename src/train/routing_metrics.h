@@ -15,9 +15,9 @@ class RoutingMetrics {
   void add(const StackOutput& stack);
 
   // Adds to `line` one object a statistic, with one entry a layer ("encoder.1"): dropped_fraction, expert_load (a list,
-  // one share an expert), expert_load_entropy (nats), expert_load_max (the busiest over
-  // the even share), expert_utilization, load_balance (the loss without coefficient),
-  // router_entropy (nats), router_confidence; left_behind_fraction where tokens have several experts.
+  // one share an expert), expert_load_entropy (nats), expert_load_max (the busiest over the even share),
+  // expert_utilization, router_entropy (nats), router_confidence; the losses without coefficients load_balance, router_z
+  // and importance, and load where it has one; left_behind_fraction where it differs from dropped_fraction.
   void write(Json& line) const;
 
   // Mean over micro-batches of the layer's expert_load, [num_experts] f32; undefined for an unknown name.
@@ -26,6 +26,7 @@ class RoutingMetrics {
  private:
   struct Layer {
     double dropped = 0.0, left_behind = 0.0, utilization = 0.0, entropy = 0.0, confidence = 0.0, balance = 0.0;
+    double z = 0.0, importance = 0.0, load_loss = 0.0;
     at::Tensor load;
     int64_t parts = 0;
   };
