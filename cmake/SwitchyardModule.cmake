@@ -19,6 +19,8 @@ if(SWITCHYARD_WERROR)
 endif()
 if(SWITCHYARD_SANITIZE)
   add_compile_options(-fsanitize=${SWITCHYARD_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
+  # A vector's or span's own bounds: inside a larger allocation AddressSanitizer cannot see them.
+  add_compile_definitions(_GLIBCXX_ASSERTIONS)
   add_link_options(-fsanitize=${SWITCHYARD_SANITIZE})
 endif()
 

@@ -111,6 +111,9 @@ void validate_routing(const RoutingConfig& routing) {
   SY_CHECK(routing.router != "hash" || !routing.router_bias, "model.router_bias with router hash, which has no router");
   SY_CHECK(routing.router != "no_token_left_behind" || routing.drop_priority != "expert",
            "model.drop_priority expert with router no_token_left_behind; expected choice, token or batch");
+  SY_CHECK(routing.router != "hash" || routing.drop_priority == "choice" || routing.drop_priority == "token",
+           "model.drop_priority ", routing.drop_priority,
+           " with router hash, which has no probabilities; expected choice or token");
 }
 
 int64_t expert_capacity(const RoutingConfig& routing, int64_t group_tokens, bool training, int64_t num_experts) {

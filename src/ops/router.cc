@@ -244,10 +244,15 @@ Routing route_to(const at::Tensor& expert, int64_t num_experts, const at::Tensor
                  const RouteOptions& options, at::ScalarType dtype) {
   SY_CHECK(expert.dim() == 1 && expert.scalar_type() == at::kLong, "route_to: expected expert [tokens] i64, got ",
            expert.toString(), " ", expert.sizes());
+  SY_CHECK(options.priority == DropPriority::kChoice || options.priority == DropPriority::kToken,
+           "route_to: there are no probabilities to give slots by; expected priority kChoice or kToken");
   check_groups(expert.size(0), token_mask, options);
   const auto mask = cpu_mask(token_mask);
   const bool* real = mask.defined() ? read<bool>(mask) : nullptr;
   const auto choice = expert.cpu().unsqueeze(1).contiguous();
+  for (int64_t token = 0; token < choice.numel(); ++token)
+    SY_CHECK(read<int64_t>(choice)[token] >= 0 && read<int64_t>(choice)[token] < num_experts, "route_to: token ", token,
+             " goes to expert ", read<int64_t>(choice)[token], " of ", num_experts);
   auto assignment = assign_choices({choice, {}}, num_experts, real, options);
   Routing routing;
   const auto wide = expert.options().dtype(dtype);

@@ -113,7 +113,8 @@ struct Routing {
 Routing route(const at::Tensor& logits, const at::Tensor& token_mask, const RouteOptions& options);
 
 // Routing without a router: expert [tokens] i64 is given (hash layers, Roller et al. 2021), gates are 1 and losses 0 in
-// `dtype` (f32 or f64). Slots left to right as in route().
+// `dtype` (f32 or f64). Slots left to right as in route(). Throws Error on an expert that is not one of num_experts,
+// and on a priority that asks for probabilities.
 Routing route_to(const at::Tensor& expert, int64_t num_experts, const at::Tensor& token_mask,
                  const RouteOptions& options, at::ScalarType dtype);
 

@@ -288,6 +288,8 @@ TEST(RoutingConfig, RefusesWhatCannotBe) {
   refuse([](ModelConfig& c) { c.routing.num_selected_experts = 5; });
   refuse([](ModelConfig& c) { c.routing.num_selected_experts = 0; });
   refuse([](ModelConfig& c) { c.routing.router = "hash", c.routing.router_bias = true; });
+  refuse([](ModelConfig& c) { c.routing.router = "hash", c.routing.drop_priority = "batch"; });
+  refuse([](ModelConfig& c) { c.routing.router = "hash", c.routing.drop_priority = "expert"; });
   refuse([](ModelConfig& c) { c.routing.router = "no_token_left_behind", c.routing.num_selected_experts = 2; });
   refuse([](ModelConfig& c) { c.encoder_num_experts = {4}; });
   refuse([](ModelConfig& c) { c.sparse_layout = "sideways"; });

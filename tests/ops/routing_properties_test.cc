@@ -436,6 +436,22 @@ TEST(HashRouting, GatesAreOneAndLossesZero) {
   EXPECT_EQ(routing.load_balance_loss.item<double>(), 0.0);
 }
 
+TEST(HashRouting, RefusesOtherExpertsAndProbabilitiesItHasNot) {
+  RouteOptions options;
+  options.group_size = 2;
+  options.expert_capacity = {2};
+  const auto to = [&](int64_t expert) {
+    return route_to(at::tensor({int64_t{0}, expert}), 3, {}, options, at::kFloat);
+  };
+  EXPECT_NO_THROW(to(2));
+  EXPECT_THROW(to(3), Error);
+  EXPECT_THROW(to(-1), Error);
+  for (const auto priority : {DropPriority::kBatch, DropPriority::kExpert}) {
+    options.priority = priority;
+    EXPECT_THROW(to(2), Error);
+  }
+}
+
 TEST(LoadLoss, IsTheSpreadOfTheChanceToWin) {
   // Two tokens, two experts, std 1: P(e wins) = Phi(logit - best logit).
   const auto logits = at::tensor({1.0, 0.0, 2.0, 0.5}, at::kDouble).view({2, 2});
