@@ -212,6 +212,22 @@ TEST(TokenStore, WideVocabulariesTakeFourBytes) {
   }
 }
 
+TEST(TokenStore, DocumentsWithoutTokensLeaveTheCacheWhole) {
+  const ScratchFolder folder;
+  // A zero-width space is text to the reader and nothing to SentencePiece.
+  const auto text = folder.write("a.jsonl", R"({"text": "the model"}
+{"text": "\u200b"}
+{"text": "of a"}
+)");
+  for (const int32_t num_sentinels : {100, 70'000}) {
+    const auto some = Vocabulary::from_bytes(vocabulary().model_bytes(), num_sentinels);
+    ASSERT_TRUE(some.encode("\u200b").empty());
+    auto expected = some.encode("the model");
+    for (const int32_t id : some.encode("of a")) expected.push_back(id);
+    EXPECT_EQ(all_tokens(TokenStore::open({text}, some, {.cache_folder = folder.path() / "cache"})), expected);
+  }
+}
+
 TEST(TokenStore, SkipsBlankFilesAndSaysIfAllAreBlank) {
   const ScratchFolder folder;
   const auto blank = folder.write("blank.txt", "\n\n"), text = folder.write("text.txt", "the model");
