@@ -20,6 +20,9 @@ enum class NoisePurpose : uint32_t {
   kSampling = 7,
   kEvaluation = 8,
   kExploration = 9,
+  kSecondExpert = 10,
+  kRouterDropout = 11,
+  kHashRouting = 12,
 };
 
 // Names one stream: (seed, purpose, step, layer). `layer` numbers the place within a step (a block, a parameter).

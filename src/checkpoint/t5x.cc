@@ -11,6 +11,7 @@
 #include "checkpoint/gzip.h"
 #include "checkpoint/model_tensors.h"
 #include "checkpoint/msgpack.h"
+#include "checkpoint/t5x_scanned.h"
 #include "checkpoint/weight_names.h"
 #include "checkpoint/zarr.h"
 
@@ -89,6 +90,8 @@ class Renamer {
     const bool is_decoder = stack == "decoder";
     const std::string block = stack + ".block." + std::to_string(layer) + ".layer.";
     const std::vector<std::string> rest(parts.begin() + 2, parts.end());
+    if (rest == std::vector<std::string>{"relpos_bias", "rel_embedding"})
+      return put(block + "0.SelfAttention.relative_attention_bias.weight", transposed(array), 2);
     if (rest.size() == 2 && rest[1] == "scale") return add_norm(block, rest[0], is_decoder, array);
     if (rest[0] == "mlp")
       return add_feed_forward(block + (is_decoder ? "2" : "1"), {rest.begin() + 1, rest.end()}, array);
@@ -166,8 +169,11 @@ ModelConfig infer_shape(const NamedTensors& arrays, const std::string& source) {
   ModelConfig config;
   config.vocab_size = size_of("token_embedder/embedding", 0);
   config.d_model = size_of("token_embedder/embedding", 1);
-  config.num_heads = size_of("encoder/relpos_bias/rel_embedding", 0);
-  config.relative_attention_num_buckets = size_of("encoder/relpos_bias/rel_embedding", 1);
+  config.relative_bias_every_layer = has("encoder/layers_0/relpos_bias/rel_embedding");
+  const std::string table = config.relative_bias_every_layer ? "encoder/layers_0/relpos_bias/rel_embedding"
+                                                             : "encoder/relpos_bias/rel_embedding";
+  config.num_heads = size_of(table, 0);
+  config.relative_attention_num_buckets = size_of(table, 1);
   config.tie_output = !has("decoder/logits_dense/kernel");
   SY_CHECK(config.num_heads > 0 && config.d_model > 0, source, ": an array is empty");
   const auto& query = arrays.find("encoder/layers_0/attention/query/kernel");
@@ -217,6 +223,7 @@ bool same_shape(const ModelConfig& left, const ModelConfig& right) {
                                 config.num_decoder_layers,
                                 config.gated,
                                 config.tie_output,
+                                config.relative_bias_every_layer,
                                 config.routing.num_experts};
   };
   return sizes(left) == sizes(right) && layers(left) == layers(right);
@@ -246,7 +253,8 @@ bool is_t5x_checkpoint(const fs::path& path) {
 
 LoadedModel import_t5x(const fs::path& path, at::ScalarType dtype) {
   const std::string source = path.string();
-  const auto arrays = read_arrays(path);
+  auto arrays = read_arrays(path);
+  unstack_scanned_layers(arrays, source);
   SY_CHECK(!arrays.empty(), source, ": no arrays below \"target\"; expected a T5X checkpoint");
   LoadedModel model;
   model.config = infer_config(arrays, source);

@@ -1,7 +1,8 @@
 // T5X checkpoints (T5X and Flaxformer): the format of the released Switch weights.
 //
 // A msgpack file of nested maps, with arrays inside it or beside it as zarr folders named by their path
-// ("target.encoder.layers_0..."). Names and transposes: kernels are [in, out] there. Optimiser state is not read.
+// ("target.encoder.layers_0..."). Names and transposes: kernels are [in, out] there; layers are arrays of
+// their own or scanned (t5x_scanned.h). Optimiser state is not read.
 #pragma once
 
 #include <filesystem>

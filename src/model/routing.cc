@@ -57,7 +57,8 @@ ops::RouteOptions route_options(const RoutingConfig& config, const RouterWeights
 
 ops::RouterInputNoise input_noise(const RoutingConfig& config, const RoutedBatch& batch) {
   ops::RouterInputNoise noise{.key = batch.noise, .first_token = batch.first_example * batch.ids.size(1)};
-  noise.key.purpose = NoisePurpose::kRouterJitter;
+  noise.key.purpose =
+      config.exploration == "input_dropout" ? NoisePurpose::kRouterDropout : NoisePurpose::kRouterJitter;
   if (batch.training && config.exploration == "jitter") noise.jitter = config.jitter_noise;
   if (batch.training && config.exploration == "input_dropout") noise.dropout = config.router_dropout_rate;
   return noise;
@@ -69,7 +70,7 @@ at::Tensor hashed_experts(const RoutedBatch& batch) {
   auto experts = at::empty_like(ids);
   const auto* id = ids.const_data_ptr<int64_t>();
   auto* expert = experts.mutable_data_ptr<int64_t>();
-  const NoiseKey key{.purpose = NoisePurpose::kExploration, .layer = batch.noise.layer};
+  const NoiseKey key{.purpose = NoisePurpose::kHashRouting, .layer = batch.noise.layer};
   for (int64_t n = 0; n < ids.numel(); ++n)
     expert[n] = static_cast<int64_t>(
         NoiseStream(key, static_cast<uint64_t>(id[n])).below(static_cast<uint64_t>(batch.num_experts)));

@@ -102,9 +102,11 @@ at::Tensor apply_second_policy(const at::Tensor& choice, const at::Tensor& proba
   if (options.gate_normalization != GateNormalization::kNone) gate = gate / (gate.sum(1, true) + 1e-9);
   gate = gate.contiguous();
   auto used = choice.clone();
+  NoiseKey key = options.noise;
+  key.purpose = NoisePurpose::kSecondExpert;
   const int64_t width = options.num_choices;
   for (int64_t token = 0; token < choice.size(0); ++token) {
-    NoiseStream noise(options.noise, static_cast<uint64_t>(options.first_token + token));
+    NoiseStream noise(key, static_cast<uint64_t>(options.first_token + token));
     for (int64_t n = 1; n < width; ++n) {
       const double bound =
           options.second_policy == SecondPolicy::kThreshold ? 1.0 : static_cast<double>(noise.uniform());

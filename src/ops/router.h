@@ -86,7 +86,7 @@ struct RouteOptions {
   double sample_temperature = 0.0;
   // bf16: experts are chosen by probabilities rounded to it, as HF does. Ties go to the lowest index.
   at::ScalarType selection_dtype = at::kFloat;
-  NoiseKey noise = {};      // of kSampled and of sampling
+  NoiseKey noise = {};      // of sampling; kSampled draws from the same under purpose kSecondExpert
   int64_t first_token = 0;  // token t draws subsequence first_token + t
 };
 

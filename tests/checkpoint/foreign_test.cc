@@ -1,5 +1,6 @@
 // Files of other programs: PyTorch archives and T5X checkpoints.
 #include <ATen/ops/equal.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
@@ -8,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <map>
 
 #include "base/config.h"
 #include "base/error.h"
@@ -270,6 +272,66 @@ TEST(T5x, TakesThePresetOfTheSameShape) {
   write_zarr(folder / "target.encoder.outer_keyvalue.scale", at::zeros({4}), false);
   EXPECT_THAT([&] { import_t5x(folder.path(), at::kFloat); },
               ThrowsMessage<Error>(HasSubstr("encoder/outer_keyvalue/scale")));
+}
+
+// flax_arrays with the layers of a stack along axis 1 of one array, as T5X's scan_layers keeps them.
+std::map<std::string, at::Tensor> scanned(const std::vector<std::pair<std::string, at::Tensor>>& arrays) {
+  std::map<std::string, std::map<int64_t, at::Tensor>> layers;
+  std::map<std::string, at::Tensor> result;
+  for (const auto& [name, array] : arrays) {
+    const auto at = name.find(".layers_");
+    if (at == std::string::npos) {
+      result[name] = array;
+      continue;
+    }
+    const auto end = name.find('.', at + 1);
+    const auto stack = name.substr(0, at);
+    layers[stack + "." + stack + name.substr(end)][std::stoll(name.substr(at + 8))] = array;
+  }
+  for (const auto& [name, parts] : layers) {
+    std::vector<at::Tensor> list;
+    for (const auto& [layer, array] : parts) list.push_back(array);
+    result[name] = at::stack(list, 1).contiguous();
+  }
+  return result;
+}
+
+TEST(T5x, ReadsScannedLayers) {
+  for (const bool sparse : {false, true}) {
+    auto config = preset(sparse ? "switch-tiny-4" : "t5-tiny");
+    config.vocab_size = 256;
+    config.num_encoder_layers = 3;
+    if (sparse) config.encoder_sparse_step = config.decoder_sparse_step = 1;
+    const auto weights = initialize(config, 6);
+    ScratchFolder folder;
+    for (const auto& [name, array] : scanned(flax_arrays(config, weights)))
+      write_zarr(folder / ("target." + name), array, true);
+    const auto model = import_t5x(folder.path(), at::kFloat);
+    EXPECT_EQ(model.config.num_encoder_layers, 3);
+    EXPECT_EQ(model.config.num_decoder_layers, 2);
+    expect_equal_weights(config, weights, model.weights);
+    write_zarr(folder / "target.encoder.encoder.mlp.wo.kernel", at::zeros({4, 2, 4}), false);
+    EXPECT_THAT([&] { import_t5x(folder.path(), at::kFloat); }, ThrowsMessage<Error>(HasSubstr("layers")));
+  }
+}
+
+// A table in every layer, as T5X's scanned models train it: umT5's form.
+TEST(T5x, ReadsATableInEveryLayer) {
+  auto config = preset("t5-tiny");
+  config.vocab_size = 256;
+  config.relative_bias_every_layer = true;
+  const auto weights = initialize(config, 6);
+  ScratchFolder folder;
+  auto arrays = scanned(flax_arrays(config, weights));
+  for (const auto& [name, stack] : {std::pair{"encoder", &weights.encoder}, std::pair{"decoder", &weights.decoder}}) {
+    arrays.erase(std::string(name) + ".relpos_bias.rel_embedding");
+    arrays[join(name, ".", name, ".relpos_bias.rel_embedding")] =
+        at::stack({stack->relative_attention_bias.t(), stack->blocks[1].relative_attention_bias.t()}, 1).contiguous();
+  }
+  for (const auto& [name, array] : arrays) write_zarr(folder / ("target." + name), array, true);
+  const auto model = import_t5x(folder.path(), at::kFloat);
+  EXPECT_TRUE(model.config.relative_bias_every_layer);
+  expect_equal_weights(config, weights, model.weights);
 }
 
 TEST(T5x, SurvivesDamagedMsgpack) {
