@@ -21,7 +21,10 @@ void validate(const SearchOptions& options) {
   validate(options.rules);
   validate(options.sampling);
   const auto& beams = options.beams;
-  SY_CHECK(options.max_tokens >= 1, "maximum of tokens ", options.max_tokens, ": expected 1 or more");
+  // The bound keeps sums of lengths far from overflow; a cache of that length would not fit anyway.
+  constexpr int64_t kMostTokens = int64_t{1} << 32;
+  SY_CHECK(options.max_tokens >= 1 && options.max_tokens <= kMostTokens, "maximum of tokens ", options.max_tokens,
+           ": expected 1 to ", kMostTokens);
   SY_CHECK(options.rules.min_tokens <= options.max_tokens, "minimum of tokens ", options.rules.min_tokens,
            " is above the maximum of ", options.max_tokens);
   SY_CHECK(beams.num_beams >= 1 && beams.num_beams <= 1024, "beams ", beams.num_beams, ": expected 1 to 1024");

@@ -145,5 +145,13 @@ TEST(SearchOptions, OutOfRangeIsAnError) {
   EXPECT_THROW(validate(SearchOptions{.sampling = {.temperature = 1}, .beams = {.num_beams = 2}}), Error);
 }
 
+TEST(SearchOptions, RefusesLengthsThatOverflow) {
+  SearchOptions options;
+  options.max_tokens = int64_t{1} << 32;
+  EXPECT_NO_THROW(validate(options));
+  options.max_tokens = std::numeric_limits<int64_t>::max();
+  EXPECT_THROW(validate(options), Error);
+}
+
 }  // namespace
 }  // namespace switchyard
