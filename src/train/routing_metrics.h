@@ -16,8 +16,8 @@ class RoutingMetrics {
 
   // Adds to `line` one object a statistic, with one entry a layer ("encoder.1"): dropped_fraction, expert_load (a list,
   // one share an expert), expert_load_entropy (nats), expert_load_max (the busiest over the even share),
-  // expert_utilization, router_entropy (nats), router_confidence; the losses without coefficients load_balance, router_z
-  // and importance, and load where it has one; left_behind_fraction where it differs from dropped_fraction.
+  // expert_utilization, router_entropy (nats), router_confidence; the losses without coefficients load_balance,
+  // router_z and importance, and load where it has one; left_behind_fraction where it differs from dropped_fraction.
   void write(Json& line) const;
 
   // Mean over micro-batches of the layer's expert_load, [num_experts] f32; undefined for an unknown name.
