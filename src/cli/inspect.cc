@@ -107,21 +107,24 @@ std::vector<TensorLine> list_tensors(const Subject& subject, const std::vector<P
   return lines;
 }
 
-std::string describe_layers(const ModelConfig& config, bool is_decoder) {
+// The blocks of a stack for which has_experts(block) holds: "1 3", or "none".
+template <class HasExperts>
+std::string describe_blocks(int64_t num_layers, HasExperts&& has_experts) {
   std::string text;
-  const int64_t num_layers = is_decoder ? config.num_decoder_layers : config.num_encoder_layers;
   for (int64_t block = 0; block < num_layers; ++block)
-    if (is_decoder ? config.is_sparse_decoder_layer(block) : config.is_sparse_encoder_layer(block))
-      text += (text.empty() ? "" : " ") + std::to_string(block);
+    if (has_experts(block)) text += (text.empty() ? "" : " ") + std::to_string(block);
   return text.empty() ? "none" : text;
 }
 
+std::string describe_layers(const ModelConfig& config, bool is_decoder) {
+  return describe_blocks(is_decoder ? config.num_decoder_layers : config.num_encoder_layers, [&](int64_t block) {
+    return is_decoder ? config.is_sparse_decoder_layer(block) : config.is_sparse_encoder_layer(block);
+  });
+}
+
 std::string describe_attention(const ModelConfig& config, bool is_decoder) {
-  std::string text;
-  const int64_t num_layers = is_decoder ? config.num_decoder_layers : config.num_encoder_layers;
-  for (int64_t block = 0; block < num_layers; ++block)
-    if (config.has_sparse_attention(is_decoder, block)) text += (text.empty() ? "" : " ") + std::to_string(block);
-  return text.empty() ? "none" : text;
+  return describe_blocks(is_decoder ? config.num_decoder_layers : config.num_encoder_layers,
+                         [&](int64_t block) { return config.has_sparse_attention(is_decoder, block); });
 }
 
 std::vector<std::string> describe_model_routing(const ModelConfig& config) {

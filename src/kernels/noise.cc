@@ -68,6 +68,12 @@ void fill_batch(StreamKey key, uint64_t row, uint64_t first_block, float* to) {
 
 #endif
 
+// Uniforms to dropout's factors, in place: 0 below the rate, else 1 / (1 - rate).
+void uniform_to_dropout(float* row, int64_t width, float rate) {
+  const F32x16 bound = splat(rate), kept = splat(1.0f / (1.0f - rate));
+  for (int64_t i = 0; i < width; i += kLanes) store(row + i, where_at_least(load(row + i), bound, kept));
+}
+
 }  // namespace
 
 void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to) {
@@ -86,8 +92,7 @@ void multiply_noise(const StreamKey& key, uint64_t first_row, const X* x, Y* y, 
     for (int64_t row = 0; row < rows; ++row) {
       fill_uniform(key, first_row + static_cast<uint64_t>(row), width, factors);
       if (noise.rate > 0.0f) {
-        const F32x16 rate = splat(noise.rate), kept = splat(1.0f / (1.0f - noise.rate));
-        for (int64_t i = 0; i < width; i += kLanes) store(factors + i, where_at_least(load(factors + i), rate, kept));
+        uniform_to_dropout(factors, width, noise.rate);
       } else {
         const F32x16 range = splat(2.0f * noise.spread), low = splat(1.0f - noise.spread);
         for (int64_t i = 0; i < width; i += kLanes) store(factors + i, fma(load(factors + i), range, low));
@@ -112,8 +117,7 @@ const float* DropoutRow::factors(int64_t row) {
   const uint64_t number = dropout_.number(row);
   if (filled_ && number == number_) return buffer_;
   fill_uniform(dropout_.key, number, width_, buffer_);
-  const F32x16 rate = splat(dropout_.rate), kept = splat(1.0f / (1.0f - dropout_.rate));
-  for (int64_t i = 0; i < width_; i += kLanes) store(buffer_ + i, where_at_least(load(buffer_ + i), rate, kept));
+  uniform_to_dropout(buffer_, width_, dropout_.rate);
   filled_ = true;
   number_ = number;
   return buffer_;
