@@ -12,8 +12,10 @@ import sys
 DEPENDS = {
     "base": [],
     "kernels": ["base"],
+    "metrics": ["base"],
     "text": ["base"],
     "data": ["text"],
+    "tasks": ["data", "metrics"],
     "ops": ["kernels"],
     "model": ["ops"],
     "optim": ["model"],
@@ -25,7 +27,7 @@ DEPENDS = {
     "cli": ["train", "report"],
 }
 # Folders that are plain C++: no torch header, so that they compile in a second and run without a tensor.
-WITHOUT_TORCH = {"base", "text", "data", "report"}
+WITHOUT_TORCH = {"base", "metrics", "text", "data", "tasks", "report"}
 
 SRC = pathlib.Path(__file__).resolve().parent.parent / "src"
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]')
