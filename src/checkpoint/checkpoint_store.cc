@@ -147,42 +147,57 @@ void CheckpointStore::remove_superseded() const {
   }
 }
 
-fs::path CheckpointStore::save(int64_t step, std::optional<double> eval_loss,
-                               const std::function<void(const fs::path& folder)>& write) const {
+fs::path CheckpointStore::temporary_of(int64_t step) const {
+  return checkpoints_ / (kTemporaryPrefix + folder_name(step));
+}
+
+fs::path CheckpointStore::begin(int64_t step) const {
   SY_CHECK(step >= 0, "a checkpoint's step is ", step, ", expected at least 0");
   make_folder(checkpoints_);
-  const auto target = folder_of(step);
-  const auto temporary = checkpoints_ / (kTemporaryPrefix + target.filename().string());
-  try {
-    remove_leftovers();
-    make_folder(temporary);
-    write(temporary);
-    if (eval_loss && std::isfinite(*eval_loss)) {
-      make_folder(temporary / "training");
-      write_file_atomically(temporary / "training" / kEvaluationFile, Json{{"eval_loss", *eval_loss}}.dump() + "\n");
-    }
-    SY_CHECK(fs::exists(temporary / "config.json"), "checkpoint of step ", step, " has no config.json");
-    sync_tree(temporary);
-    if (fs::exists(target))
-      replace_folder(temporary, target);
-    else
-      rename_folder(temporary, target);
-  } catch (const fs::filesystem_error& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw Error(
-        join("cannot save the checkpoint of step ", step, ": ", error.what(), "; earlier checkpoints are untouched"));
-  } catch (const Error& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw Error(
-        join("cannot save the checkpoint of step ", step, ": ", error.what(), "; earlier checkpoints are untouched"));
+  remove_leftovers();
+  make_folder(temporary_of(step));
+  return temporary_of(step);
+}
+
+fs::path CheckpointStore::commit(int64_t step, std::optional<double> eval_loss) const {
+  const auto target = folder_of(step), temporary = temporary_of(step);
+  if (eval_loss && std::isfinite(*eval_loss)) {
+    make_folder(temporary / "training");
+    write_file_atomically(temporary / "training" / kEvaluationFile, Json{{"eval_loss", *eval_loss}}.dump() + "\n");
   }
+  SY_CHECK(fs::exists(temporary / "config.json"), "checkpoint of step ", step, " has no config.json");
+  sync_tree(temporary);
+  if (fs::exists(target))
+    replace_folder(temporary, target);
+  else
+    rename_folder(temporary, target);
   sync_folder(checkpoints_);
   write_file_atomically(run_folder_ / "latest", target.filename().string() + "\n");
   remove_leftovers();
   remove_superseded();
   return target;
+}
+
+void CheckpointStore::abandon(int64_t step) const {
+  std::error_code ignored;
+  fs::remove_all(temporary_of(step), ignored);
+}
+
+fs::path CheckpointStore::save(int64_t step, std::optional<double> eval_loss,
+                               const std::function<void(const fs::path& folder)>& write) const {
+  const auto failed = [&](const std::exception& error) {
+    abandon(step);
+    return Error(
+        join("cannot save the checkpoint of step ", step, ": ", error.what(), "; earlier checkpoints are untouched"));
+  };
+  try {
+    write(begin(step));
+    return commit(step, eval_loss);
+  } catch (const fs::filesystem_error& error) {
+    throw failed(error);
+  } catch (const Error& error) {
+    throw failed(error);
+  }
 }
 
 fs::path resolve_model_folder(const fs::path& path) {

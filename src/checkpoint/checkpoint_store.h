@@ -24,10 +24,17 @@ class CheckpointStore {
   // `run_folder` is DIR; it need not exist yet.
   explicit CheckpointStore(std::filesystem::path run_folder, CheckpointStoreOptions options = {});
 
-  // Calls `write` with an empty folder, to be filled with a model and its training state, and makes it the newest
-  // checkpoint. eval_loss, if known, decides which is best. Older ones beyond the options are deleted after that.
-  // Throws Error, with every earlier checkpoint untouched, if anything cannot be written. A checkpoint of the same step
-  // is replaced.
+  // A checkpoint in two halves, for several processes that fill one folder: begin() makes an empty folder, to be filled
+  // with a model and its training state; commit(), once everybody has written, makes it the newest checkpoint and
+  // returns its folder. eval_loss, if known, decides which is best; older ones beyond the options are deleted then. A
+  // checkpoint of the same step is replaced. Until commit() every earlier checkpoint is untouched; abandon() removes
+  // what begin() made.
+  std::filesystem::path begin(int64_t step) const;
+  std::filesystem::path commit(int64_t step, std::optional<double> eval_loss) const;
+  void abandon(int64_t step) const;
+
+  // Both halves around `write`, which fills the folder. Throws Error, with every earlier checkpoint untouched, if
+  // anything cannot be written.
   std::filesystem::path save(int64_t step, std::optional<double> eval_loss,
                              const std::function<void(const std::filesystem::path& folder)>& write) const;
 
@@ -42,6 +49,7 @@ class CheckpointStore {
 
  private:
   std::filesystem::path folder_of(int64_t step) const;
+  std::filesystem::path temporary_of(int64_t step) const;
   void remove_leftovers() const;
   void remove_superseded() const;
 

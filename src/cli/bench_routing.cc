@@ -92,7 +92,7 @@ VariantOutcome train_variant(const VariantsCommand& command, const RoutingVarian
     RoutingMetrics metrics;
     metrics.add(loss.encoder);
     metrics.add(loss.decoder);
-    update_selection_biases(config, weights, metrics);
+    update_selection_biases(config, weights, metrics.layers());
     for (const auto& parameter : parameters) parameter.tensor->mutable_grad() = at::Tensor();
     seconds.push_back(steady_seconds() - start);
     const double value = loss.cross_entropy.item<double>();

@@ -58,17 +58,16 @@ Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool qui
     auto& run = runs[next];
     auto& outcome = comparison.runs[next];
     const double start = steady_seconds();
-    const Json metrics = run.trainer->train_step();
+    const StepResult result = run.trainer->train_step();
     outcome.seconds += steady_seconds() - start;
     outcome.steps = run.trainer->step();
     outcome.tokens_per_second = static_cast<double>(outcome.steps * run.trainer->tokens_per_step()) / outcome.seconds;
-    outcome.dropped_fraction = mean_dropped_fraction(metrics);
+    outcome.dropped_fraction = mean_dropped_fraction(result);
     if (run.trainer->run().train.eval_every > 0 && outcome.steps % run.trainer->run().train.eval_every == 0)
       evaluate(run, outcome);
     char text[160];
     std::snprintf(text, sizeof text, "%s step %lld loss %.3f %.0f tok/s", run.name.c_str(),
-                  static_cast<long long>(outcome.steps), metrics.at("cross_entropy").get<double>(),
-                  outcome.tokens_per_second);
+                  static_cast<long long>(outcome.steps), result.cross_entropy, outcome.tokens_per_second);
     texts[next] = text;
     if (outcome.dropped_fraction > 0)
       texts[next] += join(" drop ", std::round(outcome.dropped_fraction * 1000) / 10, "%");

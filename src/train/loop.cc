@@ -10,13 +10,13 @@ namespace {
 
 bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
-std::string describe(const Json& metrics, double eval_loss) {
+std::string describe(const StepResult& result, double eval_loss) {
   char text[128];
-  std::snprintf(text, sizeof text, "loss %.3f  %.0f tok/s", metrics.at("cross_entropy").get<double>(),
-                metrics.at("tokens_per_second").get<double>());
+  std::snprintf(text, sizeof text, "loss %.3f  %.0f tok/s", result.cross_entropy,
+                static_cast<double>(result.tokens) / result.seconds);
   std::string line = text;
-  if (!metrics.at("dropped_fraction").empty()) {
-    std::snprintf(text, sizeof text, "  dropped %.1f%%", 100.0 * mean_dropped_fraction(metrics));
+  if (!result.layers.empty()) {
+    std::snprintf(text, sizeof text, "  dropped %.1f%%", 100.0 * mean_dropped_fraction(result));
     line += text;
   }
   if (eval_loss > 0) {
@@ -34,7 +34,7 @@ bool run_training(Trainer& trainer, bool quiet) {
   double eval_loss = 0.0;
   bool saved = trainer.step() > 0;
   while (trainer.step() < train.steps && !interrupted()) {
-    const Json metrics = trainer.train_step();
+    const StepResult result = trainer.train_step();
     const int64_t step = trainer.step();
     const bool last = step == train.steps;
     if (last || is_due(step, train.eval_every)) {
@@ -43,7 +43,7 @@ bool run_training(Trainer& trainer, bool quiet) {
     }
     saved = last || is_due(step, train.save_every);
     if (saved) trainer.save();
-    progress.update(static_cast<double>(step), describe(metrics, eval_loss));
+    progress.update(static_cast<double>(step), describe(result, eval_loss));
   }
   if (!saved) trainer.save();
   progress.finish();

@@ -1,39 +1,42 @@
-// What a step's sparse layers did, over its micro-batches: the routing part of a line of metrics.jsonl.
+// What a step's sparse layers did, over its micro-batches.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "base/config.h"
 #include "model/transformer.h"
 
 namespace switchyard {
+
+// One sparse layer's figures: means over a step's micro-batches. Losses are without coefficients.
+struct LayerRouting {
+  std::string name;                                           // "encoder.1"
+  double dropped_fraction = 0.0, left_behind_fraction = 0.0;  // of the choices; of the tokens
+  at::Tensor expert_load;                                     // [num_experts] f32: shares of the choices
+  double expert_utilization = 0.0;
+  double router_entropy = 0.0;  // nats
+  double router_confidence = 0.0;
+  double load_balance_loss = 0.0, router_z_loss = 0.0, importance_loss = 0.0;
+  double load_loss = 0.0;  // 0 where the layer has none
+};
 
 class RoutingMetrics {
  public:
   void add(const StackOutput& stack);
 
-  // Adds to `line` one object a statistic, with one entry a layer ("encoder.1"): dropped_fraction, expert_load (a list,
-  // one share an expert), expert_load_entropy (nats), expert_load_max (the busiest over the even share),
-  // expert_utilization, router_entropy (nats), router_confidence; the losses without coefficients load_balance,
-  // router_z and importance, and load where it has one; left_behind_fraction where it differs from dropped_fraction.
-  void write(Json& line) const;
-
-  // Mean over micro-batches of the layer's expert_load, [num_experts] f32; undefined for an unknown name.
-  at::Tensor expert_load(const std::string& layer) const;
+  std::vector<LayerRouting> layers() const;  // in the order in which they came
 
  private:
-  struct Layer {
-    double dropped = 0.0, left_behind = 0.0, utilization = 0.0, entropy = 0.0, confidence = 0.0, balance = 0.0;
-    double z = 0.0, importance = 0.0, load_loss = 0.0;
-    at::Tensor load;
+  struct Sums {
+    LayerRouting layer;
     int64_t parts = 0;
   };
-  std::vector<std::pair<std::string, Layer>> layers_;
+  std::vector<Sums> sums_;
 };
 
 // Loss-free balancing after a step: the selection biases of every sparse layer move towards experts with little load.
-void update_selection_biases(const ModelConfig& config, ModelWeights& weights, const RoutingMetrics& metrics);
+void update_selection_biases(const ModelConfig& config, ModelWeights& weights, const std::vector<LayerRouting>& layers);
 
 }  // namespace switchyard

@@ -1,20 +1,15 @@
-// One training run: weights, optimiser, data position and the files it leaves under its folder.
+// One training run: batches into a learner, results into the run's folder.
 #pragma once
 
 #include <filesystem>
 #include <memory>
 
 #include "base/config.h"
-#include "model/loss.h"
-#include "optim/optimizer.h"
 #include "text/vocabulary.h"
 #include "train/run_config.h"
+#include "train/step.h"
 
 namespace switchyard {
-
-// What the optimiser gets: every parameter but buffers under its name, routers with their own share of the rate.
-std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
-                                                     const OptimizerConfig& config);
 
 class Trainer {
  public:
@@ -30,10 +25,9 @@ class Trainer {
   int64_t tokens_per_step() const;  // encoder and decoder positions
   int64_t num_parameters() const;
 
-  // One optimiser update. Returns the step's metrics (design.md, "train writes under DIR") and writes them if it is a
-  // step that logs. A loss or gradient that is not finite saves the state before the update and throws Error naming
-  // step and parameter.
-  Json train_step();
+  // One optimiser update; logged if it is a step that logs. If its loss or a gradient is not finite, saves the state
+  // before the update and throws Error naming step and parameter.
+  StepResult train_step();
 
   // Held-out loss; also appended to metrics.jsonl. Null if the run has no eval_text.
   Json evaluate();
@@ -48,9 +42,6 @@ class Trainer {
   struct State;
   std::unique_ptr<State> state_;
 };
-
-// Mean over sparse layers of a step's dropped_fraction, 0 in a dense model. `metrics` as train_step() returns them.
-double mean_dropped_fraction(const Json& metrics);
 
 // Runs to the last step with a progress bar, evaluating and saving on schedule, at the end and on Ctrl-C.
 // Returns false if it was interrupted.

@@ -1,0 +1,124 @@
+#include "train/step.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "eval/text_loss.h"
+#include "model/loss.h"
+#include "optim/gradients.h"
+
+namespace switchyard {
+namespace {
+
+// Real tokens of the whole step, by which every micro-batch's sums are divided.
+struct StepCounts {
+  int64_t encoder_tokens = 0, labels = 0;
+};
+StepCounts count_tokens(const Batch& batch) {
+  const auto real = [](const std::vector<int32_t>& ids) {
+    return static_cast<int64_t>(std::count_if(ids.begin(), ids.end(), [](int32_t id) { return id != 0; }));
+  };
+  return {real(batch.encoder_input_tokens), real(batch.decoder_target_tokens)};
+}
+
+double share_of(const at::Tensor& mask, int64_t positions, int64_t all) {
+  const auto real = mask.defined() ? mask.sum().item<double>() : static_cast<double>(positions);
+  return real / static_cast<double>(std::max<int64_t>(1, all));
+}
+
+}  // namespace
+
+std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
+                                                     const OptimizerConfig& config) {
+  std::vector<OptimizedParameter> list;
+  for (const auto& [spec, tensor] : parameters) {
+    if (spec.is_buffer) continue;
+    const bool is_router = spec.name.find(".router.") != std::string::npos;
+    list.push_back({spec.name, tensor->detach(), spec.is_expert, is_router ? config.router_learning_rate_scale : 1.0});
+  }
+  return list;
+}
+
+double mean_dropped_fraction(const StepResult& result) {
+  double sum = 0.0;
+  for (const auto& layer : result.layers) sum += layer.dropped_fraction;
+  return result.layers.empty() ? 0.0 : sum / static_cast<double>(result.layers.size());
+}
+
+Learner::Learner(const ModelConfig& model, ModelWeights weights, const OptimizerConfig& optimizer,
+                 const StepOptions& options)
+    : model_(model), weights_(std::move(weights)), optimizer_config_(optimizer), options_(options) {
+  parameters_ = list_parameters(model_, weights_);
+  std::erase_if(parameters_, [](const NamedParameter& parameter) { return parameter.spec.is_buffer; });
+  for (auto& parameter : parameters_) parameter.tensor->requires_grad_();
+  optimizer_.emplace(optimizer_config_, optimized_parameters(parameters_, optimizer_config_));
+}
+
+int64_t Learner::num_parameters() const {
+  int64_t count = 0;
+  for (const auto& parameter : parameters_) count += parameter.spec.numel();
+  return count;
+}
+
+StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
+  const int64_t rows = options_.micro_batch_size > 0 ? options_.micro_batch_size : batch.batch_size;
+  const auto counts = count_tokens(batch);
+  RoutingMetrics routing;
+  double importance = 0.0, load = 0.0;
+  StepResult result;
+  result.step = step;
+  result.tokens = batch.batch_size * (batch.encoder_length + batch.decoder_length);
+  for (int64_t first = 0; first < batch.batch_size; first += rows) {
+    const auto input = to_tensors(batch, first, rows);
+    const auto loss = compute_loss(
+        model_, cast_weights(model_, weights_, options_.dtype), input,
+        {.training = true, .seed = options_.seed, .step = step, .first_example = batch.first_example + first},
+        {.z_loss = options_.z_loss,
+         .step_labels = counts.labels,
+         .encoder_share = share_of(input.encoder_mask, input.encoder_ids.numel(), counts.encoder_tokens),
+         .decoder_share = share_of(input.decoder_mask, input.decoder_ids.numel(), counts.labels)});
+    loss.total.backward();
+    result.loss += loss.total.item<double>();
+    result.cross_entropy += loss.cross_entropy.item<double>();
+    result.load_balance_loss += loss.load_balance_loss;
+    result.router_z_loss += loss.router_z_loss;
+    importance += loss.importance_loss;
+    load += loss.load_loss;
+    routing.add(loss.encoder);
+    routing.add(loss.decoder);
+  }
+  if (model_.routing.importance_loss_coef > 0) result.importance_loss = importance;
+  if (model_.routing.load_loss_coef > 0) result.load_loss = load;
+  result.layers = routing.layers();
+  return result;
+}
+
+std::vector<at::Tensor> Learner::take_gradients() {
+  std::vector<at::Tensor> gradients;
+  for (auto& parameter : parameters_) {
+    gradients.push_back(parameter.tensor->grad());
+    parameter.tensor->mutable_grad() = at::Tensor();
+  }
+  return gradients;
+}
+
+StepResult Learner::update(const Batch& batch, int64_t step) {
+  auto result = forward_backward(batch, step);
+  const auto gradients = take_gradients();
+  result.gradient_norm = gradient_norm(gradients);
+  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
+    const auto where = first_non_finite(gradients);
+    throw NotFinite(join("step ", step, ": ", std::isfinite(result.loss) ? "a gradient" : "the loss", " is not finite",
+                         where ? "; first in the gradient of " + parameters_[*where].spec.name : ""));
+  }
+  const at::NoGradGuard no_grad;
+  optimizer_->step_(gradients, step, clip_scale(result.gradient_norm, optimizer_config_.gradient_clip_norm));
+  update_selection_biases(model_, weights_, result.layers);
+  result.learning_rate = learning_rate(optimizer_config_, step);
+  return result;
+}
+
+}  // namespace switchyard

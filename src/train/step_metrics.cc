@@ -1,0 +1,55 @@
+#include "train/step_metrics.h"
+
+#include <cmath>
+
+namespace switchyard {
+namespace {
+
+void write_layer(Json& line, const LayerRouting& layer) {
+  double entropy = 0.0;
+  Json shares = Json::array();
+  const float* values = layer.expert_load.const_data_ptr<float>();
+  for (int64_t expert = 0; expert < layer.expert_load.numel(); ++expert) {
+    const double share = values[expert];
+    if (share > 0) entropy -= share * std::log(share);
+    shares.push_back(share);
+  }
+  line["dropped_fraction"][layer.name] = layer.dropped_fraction;
+  if (layer.left_behind_fraction != layer.dropped_fraction)
+    line["left_behind_fraction"][layer.name] = layer.left_behind_fraction;
+  line["expert_load_entropy"][layer.name] = entropy;
+  line["expert_load_max"][layer.name] =
+      layer.expert_load.max().item<double>() * static_cast<double>(layer.expert_load.numel());
+  line["expert_load"][layer.name] = shares;
+  line["expert_utilization"][layer.name] = layer.expert_utilization;
+  line["load_balance"][layer.name] = layer.load_balance_loss;
+  line["router_z"][layer.name] = layer.router_z_loss;
+  line["importance"][layer.name] = layer.importance_loss;
+  if (layer.load_loss > 0.0) line["load"][layer.name] = layer.load_loss;
+  line["router_entropy"][layer.name] = layer.router_entropy;
+  line["router_confidence"][layer.name] = layer.router_confidence;
+}
+
+}  // namespace
+
+Json to_json(const StepResult& result) {
+  Json line{{"step", result.step},
+            {"loss", result.loss},
+            {"cross_entropy", result.cross_entropy},
+            {"load_balance_loss", result.load_balance_loss},
+            {"router_z_loss", result.router_z_loss}};
+  if (result.importance_loss) line["importance_loss"] = *result.importance_loss;
+  if (result.load_loss) line["load_loss"] = *result.load_loss;
+  line["learning_rate"] = result.learning_rate;
+  line["gradient_norm"] = result.gradient_norm;
+  for (const char* key :
+       {"dropped_fraction", "expert_load_entropy", "expert_load_max", "expert_load", "expert_utilization",
+        "load_balance", "router_z", "importance", "router_entropy", "router_confidence"})
+    line[key] = Json::object();
+  for (const auto& layer : result.layers) write_layer(line, layer);
+  line["tokens_per_second"] = static_cast<double>(result.tokens) / result.seconds;
+  line["step_seconds"] = result.seconds;
+  return line;
+}
+
+}  // namespace switchyard
