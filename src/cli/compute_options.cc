@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "base/error.h"
-#include "ops/layers.h"
+#include "ops/backend.h"
 
 namespace switchyard {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "ops/cpu.h"
+#include "ops/backend.h"
 
 namespace switchyard::ops {
 namespace {

@@ -12,9 +12,8 @@
 
 #include "base/error.h"
 #include "kernels/attention.h"
-#include "kernels/brgemm.h"
 #include "ops/attention_reference.h"
-#include "ops/layers.h"
+#include "ops/backend.h"
 
 namespace switchyard::ops {
 namespace {
@@ -54,21 +53,6 @@ kernels::AttentionArguments<T> kernel_arguments(const at::Tensor& q, const at::T
           .key_mask = key_mask.defined() ? key_mask.const_data_ptr<bool>() : nullptr};
 }
 
-// Calls function(T{}) with the kernels' type of the tensor's elements.
-template <class Function>
-void with_element_type(const at::Tensor& x, Function function) {
-  if (x.scalar_type() == at::kFloat)
-    function(float{});
-  else
-    function(kernels::BFloat16{});
-}
-
-bool has_fused_kernel(const at::Tensor& q) {
-  if (reference_kernels() || !q.device().is_cpu()) return false;
-  return (q.scalar_type() == at::kBFloat16 && kernels::brgemm_available_bf16()) ||
-         (q.scalar_type() == at::kFloat && kernels::brgemm_available_f32());
-}
-
 class FusedAttention : public torch::autograd::Function<FusedAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
@@ -77,7 +61,7 @@ class FusedAttention : public torch::autograd::Function<FusedAttention> {
     const auto bias = bias_by_distance.value_or(at::Tensor()), mask = key_mask.value_or(at::Tensor());
     const auto out = at::empty(q.sizes(), q.options());
     const auto log2_sum_exp = at::empty({q.size(0), options.num_heads, q.size(1)}, q.options().dtype(at::kFloat));
-    with_element_type(q, [&](auto element) {
+    with_kernel_type(q.scalar_type(), [&](auto element) {
       using T = decltype(element);
       kernels::attention_forward(kernel_arguments<T>(q, k, v, bias, mask, options), rows_of<T>(out),
                                  log2_sum_exp.mutable_data_ptr<float>());
@@ -103,7 +87,7 @@ class FusedAttention : public torch::autograd::Function<FusedAttention> {
     at::Tensor d_bias_by_head;  // [batch, heads, distances] f32
     if (bias.defined() && context->needs_input_grad(3))
       d_bias_by_head = at::empty({q.size(0), options.num_heads, bias.size(1)}, bias.options());
-    with_element_type(q, [&](auto element) {
+    with_kernel_type(q.scalar_type(), [&](auto element) {
       using T = decltype(element);
       kernels::attention_backward(kernel_arguments<T>(q, k, v, bias, mask, options), const_rows_of<T>(out),
                                   log2_sum_exp.const_data_ptr<float>(), const_rows_of<T>(d_out), rows_of<T>(d_q),
@@ -144,7 +128,7 @@ void check_arguments(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias_by_distance,
                      const at::Tensor& key_mask, const AttentionOptions& options) {
   check_arguments(q, k, v, bias_by_distance, key_mask, options);
-  if (!has_fused_kernel(q) || q.numel() == 0 || k.numel() == 0)
+  if (!is_fused(q, Kernel::kTiles) || q.numel() == 0 || k.numel() == 0)
     return reference::attention(q, k, v, bias_by_distance, key_mask, options);
 
   const auto q_rows = with_contiguous_rows(q), k_rows = with_contiguous_rows(k), v_rows = with_contiguous_rows(v);
@@ -158,7 +142,7 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     return FusedAttention::apply(q_rows, k_rows, v_rows, optional(bias), optional(mask), options);
   }
   const auto out = at::empty(q.sizes(), q.options());
-  with_element_type(q, [&](auto element) {
+  with_kernel_type(q.scalar_type(), [&](auto element) {
     using T = decltype(element);
     const auto arguments = kernel_arguments<T>(q_rows, k_rows, v_rows, bias, mask, options);
     if (arguments.query_length <= kDecodeQueries)

@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "kernels/cross_entropy.h"
-#include "ops/cpu.h"
+#include "ops/backend.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
@@ -134,8 +134,6 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   }
 };
 
-bool takes_kernel(const at::Tensor& hidden) { return is_fused_product(hidden) && hidden.size(1) % 64 == 0; }
-
 bool any_label(const at::Tensor& labels) { return labels.numel() > 0 && labels.max().item<int64_t>() >= 0; }
 
 }  // namespace
@@ -143,7 +141,7 @@ bool any_label(const at::Tensor& labels) { return labels.numel() > 0 && labels.m
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
                                   double scale) {
   const auto cpu_labels = checked_labels(hidden, weight, labels);
-  if (!takes_kernel(hidden) || !any_label(cpu_labels))
+  if (!is_fused(hidden, Kernel::kPanels, {hidden.size(1)}) || !any_label(cpu_labels))
     return reference::linear_cross_entropy(hidden, weight, labels, scale);
   Counts counts;
   const auto sums = LinearCrossEntropy::apply(hidden, weight, cpu_labels, scale, &counts);
@@ -154,7 +152,7 @@ at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& w
                                    double scale) {
   const auto cpu_labels = checked_labels(hidden, weight, labels);
   const at::NoGradGuard no_grad;
-  if (!takes_kernel(hidden) || !any_label(cpu_labels))
+  if (!is_fused(hidden, Kernel::kPanels, {hidden.size(1)}) || !any_label(cpu_labels))
     return reference::label_log_probabilities(hidden, weight, labels, scale);
   const KeptRows kept(cpu_labels);
   const auto logits = run_forward(kept, hidden, weight, scale);

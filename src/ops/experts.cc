@@ -182,9 +182,8 @@ at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, con
            "experts_feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(),
            "; expected one dtype for x and the weights");
   check_dispatch("experts_feed_forward", x, gate, dispatch, wi.size(0));
-  const bool fused =
-      is_fused(x) && kernel_activation(options.activation) && x.size(1) % 16 == 0 && wi.size(1) % 16 == 0;
-  if (!fused) return reference::experts_feed_forward(x, gate, dispatch, wi, wi_1, wo, options);
+  if (!kernel_activation(options.activation) || !is_fused(x, Kernel::kVectors, {x.size(1), wi.size(1)}))
+    return reference::experts_feed_forward(x, gate, dispatch, wi, wi_1, wo, options);
   return ExpertsFeedForward::apply(x, gate.contiguous(), wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo,
                                    dispatch, options);
 }
@@ -195,7 +194,7 @@ at::Tensor experts_linear(const at::Tensor& x, const at::Tensor& gate, const Dis
            "experts_linear: expected x [tokens, d_model] and weight [num_experts, out, d_model] of one dtype, got ",
            x.toString(), " ", x.sizes(), " and ", weight.toString(), " ", weight.sizes());
   check_dispatch("experts_linear", x, gate, dispatch, weight.size(0));
-  if (!is_fused(x) || x.size(1) % 16 != 0 || weight.size(1) % 16 != 0)
+  if (!is_fused(x, Kernel::kVectors, {x.size(1), weight.size(1)}))
     return reference::experts_linear(x, gate, dispatch, weight);
   return ExpertsLinear::apply(x, gate.contiguous(), weight, dispatch);
 }

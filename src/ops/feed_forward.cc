@@ -82,7 +82,7 @@ at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Ten
   SY_CHECK(wi.scalar_type() == x.scalar_type() && wo.scalar_type() == x.scalar_type() &&
                (!wi_1.defined() || wi_1.scalar_type() == x.scalar_type()),
            "feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(), "; expected one dtype");
-  if (!is_fused(x) || !kernel_activation(options.activation) || wi.size(0) % 16 != 0)
+  if (!kernel_activation(options.activation) || !is_fused(x, Kernel::kVectors, {wi.size(0)}))
     return reference::feed_forward(x, wi, wi_1, wo, options);
   return FeedForward::apply(x, wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo, options);
 }

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "kernels/hidden_layer.h"
-#include "ops/cpu.h"
+#include "ops/backend.h"
 
 namespace switchyard::ops {
 

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "kernels/rms_norm.h"
 #include "kernels/stream.h"
-#include "ops/cpu.h"
+#include "ops/backend.h"
 #include "ops/product.h"
 #include "ops/reference.h"
 
@@ -18,8 +18,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-bool reference_selected = false;
 
 bool is_wide(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kDouble; }
 
@@ -129,16 +127,14 @@ struct Dropout : torch::autograd::Function<Dropout> {
 
 }  // namespace
 
-void use_reference_kernels(bool reference) { reference_selected = reference; }
-bool reference_kernels() { return reference_selected; }
-
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double epsilon, at::ScalarType out_dtype) {
   SY_CHECK(is_wide(x.scalar_type()) && x.dim() > 0 && scale.dim() == 1 && scale.size(0) == x.size(-1) &&
                scale.scalar_type() == x.scalar_type(),
            "rms_norm: expected x [..., d_model] f32 or f64 and scale [d_model] of its dtype, got ", x.toString(), " ",
            x.sizes(), " and ", scale.toString(), " ", scale.sizes());
   const bool known_output = out_dtype == at::kFloat || out_dtype == at::kBFloat16;
-  if (!is_fused(x) || !known_output || x.size(-1) % 16 != 0) return reference::rms_norm(x, scale, epsilon, out_dtype);
+  if (!known_output || !is_fused(x, Kernel::kVectors, {x.size(-1)}))
+    return reference::rms_norm(x, scale, epsilon, out_dtype);
   return RmsNorm::apply(x, scale.contiguous(), epsilon, out_dtype);
 }
 
@@ -176,7 +172,7 @@ at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_
   SY_CHECK(rate >= 0.0 && rate < 1.0, "dropout: rate ", rate, " is not in [0, 1)");
   if (rate == 0.0) return x;
   SY_CHECK(x.dim() == 3, "dropout: expected [batch, length, channels], got ", x.sizes());
-  if (!is_fused(x) || x.size(2) % 16 != 0) return reference::dropout(x, rate, key, first_example);
+  if (!is_fused(x, Kernel::kVectors, {x.size(2)})) return reference::dropout(x, rate, key, first_example);
   return Dropout::apply(x, rate, stream_key(key), first_example);
 }
 

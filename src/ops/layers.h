@@ -12,10 +12,6 @@
 
 namespace switchyard::ops {
 
-// True selects the plain ATen forms everywhere (`--kernels reference`). Set once at start, before any op runs.
-void use_reference_kernels(bool reference);
-bool reference_kernels();
-
 // y = scale * x / sqrt(mean(x^2) + epsilon) over the last axis (T5 §2.1); statistics in f32 (f64 for f64).
 // x [..., d_model] f32 or f64; scale [d_model] of x's dtype; result in `out_dtype`.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double epsilon, at::ScalarType out_dtype);

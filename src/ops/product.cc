@@ -5,7 +5,7 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/relu.h>
 
-#include "ops/cpu.h"
+#include "ops/backend.h"
 
 namespace switchyard::ops {
 namespace {
@@ -20,17 +20,12 @@ void for_each_group(const std::vector<int64_t>& num_rows, Function&& function) {
   }
 }
 
-// The packed kernels work in panels of 64; other sizes go to ATen.
-bool takes_kernel(const at::Tensor& rows, int64_t inner, int64_t columns) {
-  return is_fused_product(rows) && inner % 64 == 0 && columns % 64 == 0;
-}
-
 at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::vector<int64_t>& num_rows,
                bool transposed, Epilogue epilogue, at::Tensor out) {
   const auto a = rows.contiguous(), b = matrices.contiguous();
   const int64_t inner = a.size(1), columns = b.size(transposed ? 1 : 2);
   if (!out.defined()) out = at::empty({a.size(0), columns}, a.options());
-  if (takes_kernel(a, inner, columns)) {
+  if (is_fused(a, Kernel::kPanels, {inner, columns})) {
     with_kernel_type(a.scalar_type(), [&](auto type) {
       using T = decltype(type);
       kernels::multiply<T>({.a = read<T>(a),
@@ -71,7 +66,7 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, const std::vector<i
 
 at::Tensor product_of_columns(const at::Tensor& grad, const at::Tensor& rows, const std::vector<int64_t>& num_rows) {
   auto result = at::empty({static_cast<int64_t>(num_rows.size()), grad.size(1), rows.size(1)}, rows.options());
-  if (takes_kernel(rows, grad.size(1), rows.size(1))) {
+  if (is_fused(rows, Kernel::kPanels, {grad.size(1), rows.size(1)})) {
     const auto left = grad.contiguous(), right = rows.contiguous();
     with_kernel_type(rows.scalar_type(), [&](auto type) {
       using T = decltype(type);

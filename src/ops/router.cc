@@ -20,7 +20,7 @@
 #include "base/error.h"
 #include "kernels/routing.h"
 #include "ops/assignment.h"
-#include "ops/cpu.h"
+#include "ops/backend.h"
 #include "ops/reference.h"
 #include "ops/router_outputs.h"
 

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/noise.h"
-#include "ops/cpu.h"
+#include "ops/backend.h"
 #include "ops/reference.h"
 #include "ops/router.h"
 

@@ -6,7 +6,7 @@
 #include <numeric>
 #include <vector>
 
-#include "ops/cpu.h"
+#include "ops/backend.h"
 
 namespace switchyard::ops {
 

@@ -15,7 +15,7 @@
 
 #include "base/error.h"
 #include "model/loss.h"
-#include "ops/layers.h"
+#include "ops/backend.h"
 
 namespace switchyard {
 namespace {

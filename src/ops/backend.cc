@@ -1,0 +1,28 @@
+#include "ops/backend.h"
+
+#include <algorithm>
+
+#include "kernels/brgemm.h"
+
+namespace switchyard::ops {
+namespace {
+
+bool reference_selected = false;
+
+bool has_brgemm(at::ScalarType dtype) {
+  return dtype == at::kFloat ? kernels::brgemm_available_f32() : kernels::brgemm_available_bf16();
+}
+
+}  // namespace
+
+void use_reference_kernels(bool reference) { reference_selected = reference; }
+
+bool is_fused(const at::Tensor& x, Kernel kernel, std::initializer_list<int64_t> sizes) {
+  if (reference_selected || !x.is_cpu()) return false;
+  if (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16) return false;
+  if ((kernel == Kernel::kTiles || kernel == Kernel::kPanels) && !has_brgemm(x.scalar_type())) return false;
+  const int64_t unit = kernel == Kernel::kVectors ? 16 : kernel == Kernel::kPanels ? 64 : 1;
+  return std::all_of(sizes.begin(), sizes.end(), [&](int64_t size) { return size % unit == 0; });
+}
+
+}  // namespace switchyard::ops
