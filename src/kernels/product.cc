@@ -22,9 +22,9 @@ constexpr int64_t kFewRows = 8;            // up to here the matrix's rows are r
 constexpr int64_t kFewBytes = 16384;       // if the few rows stay in the first-level cache
 constexpr int64_t kMinParallel = 1 << 16;  // multiplications below which one thread is faster
 
-// Matrices of group `group`: rows first_row.. of the operand, panel `panel` of the result.
+// Rows first_row.. of the operand by matrix `matrix`, panel `panel` of the result.
 struct Item {
-  int64_t group, first_row, rows, panel;
+  int64_t matrix, first_row, rows, panel;
 };
 
 template <Epilogue kEpilogue, class T>
@@ -100,12 +100,12 @@ bool are_few(int64_t rows, int64_t inner) {
 // streams for the prefetcher, so it asks for the next sixteen in the order in which they lie.
 template <class T>
 void pack_panel(const T* rows, int64_t inner, T* packed) {
-  const int64_t words = inner / kPerWord<T>, group_bytes = 64 * words;
+  const int64_t words = inner / kPerWord<T>, rows_bytes = 64 * words;
   const auto* from = reinterpret_cast<const char*>(rows);
   auto* to = reinterpret_cast<char*>(packed);
   for (int64_t row = 0; row < kPanel; row += 16)
     for (int64_t word = 0; word < words; word += 16) {
-      const char* next = from + (row / 16 + 1) * group_bytes + word * 64;
+      const char* next = from + (row / 16 + 1) * rows_bytes + word * 64;
       if (row + 16 < kPanel)
         for (int64_t line = 0; line < 16; ++line) __builtin_prefetch(next + 64 * line, 0, 2);
       transpose_16x16(from + 4 * (row * words + word), words, to + 4 * (word * kPanel + row), kPanel);
@@ -147,11 +147,11 @@ void multiply(const Product<T>& product) {
   const int64_t inner = product.inner, columns = product.columns;
   std::vector<Item> items;
   int64_t start = 0;
-  for (size_t group = 0; group < product.num_rows.size(); ++group) {
-    const int64_t rows = product.num_rows[group];
+  for (size_t matrix = 0; matrix < product.num_rows.size(); ++matrix) {
+    const int64_t rows = product.num_rows[matrix];
     for (int64_t first = 0; first < rows; first += kMaxRows)
       for (int64_t panel = 0; panel < columns / kPanel; ++panel)
-        items.push_back({static_cast<int64_t>(group), start + first, std::min(kMaxRows, rows - first), panel});
+        items.push_back({static_cast<int64_t>(matrix), start + first, std::min(kMaxRows, rows - first), panel});
     start += rows;
   }
   const auto num_items = static_cast<int64_t>(items.size());
@@ -162,7 +162,7 @@ void multiply(const Product<T>& product) {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t index = 0; index < num_items; ++index) {
       const Item& item = items[static_cast<size_t>(index)];
-      const T* matrix = product.b + item.group * inner * columns;
+      const T* matrix = product.b + item.matrix * inner * columns;
       if (product.transposed && are_few<T>(item.rows, inner)) {
         multiply_few(product, item, matrix);
         continue;
@@ -207,24 +207,24 @@ void transpose_columns(const T* from, int64_t stride, int64_t rows, int64_t padd
 
 template <class T>
 void multiply_columns(const ColumnProduct<T>& product) {
-  // `rows` as the second operand: [in / 64][padded rows of all groups][64], neighbouring rows in pairs.
+  // `rows` as the second operand: [in / 64][padded rows of all matrices][64], neighbouring rows in pairs.
   struct Chunk {
-    int64_t group, first_row, rows, first_padded;
+    int64_t matrix, first_row, rows, first_padded;
   };
   std::vector<Chunk> chunks;
   std::vector<Item> items;
   int64_t start = 0, padded = 0;
-  for (size_t group = 0; group < product.num_rows.size(); ++group) {
-    const int64_t rows = product.num_rows[group];
+  for (size_t matrix = 0; matrix < product.num_rows.size(); ++matrix) {
+    const int64_t rows = product.num_rows[matrix];
     const auto first_chunk = static_cast<int64_t>(chunks.size());
     for (int64_t first = 0; first < rows; first += kMaxRows) {
       const int64_t count = std::min(kMaxRows, rows - first);
-      chunks.push_back({static_cast<int64_t>(group), start + first, count, padded});
+      chunks.push_back({static_cast<int64_t>(matrix), start + first, count, padded});
       padded += round_up(count, 16);
     }
     for (int64_t panel = 0; panel < product.out / kPanel; ++panel)
       items.push_back(
-          {static_cast<int64_t>(group), first_chunk, static_cast<int64_t>(chunks.size()) - first_chunk, panel});
+          {static_cast<int64_t>(matrix), first_chunk, static_cast<int64_t>(chunks.size()) - first_chunk, panel});
     start += rows;
   }
   const int64_t out = product.out, in = product.in, slices = in / kPanel;
@@ -252,7 +252,7 @@ void multiply_columns(const ColumnProduct<T>& product) {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t index = 0; index < num_items; ++index) {
       const Item& item = items[static_cast<size_t>(index)];
-      T* result = product.c + (item.group * out + item.panel * kPanel) * in;
+      T* result = product.c + (item.matrix * out + item.panel * kPanel) * in;
       if (item.rows == 0) std::fill_n(result, kPanel * in, T{});
       for (int64_t number = 0; number < item.rows; ++number) {
         const Chunk& chunk = chunks[static_cast<size_t>(item.first_row + number)];

@@ -1,4 +1,4 @@
-// Products of rows with one matrix a group: the linear layers, and the experts, whose groups are the experts' rows.
+// Products of rows with matrices, each taking its own run of rows: the linear layers (one matrix) and the experts.
 //
 // T is float or BFloat16, sums in f32. The matrix is packed panel by panel in cache as it is used, so that it is read
 // once for up to a thousand rows; a few rows go without packing, at the speed of memory. A row's result depends neither
@@ -16,10 +16,10 @@ enum class Epilogue { kStore, kRelu, kAdd };  // c = sum, c = max(sum, 0), c += 
 
 template <class T>
 struct Product {
-  const T* a;                         // [rows, inner], the groups' rows one after the other
-  const T* b;                         // [groups] matrices: [columns, inner] if transposed, else [inner, columns]
+  const T* a;                         // [rows, inner], the matrices' runs one after the other
+  const T* b;                         // [matrices] of [columns, inner] if transposed, else [inner, columns]
   T* c;                               // [rows, columns]
-  std::span<const int64_t> num_rows;  // [groups]
+  std::span<const int64_t> num_rows;  // [matrices]
   int64_t inner, columns;             // multiples of 64
   bool transposed;
   Epilogue epilogue = Epilogue::kStore;
@@ -28,13 +28,14 @@ struct Product {
 template <class T>
 void multiply(const Product<T>& product);
 
-// The products of the columns, which are the gradients of the matrices: c[group] = grad^T rows over the group's rows.
+// The products of the columns, which are the gradients of the matrices: c[matrix] = grad^T rows over its run of
+// rows.
 template <class T>
 struct ColumnProduct {
   const T* grad;                      // [rows, out]
   const T* rows;                      // [rows, in]
-  T* c;                               // [groups, out, in], 0 for a group without rows
-  std::span<const int64_t> num_rows;  // [groups]
+  T* c;                               // [matrices, out, in], 0 for a matrix without rows
+  std::span<const int64_t> num_rows;  // [matrices]
   int64_t out, in;                    // multiples of 64
 };
 

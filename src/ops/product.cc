@@ -10,13 +10,13 @@
 namespace switchyard::ops {
 namespace {
 
-// Calls function(group, first_row, rows) for the groups that have rows.
+// Calls function(matrix, first_row, rows) for the matrices that have rows.
 template <class Function>
-void for_each_group(const std::vector<int64_t>& num_rows, Function&& function) {
+void for_each_matrix(const std::vector<int64_t>& num_rows, Function&& function) {
   int64_t start = 0;
-  for (size_t group = 0; group < num_rows.size(); ++group) {
-    if (num_rows[group] > 0) function(static_cast<int64_t>(group), start, num_rows[group]);
-    start += num_rows[group];
+  for (size_t matrix = 0; matrix < num_rows.size(); ++matrix) {
+    if (num_rows[matrix] > 0) function(static_cast<int64_t>(matrix), start, num_rows[matrix]);
+    start += num_rows[matrix];
   }
 }
 
@@ -39,9 +39,9 @@ at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::ve
     });
     return out;
   }
-  for_each_group(num_rows, [&](int64_t group, int64_t start, int64_t count) {
+  for_each_matrix(num_rows, [&](int64_t matrix, int64_t start, int64_t count) {
     auto part = out.narrow(0, start, count);
-    const auto left = a.narrow(0, start, count), matrix = b.select(0, group), right = transposed ? matrix.t() : matrix;
+    const auto left = a.narrow(0, start, count), stored = b.select(0, matrix), right = transposed ? stored.t() : stored;
     if (epilogue == Epilogue::kAdd) {
       part.addmm_(left, right);
     } else {
@@ -79,10 +79,10 @@ at::Tensor product_of_columns(const at::Tensor& grad, const at::Tensor& rows, co
     });
     return result;
   }
-  for (size_t group = 0; group < num_rows.size(); ++group)
-    if (num_rows[group] == 0) result.select(0, static_cast<int64_t>(group)).zero_();
-  for_each_group(num_rows, [&](int64_t group, int64_t start, int64_t count) {
-    auto part = result.select(0, group);
+  for (size_t matrix = 0; matrix < num_rows.size(); ++matrix)
+    if (num_rows[matrix] == 0) result.select(0, static_cast<int64_t>(matrix)).zero_();
+  for_each_matrix(num_rows, [&](int64_t matrix, int64_t start, int64_t count) {
+    auto part = result.select(0, matrix);
     at::mm_out(part, grad.narrow(0, start, count).t(), rows.narrow(0, start, count));
   });
   return result;

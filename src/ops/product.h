@@ -1,5 +1,6 @@
-// Products of rows with one matrix a group (the linear layers: one group; the experts: one group an expert), without
-// autograd: the pieces of forward and backward passes.
+// Products of rows with matrices, each taking its own run of rows (a linear layer: one matrix; the experts: a matrix
+// each), without autograd: the pieces of forward and backward passes. num_rows [matrices]: rows of each, one run after
+// the other.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,16 +13,17 @@ namespace switchyard::ops {
 
 using kernels::Epilogue;
 
-// a [rows, in], the groups' rows one after the other, by b [groups, out, in] transposed: [rows, out]. Writes to, or
-// with Epilogue::kAdd adds to, `out` if it is given.
+// a [rows, in] by b [matrices, out, in] transposed: [rows, out]. Writes to, or with Epilogue::kAdd adds to, `out` if it
+// is given.
 at::Tensor product_transposed(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows,
                               Epilogue epilogue = Epilogue::kStore, at::Tensor out = {});
 
-// a [rows, in] by b [groups, in, out]: [rows, out].
+// a [rows, in] by b [matrices, in, out]: [rows, out].
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows,
                    Epilogue epilogue = Epilogue::kStore, at::Tensor out = {});
 
-// grad^T rows of each group: [groups, out, in] of grad [rows, out] and rows [rows, in]; 0 for a group without rows.
+// grad^T rows over the rows of each matrix: [matrices, out, in] of grad [rows, out] and rows [rows, in]; 0 for a matrix
+// without rows.
 at::Tensor product_of_columns(const at::Tensor& grad, const at::Tensor& rows, const std::vector<int64_t>& num_rows);
 
 }  // namespace switchyard::ops
