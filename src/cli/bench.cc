@@ -18,6 +18,7 @@
 #include "checkpoint/weight_memory.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
+#include "model/decoder_cache.h"
 #include "model/flops.h"
 #include "model/loss.h"
 #include "train/trainer.h"

@@ -13,6 +13,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "model/decoder_cache.h"
 
 namespace switchyard {
 namespace {

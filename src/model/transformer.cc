@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -10,6 +9,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "model/decoder_cache.h"
 #include "model/routing.h"
 #include "ops/attention.h"
 #include "ops/experts.h"
@@ -252,20 +252,6 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
   return run_stack(pass, weights.embedding, ids);
 }
 
-DecoderCache start_decoding(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& encoder_hidden,
-                            const at::Tensor& encoder_mask, int64_t max_length) {
-  const at::NoGradGuard no_grad;
-  DecoderCache cache{.length = 0, .encoder_mask = encoder_mask, .layers = {}};
-  for (const auto& block : weights.decoder.blocks) {
-    const auto empty = [&] {
-      return at::empty({encoder_hidden.size(0), max_length, config.inner_size()}, encoder_hidden.options());
-    };
-    cache.layers.push_back({empty(), empty(), ops::linear(encoder_hidden, block.cross_attention.k),
-                            ops::linear(encoder_hidden, block.cross_attention.v)});
-  }
-  return cache;
-}
-
 at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
                        const at::Tensor& ids) {
   const at::NoGradGuard no_grad;
@@ -279,13 +265,6 @@ at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights,
   auto output = run_stack(pass, weights.embedding, ids);
   cache.length += ids.size(1);
   return output.hidden;
-}
-
-void select_rows_(DecoderCache& cache, const at::Tensor& rows) {
-  for (auto& layer : cache.layers)
-    for (auto* tensor : {&layer.self_keys, &layer.self_values, &layer.cross_keys, &layer.cross_values})
-      *tensor = tensor->index_select(0, rows);
-  if (cache.encoder_mask.defined()) cache.encoder_mask = cache.encoder_mask.index_select(0, rows);
 }
 
 at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden) {

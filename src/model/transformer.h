@@ -15,6 +15,8 @@
 
 namespace switchyard {
 
+struct DecoderCache;  // model/decoder_cache.h
+
 // What the forward pass in `dtype` wants of a parameter: matrices in `dtype`, norm scales, router and position bias in
 // f32 (f64 if `dtype` is): they are small and enter f32 islands.
 at::ScalarType compute_dtype(const ParameterSpec& spec, at::ScalarType dtype);
@@ -63,27 +65,11 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
                    const at::Tensor& mask, const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask,
                    const ForwardOptions& options);
 
-// Keys and values that decoding keeps: the encoder's once, the decoder's own growing with each step.
-struct DecoderCache {
-  int64_t length = 0;       // positions decoded so far
-  at::Tensor encoder_mask;  // [batch, encoder_length] bool or undefined
-  struct Layer {
-    at::Tensor self_keys, self_values;    // [batch, max_length, heads * d_kv]; the first `length` positions are filled
-    at::Tensor cross_keys, cross_values;  // [batch, encoder_length, heads * d_kv]
-  };
-  std::vector<Layer> layers;
-};
-DecoderCache start_decoding(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& encoder_hidden,
-                            const at::Tensor& encoder_mask, int64_t max_length);
-
 // Advances by ids [batch, new_length] i64 and returns their hidden states [batch, new_length, d_model]. Equal to the
 // same positions of decode() when no token is dropped. Without gradient; tokens are never dropped. Throws Error beyond
 // max_length.
 at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
                        const at::Tensor& ids);
-
-// Keeps rows `rows` [new_batch] i64 of the batch, in that order (beams, finished prompts).
-void select_rows_(DecoderCache& cache, const at::Tensor& rows);
 
 // Logits [..., vocab_size] f32 of hidden states [..., d_model] from a decoder.
 at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden);

@@ -15,6 +15,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "model/decoder_cache.h"
 #include "model/parameters.h"
 
 namespace switchyard {

@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "model/decoder_cache.h"
 #include "model/loss.h"
 #include "ops/backend.h"
 
