@@ -18,11 +18,12 @@ DEPENDS = {
     "tasks": ["data", "metrics"],
     "ops": ["kernels"],
     "model": ["ops"],
+    "parallel": ["model"],
     "optim": ["model"],
     "checkpoint": ["model"],
     "generate": ["model", "text"],
     "eval": ["data", "generate"],
-    "train": ["eval", "optim", "checkpoint"],
+    "train": ["eval", "optim", "checkpoint", "parallel"],
     "report": ["base"],
     "cli": ["train", "report"],
 }

@@ -42,7 +42,7 @@ DensePlan plan_dense(const ModelConfig& config, const std::vector<ParameterSpec>
     plan.dtypes.push_back(compute_dtype(specs[number], dtype));
     // The embedding is wide, but where its values are of `dtype` anyway.
     if (number == 0 && sources[0].parts[0]->dtype != dtype) plan.dtypes[0] = at::promoteTypes(dtype, at::kFloat);
-    if (!specs[number].is_expert) add(specs[number], plan.dtypes[number]);
+    if (!specs[number].is_expert()) add(specs[number], plan.dtypes[number]);
   }
   plan.copies_output = config.tie_output && plan.dtypes[0] != dtype;
   if (plan.copies_output) add(specs[0], dtype);
@@ -77,8 +77,8 @@ void for_each_tensor(const ModelConfig& config, Function&& add) {
   const auto specs = parameter_specs(config);
   for (size_t number = 0; number < specs.size(); ++number) {
     const auto& spec = specs[number];
-    for (int64_t expert = 0; expert < (spec.is_expert ? spec.shape[0] : 1); ++expert)
-      add(spec.is_expert ? expert_tensor_name(spec.name, expert) : spec.name, number, expert);
+    for (int64_t expert = 0; expert < (spec.is_expert() ? spec.shape[0] : 1); ++expert)
+      add(spec.is_expert() ? expert_tensor_name(spec.name, expert) : spec.name, number, expert);
   }
   if (!config.tie_output && config.has_sparse_layers())
     for (const char* name : kInputTables) add(name, 0, 0);  // shared.weight is the first parameter
@@ -93,7 +93,7 @@ ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::
   const auto parameters = list_parameters(config, weights);
   for (size_t number = 0; number < parameters.size(); ++number) {
     const auto& [spec, tensor] = parameters[number];
-    *tensor = spec.is_expert ? read_experts(spec, plan[number], dtype) : read_scaled(plan[number], dtype);
+    *tensor = spec.is_expert() ? read_experts(spec, plan[number], dtype) : read_scaled(plan[number], dtype);
   }
   return weights;
 }
@@ -108,7 +108,7 @@ ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& st
   const auto parameters = list_parameters(config, weights);
   for (size_t number = 0; number < parameters.size(); ++number) {
     const auto& [spec, tensor] = parameters[number];
-    if (spec.is_expert) {
+    if (spec.is_expert()) {
       experts[tensor] = &sources[number];
     } else {
       *tensor = arena.take(spec.shape, dense.dtypes[number]);
@@ -118,7 +118,7 @@ ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& st
   for (auto* stack : {&weights.encoder, &weights.decoder})
     for (auto& block : stack->blocks) put_experts_on_demand(block.feed_forward, experts, dtype);
   for (size_t number = 0; number < parameters.size(); ++number)  // experts of attention, which are small
-    if (const auto& [spec, tensor] = parameters[number]; spec.is_expert && !tensor->defined())
+    if (const auto& [spec, tensor] = parameters[number]; spec.is_expert() && !tensor->defined())
       *tensor = read_experts(spec, sources[number], compute_dtype(spec, dtype));
   auto compute = cast_weights(config, weights, dtype);
   if (dense.copies_output) compute.output = arena.take(parameters[0].spec.shape, dtype).copy_(compute.output);
@@ -135,7 +135,7 @@ std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const ModelWeig
   std::vector<TensorToWrite> tensors;
   for_each_tensor(config, [&](const std::string& name, size_t number, int64_t expert) {
     const auto& [spec, tensor] = parameters[number];
-    tensors.push_back({name, spec.is_expert ? tensor->select(0, expert) : *tensor, dtype});
+    tensors.push_back({name, spec.is_expert() ? tensor->select(0, expert) : *tensor, dtype});
   });
   return tensors;
 }

@@ -133,9 +133,9 @@ std::vector<ParameterSource> plan_weights(ModelConfig& config, const StoredTenso
   for (const auto& spec : parameter_specs(config)) {
     auto& [parts, scale] = plan.emplace_back();
     if (spec.name == kHead) scale = head.scale;
-    if (spec.is_expert && static_cast<uint64_t>(spec.shape[0]) > stored.size()) {
+    if (spec.is_expert() && static_cast<uint64_t>(spec.shape[0]) > stored.size()) {
       lookup.miss_experts(spec);  // before a list of that length is made
-    } else if (spec.is_expert) {
+    } else if (spec.is_expert()) {
       for (int64_t expert = 0; expert < spec.shape[0]; ++expert)
         parts.push_back(lookup.find(expert_tensor_name(spec.name, expert), at::IntArrayRef(spec.shape).slice(1)));
     } else {

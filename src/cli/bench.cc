@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <set>
 
 #include "base/clock.h"
 #include "base/config.h"
@@ -85,7 +86,7 @@ void bench_train(const BenchCommand& command) {
   const int64_t batch = command.batch > 0 ? command.batch : 8;
   auto weights = initialize(config, 0);
   const auto parameters = list_parameters(config, weights);
-  for (const auto& parameter : parameters) parameter.tensor->requires_grad_(!parameter.spec.is_buffer);
+  for (const auto& parameter : parameters) parameter.tensor->requires_grad_(!parameter.spec.is_buffer());
   const OptimizerConfig optimizer_config;
   Optimizer optimizer(optimizer_config, optimized_parameters(parameters, optimizer_config));
   const auto ids = [&](int64_t length) { return at::randint(3, config.vocab_size, {batch, length}, at::kLong); };
@@ -153,14 +154,15 @@ void bench_generate(const BenchCommand& command) {
   double bytes = 0.0;
   ModelWeights shapes;
   const double element = dtype == at::kBFloat16 ? 2.0 : 4.0;
-  for (const auto& [spec, tensor] : list_parameters(config, shapes)) {
-    if (spec.name.starts_with("encoder.") || (spec.name == "shared.weight" && !config.tie_output)) continue;
-    if (spec.name.find("EncDecAttention.k.") != std::string::npos ||
-        spec.name.find("EncDecAttention.v.") != std::string::npos)
-      continue;  // the encoder's keys and values are in the cache
+  const auto parameters = list_parameters(config, shapes);
+  std::set<const at::Tensor*> cached;  // the encoder's keys and values are in the cache
+  for (const auto& block : shapes.decoder.blocks) cached.insert({&block.cross_attention.k, &block.cross_attention.v});
+  for (const auto& [spec, tensor] : parameters) {
+    if (spec.name.starts_with("encoder.") || (spec.role == Role::kEmbedding && !config.tie_output)) continue;
+    if (cached.contains(tensor)) continue;
     // Tokens that choose at random leave some experts out.
     const double missed = 1.0 - 1.0 / static_cast<double>(std::max<int64_t>(1, config.routing.num_experts));
-    const double touched = spec.is_expert ? 1.0 - std::pow(missed, static_cast<double>(batch)) : 1.0;
+    const double touched = spec.is_expert() ? 1.0 - std::pow(missed, static_cast<double>(batch)) : 1.0;
     bytes += static_cast<double>(spec.numel()) * element * touched;
   }
   const auto time = spread(seconds), step = spread(step_seconds);

@@ -68,7 +68,7 @@ VariantOutcome train_variant(const VariantsCommand& command, const RoutingVarian
   const auto config = with_variant(preset(command.model), variant);
   auto weights = initialize(config, 0);
   auto parameters = list_parameters(config, weights);
-  std::erase_if(parameters, [](const NamedParameter& parameter) { return parameter.spec.is_buffer; });
+  std::erase_if(parameters, [](const NamedParameter& parameter) { return parameter.spec.is_buffer(); });
   for (const auto& parameter : parameters) parameter.tensor->requires_grad_();
   OptimizerConfig optimizer_config;
   optimizer_config.learning_rate = command.learning_rate;

@@ -90,7 +90,7 @@ void add_layers(const StackOutput& stack, int64_t batch, Outputs& out) {
 void add_gradient(const NamedParameter& parameter, Outputs& out) {
   const auto& [spec, tensor] = parameter;
   const auto gradient = tensor->grad().defined() ? tensor->grad() : at::zeros_like(*tensor);
-  if (!spec.is_expert) return add(out, "grad." + spec.name, gradient);
+  if (!spec.is_expert()) return add(out, "grad." + spec.name, gradient);
   for (int64_t expert = 0; expert < gradient.size(0); ++expert)
     add(out, "grad." + expert_tensor_name(spec.name, expert), gradient[expert]);
 }
@@ -105,7 +105,7 @@ void run(const ForwardCommand& command) {
   if (command.gradients) {
     master = open_model(folder, dtype == at::kDouble ? at::kDouble : at::kFloat);
     parameters = list_parameters(master.config, master.weights);
-    for (auto& parameter : parameters) parameter.tensor->requires_grad_(!parameter.spec.is_buffer);
+    for (auto& parameter : parameters) parameter.tensor->requires_grad_(!parameter.spec.is_buffer());
     model = {master.config, cast_weights(master.config, master.weights, dtype)};
   } else {
     model = open_for_inference(folder, dtype);
@@ -125,7 +125,7 @@ void run(const ForwardCommand& command) {
     if (command.gradients) {
       loss.total.backward();
       for (const auto& parameter : parameters)
-        if (!parameter.spec.is_buffer) add_gradient(parameter, out);
+        if (!parameter.spec.is_buffer()) add_gradient(parameter, out);
     }
   } else {
     SY_CHECK(!command.gradients, "--gradients needs labels in ", command.inputs);

@@ -71,8 +71,8 @@ Counts count(const std::vector<ParameterSpec>& specs, int64_t num_selected) {
   Counts counts;
   for (const auto& spec : specs) {
     counts.parameters += spec.numel();
-    counts.active += spec.is_expert ? spec.numel() / spec.shape[0] * num_selected : spec.numel();
-    if (spec.is_expert) counts.expert_parameters += spec.numel();
+    counts.active += spec.is_expert() ? spec.numel() / spec.shape[0] * num_selected : spec.numel();
+    if (spec.is_expert()) counts.expert_parameters += spec.numel();
   }
   return counts;
 }
@@ -86,7 +86,7 @@ std::vector<TensorLine> list_tensors(const Subject& subject, const std::vector<P
   };
   std::vector<TensorLine> lines;
   for (const auto& spec : specs) {
-    if (!spec.is_expert) {
+    if (!spec.is_expert()) {
       lines.push_back({spec.name, spec.shape, dtype_of(spec.name)});
       continue;
     }

@@ -14,17 +14,37 @@ namespace switchyard {
 
 enum class Initializer { kZeros, kOnes, kNormal, kTruncatedNormal };
 
+// What a parameter is for. Experts are those of kAttention and kFeedForward that have an expert axis.
+enum class Role {
+  kEmbedding,
+  kOutput,        // a head of its own
+  kPositionBias,  // relative attention bias
+  kNorm,          // the scale of an RMSNorm
+  kAttention,     // q, k, v, o
+  kFeedForward,   // wi, wi_0, wi_1, wo, shared experts too
+  kRouter,
+  kRouterBias,
+  kSelectionBias  // of loss-free balancing: a rule of its own updates it, not the optimiser
+};
+
 struct ParameterSpec {
   // HF's name. An expert tensor is one parameter for all experts of its layer, named `...mlp.experts.wi.weight` with
   // shape [num_experts, ...]; in files it is split into `...mlp.experts.expert_E.wi.weight`.
   std::string name;
   std::vector<int64_t> shape;
+  Role role = Role::kNorm;
+  int64_t expert_axis = -1;  // the axis that counts experts, always the first; -1: none
+  // The axis that tensor parallelism cuts, at multiples of `tensor_unit` (a head stays whole); -1: every rank has all.
+  int64_t tensor_axis = -1;
+  int64_t tensor_unit = 1;
   Initializer initializer = Initializer::kZeros;
-  double stddev = 0.0;     // of the normal before truncation at two of it
-  bool is_expert = false;  // the leading axis counts experts
+  double stddev = 0.0;  // of the normal before truncation at two of it
   // Stays f32 under bf16 compute: vectors, routers, position bias, and attention's experts if the config says so.
   bool is_wide = false;
-  bool is_buffer = false;  // state that a rule of its own updates, not the optimiser
+
+  bool is_expert() const { return expert_axis >= 0; }
+  bool is_router() const { return role == Role::kRouter || role == Role::kRouterBias; }
+  bool is_buffer() const { return role == Role::kSelectionBias; }  // without gradient
   int64_t numel() const;
 };
 

@@ -35,9 +35,9 @@ std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedPara
                                                      const OptimizerConfig& config) {
   std::vector<OptimizedParameter> list;
   for (const auto& [spec, tensor] : parameters) {
-    if (spec.is_buffer) continue;
-    const bool is_router = spec.name.find(".router.") != std::string::npos;
-    list.push_back({spec.name, tensor->detach(), spec.is_expert, is_router ? config.router_learning_rate_scale : 1.0});
+    if (spec.is_buffer()) continue;
+    list.push_back(
+        {spec.name, tensor->detach(), spec.is_expert(), spec.is_router() ? config.router_learning_rate_scale : 1.0});
   }
   return list;
 }
@@ -52,7 +52,7 @@ Learner::Learner(const ModelConfig& model, ModelWeights weights, const Optimizer
                  const StepOptions& options)
     : model_(model), weights_(std::move(weights)), optimizer_config_(optimizer), options_(options) {
   parameters_ = list_parameters(model_, weights_);
-  std::erase_if(parameters_, [](const NamedParameter& parameter) { return parameter.spec.is_buffer; });
+  std::erase_if(parameters_, [](const NamedParameter& parameter) { return parameter.spec.is_buffer(); });
   for (auto& parameter : parameters_) parameter.tensor->requires_grad_();
   optimizer_.emplace(optimizer_config_, optimized_parameters(parameters_, optimizer_config_));
 }

@@ -79,7 +79,7 @@ TEST(ModelDirectory, EveryRoutingVariantComesBack) {
     const auto config = with_variant(base, variant);
     auto weights = initialize(config, 3);
     for (auto& [spec, tensor] : list_parameters(config, weights))
-      if (spec.is_buffer) tensor->fill_(0.25);
+      if (spec.is_buffer()) tensor->fill_(0.25);
     ScratchFolder folder;
     save_model(folder / "model", config, weights);
     const auto loaded = open_model(folder / "model", at::kFloat);

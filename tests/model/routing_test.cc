@@ -55,7 +55,7 @@ TEST(RoutingVariant, GradientsMatchFiniteDifferencesInTraining) {
     config.expert_dropout_rate = 0.1;
     auto weights = initialize(config, 3);
     auto parameters = list_parameters(config, weights);
-    std::erase_if(parameters, [](const NamedParameter& parameter) { return parameter.spec.is_buffer; });
+    std::erase_if(parameters, [](const NamedParameter& parameter) { return parameter.spec.is_buffer(); });
     for (auto& parameter : parameters) *parameter.tensor = parameter.tensor->to(at::kDouble).requires_grad_();
     const auto input = random_input(2, 9, 7, config.vocab_size);
     const ForwardOptions forward{.training = true, .seed = 2, .step = 1};
