@@ -139,6 +139,14 @@ Json parse_json(std::string_view text, const std::string& source) {
 
 namespace config_detail {
 
+void throw_unknown_word(const Json& value, const std::string& place, const std::vector<std::string>& known) {
+  std::string list;
+  for (const auto& word : known) list += (list.empty() ? "" : ", ") + word;
+  const std::string given = value.is_string() ? value.get<std::string>().substr(0, 64) : std::string();
+  throw Error(join(place, ": expected one of ", list, ", got ", value.dump().substr(0, 70),
+                   given.empty() ? "" : nearest_hint(given, known)));
+}
+
 void read_value(const Json& value, const std::string& place, bool& out) {
   SY_CHECK(value.is_boolean(), place, ": expected true or false, got ", value.dump());
   out = value.get<bool>();

@@ -5,7 +5,8 @@
 //     field("d_model", self.d_model, "width of the residual stream");
 //   }
 // and gets from that list: reading with checks (unknown keys are errors that name the nearest known one), JSON and TOML
-// output, and the text of --help-config. Field types: bool, int64_t, double, std::string, vectors of the last three.
+// output, and the text of --help-config. Field types: bool, int64_t, double, std::string, vectors of the last three,
+// and enums with words (base/enum_words.h).
 #pragma once
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/enum_words.h"
 #include "base/error.h"
 
 namespace switchyard {
@@ -50,6 +52,26 @@ std::string nearest_hint(std::string_view name, const std::vector<std::string>& 
 Json parse_json(std::string_view text, const std::string& source);
 
 namespace config_detail {
+// A word and the words that were expected in its place.
+[[noreturn]] void throw_unknown_word(const Json& value, const std::string& place,
+                                     const std::vector<std::string>& known);
+
+template <class Enum>
+requires has_words<Enum>
+void read_value(const Json& value, const std::string& place, Enum& out) {
+  const auto found = value.is_string() ? from_word<Enum>(value.get_ref<const std::string&>()) : std::nullopt;
+  if (!found) throw_unknown_word(value, place, {enum_words<Enum>.begin(), enum_words<Enum>.end()});
+  out = *found;
+}
+
+template <class T>
+Json write_value(const T& value) {
+  if constexpr (has_words<T>)
+    return to_word(value);
+  else
+    return value;
+}
+
 void read_value(const Json& value, const std::string& place, bool& out);
 void read_value(const Json& value, const std::string& place, int64_t& out);
 void read_value(const Json& value, const std::string& place, double& out);
@@ -96,7 +118,9 @@ void read_section(Config& config, const ConfigDocument& document, const std::str
 template <class Config>
 Json fields_to_json(const Config& config) {
   Json json = Json::object();
-  Config::visit(config, [&](const char* name, const auto& field, const char*) { json[name] = field; });
+  Config::visit(config, [&](const char* name, const auto& field, const char*) {
+    json[name] = config_detail::write_value(field);
+  });
   return json;
 }
 
@@ -106,7 +130,7 @@ std::string describe_fields(const std::string& section) {
   std::string text = "[" + section + "]\n";
   const Config config{};
   Config::visit(config, [&](const char* name, const auto& field, const char* meaning) {
-    const std::string left = std::string(name) + " = " + Json(field).dump();
+    const std::string left = std::string(name) + " = " + config_detail::write_value(field).dump();
     text += "  " + left + std::string(left.size() < 40 ? 40 - left.size() : 1, ' ') + "# " + meaning + "\n";
   });
   return text;

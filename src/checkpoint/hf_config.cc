@@ -44,10 +44,10 @@ class Keys {
 };
 
 // HF's activation names (ACT2FN) to ours; "gelu" is the erf form there too.
-std::string activation_from_hf(const std::string& name, const std::string& source) {
-  if (name == "relu" || name == "gelu" || name == "gelu_new" || name == "silu") return name;
-  if (name == "gelu_pytorch_tanh") return "gelu_new";
-  if (name == "swish") return "silu";
+Activation activation_from_hf(const std::string& name, const std::string& source) {
+  if (const auto known = from_word<Activation>(name)) return *known;
+  if (name == "gelu_pytorch_tanh") return Activation::kGeluNew;
+  if (name == "swish") return Activation::kSilu;
   throw Error(join(source, ": activation \"", name.substr(0, 64),
                    "\" is not supported; expected relu, gelu, gelu_new or silu, also as gated-..."));
 }
@@ -100,7 +100,8 @@ std::set<int64_t> sparse_blocks(const ModelConfig& config, bool is_decoder) {
 void read_sparse_layers(const std::vector<std::string>& tensor_names, ModelConfig& config) {
   const auto encoder = sparse_blocks_of("encoder", tensor_names), decoder = sparse_blocks_of("decoder", tensor_names);
   // The file's layers are what there is, whatever the configuration says.
-  if (encoder != sparse_blocks(config, false) || decoder != sparse_blocks(config, true)) config.sparse_layout = "step";
+  if (encoder != sparse_blocks(config, false) || decoder != sparse_blocks(config, true))
+    config.sparse_layout = SparseLayout::kStep;
   if (encoder != sparse_blocks(config, false))
     set_sparse_layers(encoder, config.num_encoder_layers, config.encoder_sparse_step, config.sparse_encoder_layers);
   if (decoder != sparse_blocks(config, true))
@@ -238,7 +239,8 @@ Json config_to_hf(const ModelConfig& config, const std::string& dtype) {
                                    : config.relative_bias_every_layer ? "UMT5ForConditionalGeneration"
                                                                       : "T5ForConditionalGeneration";
   // HF's T5 reads "gated-gelu" as the tanh form, and a dense_act_fn beside it as the last word.
-  const std::string act = config.gated && config.activation == "gelu_new" ? "gelu" : config.activation;
+  const std::string act =
+      config.gated && config.activation == Activation::kGeluNew ? "gelu" : to_word(config.activation);
   const std::string feed_forward = (config.gated ? "gated-" : "") + act;
   Json json = {
       {"architectures", {architecture}},
@@ -279,7 +281,7 @@ Json config_to_hf(const ModelConfig& config, const std::string& dtype) {
     json["router_ignore_padding_tokens"] = true;
   } else {
     json["feed_forward_proj"] = feed_forward;
-    json["dense_act_fn"] = config.activation;
+    json["dense_act_fn"] = to_word(config.activation);
     json["is_gated_act"] = config.gated;
   }
   json[kBlock] = fields_to_json(config);
@@ -293,11 +295,12 @@ std::vector<std::string> beyond_hf(const ModelConfig& config) {
   const auto add_if = [&](bool beyond, const std::string& part) {
     if (beyond) parts.push_back(part);
   };
-  add_if(routing.router != "top_k", "router " + routing.router);
+  add_if(routing.router != RouterKind::kTopK, std::string("router ") + to_word(routing.router));
   add_if(routing.num_selected_experts > 1, std::to_string(routing.num_selected_experts) + " experts a token");
-  add_if(routing.router_score != "softmax", routing.router_score + " gates");
+  add_if(routing.router_score != RouterScore::kSoftmax, std::string(to_word(routing.router_score)) + " gates");
   add_if(routing.selection_bias_rate > 0, "a bias for choosing experts");
-  add_if(routing.drop_priority == "batch" || routing.drop_priority == "expert", "slots by probability");
+  add_if(routing.drop_priority == DropPriority::kBatch || routing.drop_priority == DropPriority::kExpert,
+         "slots by probability");
   add_if(routing.shared_expert_d_ff > 0, "a shared expert");
   add_if(config.gated, "gated experts");
   add_if(config.encoder_attention_sparse_step > 0 || config.decoder_attention_sparse_step > 0, "experts in attention");

@@ -200,7 +200,8 @@ ModelConfig infer_shape(const NamedTensors& arrays, const std::string& source) {
     if (product == "wi_0") config.gated = true;
     if (product == "wi" || product == "wi_0") config.d_ff = array.size(-1);
   }
-  config.activation = config.gated ? "gelu_new" : "relu";  // T5.1.1 and Switch-XXL; v1.0 and Switch
+  config.activation =
+      config.gated ? Activation::kGeluNew : Activation::kRelu;  // T5.1.1 and Switch-XXL; v1.0 and Switch
   return config;
 }
 

@@ -164,13 +164,13 @@ ops::RouteOptions cost_options(const std::string& router, int64_t tokens, int64_
   options.expert_capacity = {
       static_cast<int64_t>(factor * static_cast<double>(tokens) / static_cast<double>(num_experts))};
   if (router == "top-2") {
-    options.num_choices = 2;
-    options.gate_normalization = ops::GateNormalization::kBeforeDrop;
+    options.num_selected_experts = 2;
+    options.gate_normalization = GateNormalization::kBeforeDrop;
   }
-  if (router == "expert choice") options.router = ops::RouterKind::kExpertChoice;
+  if (router == "expert choice") options.router = RouterKind::kExpertChoice;
   if (router == "no token left behind") {
-    options.router = ops::RouterKind::kNoTokenLeftBehind;
-    options.num_choices = 4;
+    options.router = RouterKind::kNoTokenLeftBehind;
+    options.num_selected_experts = 4;
   }
   return options;
 }

@@ -135,7 +135,7 @@ std::vector<std::string> describe_model_routing(const ModelConfig& config) {
   if (config.encoder_attention_sparse_step > 0 || config.decoder_attention_sparse_step > 0)
     words.push_back(join("experts make queries, keys and values in blocks: encoder ", describe_attention(config, false),
                          "; decoder ", describe_attention(config, true), "; in ",
-                         config.attention_expert_dtype == "fp32" ? "fp32" : "the compute dtype"));
+                         config.attention_expert_dtype == PartDtype::kFp32 ? "fp32" : "the compute dtype"));
   for (const auto& [name, counts] :
        {std::pair{"encoder", config.encoder_num_experts}, std::pair{"decoder", config.decoder_num_experts}})
     if (!counts.empty()) words.push_back(join("experts of each sparse ", name, " layer: ", Json(counts).dump()));
@@ -191,7 +191,7 @@ void print_text(const InspectCommand& command, const Subject& subject, const Cou
   std::printf("shape        %" PRId64 " + %" PRId64 " layers, d_model %" PRId64 ", d_ff %" PRId64 ", %" PRId64
               " heads of %" PRId64 ", vocabulary %" PRId64 ", %s%s, %s output\n",
               config.num_encoder_layers, config.num_decoder_layers, config.d_model, config.d_ff, config.num_heads,
-              config.d_kv, config.vocab_size, config.gated ? "gated " : "", config.activation.c_str(),
+              config.d_kv, config.vocab_size, config.gated ? "gated " : "", to_word(config.activation),
               config.tie_output ? "tied" : "untied");
   std::printf("parameters   %" PRId64 " (%s), active per token %" PRId64 " (%s)\n", counts.parameters,
               short_number(static_cast<double>(counts.parameters)).c_str(), counts.active,

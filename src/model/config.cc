@@ -26,7 +26,7 @@ bool contains(const std::vector<int64_t>& list, int64_t value) {
 // The blocks of a stack whose feed-forward is sparse, in order, whatever the number of experts.
 std::vector<int64_t> sparse_blocks(const ModelConfig& config, bool decoder) {
   const int64_t num_layers = decoder ? config.num_decoder_layers : config.num_encoder_layers;
-  if (config.sparse_layout != "step")
+  if (config.sparse_layout != SparseLayout::kStep)
     return sparse_layout(config.sparse_layout, num_layers,
                          decoder ? config.num_sparse_decoder_layers : config.num_sparse_encoder_layers);
   const auto& list = decoder ? config.sparse_decoder_layers : config.sparse_encoder_layers;
@@ -59,9 +59,6 @@ void check_attention_experts(const ModelConfig& config) {
        {std::tuple{"encoder_attention_sparse_step", config.encoder_attention_sparse_step, config.num_encoder_layers},
         std::tuple{"decoder_attention_sparse_step", config.decoder_attention_sparse_step, config.num_decoder_layers}})
     SY_CHECK(step >= 0 && step <= layers, "model.", name, " is ", step, ", expected 0 (none) to ", layers);
-  SY_CHECK(config.attention_expert_dtype == "fp32" || config.attention_expert_dtype == "compute",
-           "model.attention_expert_dtype is \"", config.attention_expert_dtype.substr(0, 64),
-           "\", expected fp32 or compute");
 }
 
 void check_layer_experts(const ModelConfig& config, bool decoder) {
@@ -74,7 +71,7 @@ void check_layer_experts(const ModelConfig& config, bool decoder) {
     SY_CHECK(count >= config.routing.num_selected_experts && count <= kMaxSize, "model.", name, " has an entry ", count,
              ", expected at least model.num_selected_experts = ", config.routing.num_selected_experts);
   }
-  SY_CHECK(counts.empty() || config.routing.load_balance_layers != "pooled", "model.", name,
+  SY_CHECK(counts.empty() || config.routing.load_balance_layers != LoadBalanceLayers::kPooled, "model.", name,
            ": layers with different numbers of experts have no pooled balance loss; set "
            "model.load_balance_layers to sum or mean");
 }
@@ -120,10 +117,6 @@ void validate(const ModelConfig& config) {
   for (const auto& [name, size] : sizes) check_range(name, size, 1, kMaxSize);
   check_range("num_encoder_layers", config.num_encoder_layers, int64_t{1}, kMaxLayers);
   check_range("num_decoder_layers", config.num_decoder_layers, int64_t{1}, kMaxLayers);
-  const auto& activation = config.activation;
-  SY_CHECK(activation == "relu" || activation == "gelu" || activation == "gelu_new" || activation == "silu",
-           "model.activation is \"", activation.substr(0, 64),
-           "\", expected relu, gelu (erf), gelu_new (tanh) or silu");
 
   const int64_t num_buckets = config.relative_attention_num_buckets;
   check_range("relative_attention_num_buckets", num_buckets, int64_t{4}, kMaxSize);
@@ -148,9 +141,6 @@ void validate(const ModelConfig& config) {
   SY_CHECK(!config.relative_bias_every_layer || config.routing.num_experts == 0,
            "model.relative_bias_every_layer is umT5's, which has no sparse form; set model.num_experts = 0 or leave it "
            "false");
-  const auto& layout = config.sparse_layout;
-  SY_CHECK(layout == "step" || layout == "bottom" || layout == "middle" || layout == "top" || layout == "mixed",
-           "model.sparse_layout is \"", layout.substr(0, 64), "\", expected step, bottom, middle, top or mixed");
   check_attention_experts(config);
   check_layer_experts(config, false);
   check_layer_experts(config, true);
@@ -166,19 +156,20 @@ void validate(const ModelConfig& config) {
            " parameters; expected less than 2^56");
 }
 
-std::vector<int64_t> sparse_layout(const std::string& layout, int64_t num_layers, int64_t num_sparse) {
-  SY_CHECK(num_sparse >= 0 && num_sparse <= num_layers, "sparse layout ", layout, ": ", num_sparse, " sparse of ",
-           num_layers, " layers; expected 0 to ", num_layers);
+std::vector<int64_t> sparse_layout(SparseLayout layout, int64_t num_layers, int64_t num_sparse) {
+  SY_CHECK(num_sparse >= 0 && num_sparse <= num_layers, "sparse layout ", to_word(layout), ": ", num_sparse,
+           " sparse of ", num_layers, " layers; expected 0 to ", num_layers);
   std::vector<int64_t> blocks;
   if (num_sparse == 0) return blocks;
-  SY_CHECK(layout != "mixed" || num_layers % num_sparse == 0, "sparse layout mixed: ", num_sparse, " sparse layers do ",
-           "not divide ", num_layers, "; choose a divisor, or list the blocks in sparse_encoder_layers and ",
-           "sparse_decoder_layers");
+  SY_CHECK(layout != SparseLayout::kMixed || num_layers % num_sparse == 0, "sparse layout mixed: ", num_sparse,
+           " sparse layers do ", "not divide ", num_layers,
+           "; choose a divisor, or list the blocks in sparse_encoder_layers and ", "sparse_decoder_layers");
   const int64_t step = num_layers / num_sparse;
-  const int64_t first = layout == "top"      ? num_layers - num_sparse
-                        : layout == "middle" ? (num_layers - num_sparse) / 2
-                                             : 0;
-  for (int64_t n = 0; n < num_sparse; ++n) blocks.push_back(layout == "mixed" ? (n + 1) * step - 1 : first + n);
+  const int64_t first = layout == SparseLayout::kTop      ? num_layers - num_sparse
+                        : layout == SparseLayout::kMiddle ? (num_layers - num_sparse) / 2
+                                                          : 0;
+  for (int64_t n = 0; n < num_sparse; ++n)
+    blocks.push_back(layout == SparseLayout::kMixed ? (n + 1) * step - 1 : first + n);
   return blocks;
 }
 

@@ -6,8 +6,16 @@
 #include <vector>
 
 #include "model/routing_config.h"
+#include "ops/activation.h"
 
 namespace switchyard {
+
+// Which blocks' feed-forwards are sparse: every n-th or those listed, or a number of them at one of Flaxformer's
+// places.
+enum class SparseLayout { kStep, kBottom, kMiddle, kTop, kMixed };
+template <>
+inline constexpr auto enum_words<SparseLayout> = std::to_array<const char*>({"step", "bottom", "middle", "top",
+                                                                             "mixed"});
 
 struct ModelConfig {
   int64_t vocab_size = 32128;  // rows of the embedding, a multiple of 128 in new models
@@ -17,9 +25,9 @@ struct ModelConfig {
   int64_t num_heads = 8;
   int64_t num_encoder_layers = 6;
   int64_t num_decoder_layers = 6;
-  std::string activation = "relu";  // "relu", "gelu" (erf), "gelu_new" (tanh), "silu"
-  bool gated = false;               // activation(x wi_0) * (x wi_1) in place of activation(x wi)
-  bool tie_output = true;           // logits from the embedding, hidden scaled by d_model^-0.5
+  Activation activation = Activation::kRelu;
+  bool gated = false;      // activation(x wi_0) * (x wi_1) in place of activation(x wi)
+  bool tie_output = true;  // logits from the embedding, hidden scaled by d_model^-0.5
   int64_t relative_attention_num_buckets = 32;
   int64_t relative_attention_max_distance = 128;
   bool relative_bias_every_layer = false;  // a table in every self-attention layer (umT5), not one a stack
@@ -29,7 +37,7 @@ struct ModelConfig {
   double initializer_scale = 0.1;    // s of std = sqrt(s / fan_in), Switch §2.4
   // Blocks whose feed-forward is sparse. "step": those where block % step == step - 1 (0: none), or the lists, if a
   // list is not empty. "bottom", "middle", "top" or "mixed": num_sparse_*_layers of them there (Flaxformer's layouts).
-  std::string sparse_layout = "step";
+  SparseLayout sparse_layout = SparseLayout::kStep;
   int64_t encoder_sparse_step = 0;
   int64_t decoder_sparse_step = 0;
   std::vector<int64_t> sparse_encoder_layers;
@@ -42,7 +50,7 @@ struct ModelConfig {
   // Switch attention (App. A): in every n-th block experts make the self-attention's queries, keys and values. 0: none.
   int64_t encoder_attention_sparse_step = 0;
   int64_t decoder_attention_sparse_step = 0;
-  std::string attention_expert_dtype = "fp32";  // or "compute": in bf16 they diverged (table 10)
+  PartDtype attention_expert_dtype = PartDtype::kFp32;  // in bf16 they diverged (table 10)
   RoutingConfig routing;
 
   template <class Self, class Field>
@@ -102,6 +110,6 @@ std::vector<std::string> preset_names();
 
 // Sparse blocks of Flaxformer's layouts: "bottom" the first, "top" the last, "middle" the middle ones, "mixed" those
 // where block % (num_layers / num_sparse) is the last of its run. Throws Error if mixed does not divide num_layers.
-std::vector<int64_t> sparse_layout(const std::string& layout, int64_t num_layers, int64_t num_sparse);
+std::vector<int64_t> sparse_layout(SparseLayout layout, int64_t num_layers, int64_t num_sparse);
 
 }  // namespace switchyard

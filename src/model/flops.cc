@@ -23,7 +23,7 @@ double forward_flops(const ModelConfig& config, int64_t encoder_length, int64_t 
 }
 
 double router_flops(const ModelConfig& config, int64_t encoder_length, int64_t decoder_length) {
-  if (config.routing.router == "hash") return 0.0;
+  if (config.routing.router == RouterKind::kHash) return 0.0;
   double products = 0;
   const auto add_stack = [&](bool decoder, int64_t num_layers, int64_t length) {
     for (int64_t block = 0; block < num_layers; ++block) {

@@ -42,7 +42,7 @@ void add_scaled(at::Tensor& sum, const at::Tensor& term, double scale) {
 
 void add_stack(const RoutingConfig& routing, const StackOutput& stack, double scale, RouterLosses& losses) {
   if (stack.sparse_layers.empty()) return;
-  const bool pooled = routing.load_balance_layers == "pooled";
+  const bool pooled = routing.load_balance_layers == LoadBalanceLayers::kPooled;
   if (pooled) {
     add_scaled(losses.load_balance, pooled_balance_loss(stack), scale);
     add_scaled(losses.router_z, mean_z_loss(stack), scale);
@@ -70,7 +70,7 @@ RouterLosses router_losses(const RoutingConfig& routing, const StackOutput& enco
                            double encoder_share, double decoder_share) {
   RouterLosses losses;
   const auto layers = static_cast<double>(encoder.sparse_layers.size() + decoder.sparse_layers.size());
-  const double over = routing.load_balance_layers == "mean" ? std::max(1.0, layers) : 1.0;
+  const double over = routing.load_balance_layers == LoadBalanceLayers::kMean ? std::max(1.0, layers) : 1.0;
   add_stack(routing, encoder, encoder_share / over, losses);
   add_stack(routing, decoder, decoder_share / over, losses);
   return losses;

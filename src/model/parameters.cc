@@ -46,7 +46,7 @@ struct Lister {
       case Role::kSelectionBias:
         return true;
       case Role::kAttention:
-        return form.num_experts > 0 && config.attention_expert_dtype == "fp32";
+        return form.num_experts > 0 && config.attention_expert_dtype == PartDtype::kFp32;
       case Role::kEmbedding:
       case Role::kOutput:
       case Role::kFeedForward:
@@ -69,7 +69,7 @@ struct Lister {
   // Names under `module`.router. Every layer's router draws from its own name's stream.
   void add_router(const std::string& module, RouterWeights& router, int64_t num_experts) {
     const auto& routing = config.routing;
-    if (routing.router == "hash") return;
+    if (routing.router == RouterKind::kHash) return;
     add_scaled(module + ".router.classifier.weight", router.weight,
                {.shape = {num_experts, config.d_model}, .role = Role::kRouter});
     if (routing.router_bias)

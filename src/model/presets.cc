@@ -35,7 +35,7 @@ ModelConfig with_experts(ModelConfig dense, int64_t num_experts, int64_t group_s
 
 // T5.1.1 feed-forward and output: GEGLU, own output kernel.
 ModelConfig with_geglu(ModelConfig config) {
-  config.activation = "gelu_new";
+  config.activation = Activation::kGeluNew;
   config.gated = true;
   config.tie_output = false;
   return config;

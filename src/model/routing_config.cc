@@ -20,65 +20,46 @@ void check_range(const char* name, double value, double low, double high) {
   SY_CHECK(value >= low && value <= high, "model.", name, " is ", value, ", expected ", low, " to ", high);
 }
 
-void check_word(const char* name, const std::string& word, const std::vector<std::string>& words) {
-  if (std::find(words.begin(), words.end(), word) != words.end()) return;
-  std::string known;
-  for (const auto& each : words) known += (known.empty() ? "" : ", ") + each;
-  throw Error(join("model.", name, " is \"", word.substr(0, 64), "\", expected one of ", known,
-                   nearest_hint(word.substr(0, 64), words)));
-}
-
-void check_words(const RoutingConfig& routing) {
-  check_word("convention", routing.convention, {"paper", "mesh", "t5x", "hf"});
-  check_word("router", routing.router, {"top_k", "no_token_left_behind", "expert_choice", "hash"});
-  check_word("router_score", routing.router_score, {"softmax", "sigmoid"});
-  check_word("gate_normalization", routing.gate_normalization, {"none", "before_drop", "after_drop"});
-  check_word("second_expert_policy", routing.second_expert_policy, {"all", "sampled", "threshold"});
-  check_word("selection_dtype", routing.selection_dtype, {"fp32", "compute"});
-  check_word("group_rule", routing.group_rule, {"exact", "mesh", "t5x"});
-  check_word("capacity_rounding", routing.capacity_rounding, {"floor", "ceil", "half_even"});
-  check_word("drop_priority", routing.drop_priority, {"choice", "token", "batch", "expert"});
-  check_word("padding", routing.padding, {"ignored", "counted_in_load", "routed"});
-  check_word("exploration", routing.exploration, {"jitter", "argmax", "input_dropout", "sample"});
-  check_word("load_balance_choices", routing.load_balance_choices, {"first", "all", "mean"});
-  check_word("load_balance_scope", routing.load_balance_scope, {"group", "sequence", "batch"});
-  check_word("load_balance_layers", routing.load_balance_layers, {"sum", "mean", "pooled"});
-}
-
 }  // namespace
 
-void apply_convention(RoutingConfig& routing, const std::string& convention) {
-  check_word("convention", convention, {"paper", "mesh", "t5x", "hf"});
+void apply_convention(RoutingConfig& routing, Convention convention) {
   routing.convention = convention;
-  if (convention == "mesh") {
-    routing.group_rule = "mesh";
+  if (convention == Convention::kMesh) {
+    routing.group_rule = GroupRule::kMesh;
     routing.group_size = 1024;
-    routing.padding = "counted_in_load";
-    routing.gate_normalization = "before_drop";
-    routing.second_expert_policy = "sampled";
+    routing.padding = PaddingRule::kCountedInLoad;
+    routing.gate_normalization = GateNormalization::kBeforeDrop;
+    routing.second_expert_policy = SecondExpertPolicy::kSampled;
     routing.causal_decoder = false;
-  } else if (convention == "t5x") {
-    routing.group_rule = "t5x";
+  } else if (convention == Convention::kT5x) {
+    routing.group_rule = GroupRule::kT5x;
     routing.group_size = 4096;
-    routing.capacity_rounding = "half_even";
+    routing.capacity_rounding = CapacityRounding::kHalfEven;
     routing.capacity_within_group = false;
-    routing.padding = "routed";
-    routing.exploration = "argmax";
-    routing.load_balance_choices = "all";
-    routing.load_balance_layers = "mean";
+    routing.padding = PaddingRule::kRouted;
+    routing.exploration = Exploration::kArgmax;
+    routing.load_balance_choices = LoadBalanceChoices::kAll;
+    routing.load_balance_layers = LoadBalanceLayers::kMean;
     routing.causal_decoder = false;
-  } else if (convention == "hf") {
+  } else if (convention == Convention::kHf) {
     routing.group_size = 0;
     if (routing.expert_capacity == 0) routing.expert_capacity = 64;
-    routing.selection_dtype = "compute";
-    routing.padding = "routed";
-    routing.load_balance_layers = "pooled";
+    routing.selection_dtype = PartDtype::kCompute;
+    routing.padding = PaddingRule::kRouted;
+    routing.load_balance_layers = LoadBalanceLayers::kPooled;
     routing.load_balance_loss_coef = routing.router_z_loss_coef = 1e-3;
   }
 }
 
+void read_convention(RoutingConfig& routing, const ConfigDocument& document, const std::string& section) {
+  if (!document.sections.contains(section) || !document.sections.at(section).contains("convention")) return;
+  Convention convention{};
+  config_detail::read_value(document.sections.at(section).at("convention"), document.place(section + ".convention"),
+                            convention);
+  apply_convention(routing, convention);
+}
+
 void validate_routing(const RoutingConfig& routing) {
-  check_words(routing);
   check_range("num_experts", routing.num_experts, int64_t{0}, kMaxSize);
   check_range("train_capacity_factor", routing.train_capacity_factor, 1e-3, 1e6);
   check_range("eval_capacity_factor", routing.eval_capacity_factor, 1e-3, 1e6);
@@ -102,17 +83,19 @@ void validate_routing(const RoutingConfig& routing) {
                (routing.num_experts == 0 || routing.num_selected_experts <= routing.num_experts),
            "model.num_selected_experts is ", routing.num_selected_experts, ", expected 1 to the ", routing.num_experts,
            " experts of model.num_experts");
-  const bool is_top_k = routing.router == "top_k";
-  SY_CHECK(is_top_k || routing.router == "expert_choice" || routing.num_selected_experts == 1,
-           "model.num_selected_experts is ", routing.num_selected_experts, " with router ", routing.router,
+  const bool is_top_k = routing.router == RouterKind::kTopK;
+  SY_CHECK(is_top_k || routing.router == RouterKind::kExpertChoice || routing.num_selected_experts == 1,
+           "model.num_selected_experts is ", routing.num_selected_experts, " with router ", to_word(routing.router),
            ", which gives each token one expert");
   SY_CHECK(routing.selection_bias_rate == 0.0 || is_top_k, "model.selection_bias_rate is ", routing.selection_bias_rate,
-           " with router ", routing.router, "; loss-free balancing is for top_k");
-  SY_CHECK(routing.router != "hash" || !routing.router_bias, "model.router_bias with router hash, which has no router");
-  SY_CHECK(routing.router != "no_token_left_behind" || routing.drop_priority != "expert",
+           " with router ", to_word(routing.router), "; loss-free balancing is for top_k");
+  SY_CHECK(routing.router != RouterKind::kHash || !routing.router_bias,
+           "model.router_bias with router hash, which has no router");
+  SY_CHECK(routing.router != RouterKind::kNoTokenLeftBehind || routing.drop_priority != DropPriority::kExpert,
            "model.drop_priority expert with router no_token_left_behind; expected choice, token or batch");
-  SY_CHECK(routing.router != "hash" || routing.drop_priority == "choice" || routing.drop_priority == "token",
-           "model.drop_priority ", routing.drop_priority,
+  SY_CHECK(routing.router != RouterKind::kHash || routing.drop_priority == DropPriority::kChoice ||
+               routing.drop_priority == DropPriority::kToken,
+           "model.drop_priority ", to_word(routing.drop_priority),
            " with router hash, which has no probabilities; expected choice or token");
 }
 
@@ -122,9 +105,9 @@ int64_t expert_capacity(const RoutingConfig& routing, int64_t group_tokens, bool
   // Multiplied before divided, as Mesh does: 1024 * 1.25 / 128 is exactly 10.
   const auto experts = static_cast<double>(num_experts > 0 ? num_experts : routing.num_experts);
   const double share = static_cast<double>(group_tokens) * factor / experts;
-  const double rounded = routing.capacity_rounding == "ceil"        ? std::ceil(share)
-                         : routing.capacity_rounding == "half_even" ? std::nearbyint(share)
-                                                                    : std::floor(share);
+  const double rounded = routing.capacity_rounding == CapacityRounding::kCeil       ? std::ceil(share)
+                         : routing.capacity_rounding == CapacityRounding::kHalfEven ? std::nearbyint(share)
+                                                                                    : std::floor(share);
   // Beyond the group no slot can be used; only the buffers of other systems know the difference.
   const double bound = routing.capacity_within_group ? static_cast<double>(group_tokens) : 0x1p62;
   return std::max(routing.min_expert_capacity, static_cast<int64_t>(std::min(rounded, bound)));
@@ -145,8 +128,8 @@ int64_t t5x_num_groups(int64_t group_size, int64_t tokens, int64_t num_experts, 
 
 int64_t routing_group_size(const RoutingConfig& routing, int64_t num_experts, int64_t tokens, int64_t length) {
   if (routing.group_size == 0) return length;
-  if (routing.group_rule == "mesh") return tokens / mesh_num_groups(routing.group_size, tokens);
-  if (routing.group_rule == "t5x") return tokens / t5x_num_groups(routing.group_size, tokens, num_experts, 1);
+  if (routing.group_rule == GroupRule::kMesh) return tokens / mesh_num_groups(routing.group_size, tokens);
+  if (routing.group_rule == GroupRule::kT5x) return tokens / t5x_num_groups(routing.group_size, tokens, num_experts, 1);
   return routing.group_size;
 }
 

@@ -5,53 +5,57 @@
 #include <string>
 #include <vector>
 
+#include "ops/routing_words.h"
+
 namespace switchyard {
+
+struct ConfigDocument;
 
 // Capacity is counted within groups of consecutive tokens of the batch, never within a rank's share of it.
 struct RoutingConfig {
   int64_t num_experts = 0;  // 0: every feed-forward layer is dense
   // A name that sets the fields below before the others are read: apply_convention().
-  std::string convention = "paper";
+  Convention convention = Convention::kPaper;
 
   // Who chooses.
-  std::string router = "top_k";      // top_k, no_token_left_behind (Switch App. B), expert_choice (encoder only), hash
+  RouterKind router = RouterKind::kTopK;
   int64_t num_selected_experts = 1;  // k of top_k; 1 is Switch
   int64_t num_reroute_stages = 4;    // no_token_left_behind: choices tried, at most num_experts (Mesh)
-  std::string router_score = "softmax";      // softmax, or sigmoid (DeepSeek-V3)
-  std::string gate_normalization = "none";   // of k > 1 gates: none, before_drop (Mesh), after_drop (DeepSpeed)
-  std::string second_expert_policy = "all";  // all, sampled, threshold (Mesh); sampled in training only
-  double second_expert_threshold = 0.2;      // sampled: probability gate / threshold; threshold: gate above it
-  double selection_bias_rate = 0.0;          // u of loss-free balancing, 0.001 in DeepSeek-V3; 0: no bias
-  bool router_bias = false;                  // adds a learnt bias to the logits
-  std::string selection_dtype = "fp32";      // compute: experts are chosen by probabilities in it (HF)
+  RouterScore router_score = RouterScore::kSoftmax;
+  GateNormalization gate_normalization = GateNormalization::kNone;  // of k > 1 gates
+  SecondExpertPolicy second_expert_policy = SecondExpertPolicy::kAll;
+  double second_expert_threshold = 0.2;          // sampled: probability gate / threshold; threshold: gate above it
+  double selection_bias_rate = 0.0;              // u of loss-free balancing, 0.001 in DeepSeek-V3; 0: no bias
+  bool router_bias = false;                      // adds a learnt bias to the logits
+  PartDtype selection_dtype = PartDtype::kFp32;  // compute: experts are chosen by probabilities in it (HF)
   // Who gets the slots.
-  int64_t group_size = 1024;            // tokens; 0: each sequence is a group. The last group may be shorter
-  std::string group_rule = "exact";     // exact; mesh, t5x: as many equal groups as their rules give
+  int64_t group_size = 1024;  // encoder tokens; see routing_groups.h. 0: each sequence is a group
+  GroupRule group_rule = GroupRule::kExact;
   bool drop_tokens = true;              // false: dropless, as many slots as needed
   double train_capacity_factor = 1.25;  // expert_capacity = floor(group size * factor / num_experts), Switch eq. 3
   double eval_capacity_factor = 2.0;
-  std::string capacity_rounding = "floor";  // floor (Mesh), ceil (DeepSpeed), half_even (Flaxformer)
-  int64_t min_expert_capacity = 4;          // slots; expert_capacity is never below it
-  bool capacity_within_group = true;        // nor, if true, above the group's size (Mesh), the minimum aside
-  int64_t expert_capacity =
-      0;  // slots per expert and group in place of the factors (HF's convention); 0: use the factors
-  std::string drop_priority = "choice";  // choice, token, batch (prioritised by probability), expert (its best tokens)
-  bool causal_decoder = true;            // the decoder gives slots token by token, so that no token sees a later one
-  std::string padding = "ignored";       // ignored; counted_in_load (Mesh); routed as if it were text (T5X, HF)
-  // Exploration in training (Switch table 11).
-  std::string exploration = "jitter";  // jitter, argmax (none), input_dropout, sample
-  double jitter_noise = 1e-2;          // the router's copy of the input *= U(1 - e, 1 + e) (Switch App. C)
-  double router_dropout_rate = 0.1;    // input_dropout: of the router's copy of the input (Mesh switch_dropout)
-  double sample_temperature = 1.0;     // sample: experts drawn from softmax(logits / temperature)
+  CapacityRounding capacity_rounding = CapacityRounding::kFloor;
+  int64_t min_expert_capacity = 4;    // slots; expert_capacity is never below it
+  bool capacity_within_group = true;  // nor, if true, above the group's size (Mesh), the minimum aside
+  // Slots per expert and group in place of the factors (HF's convention); 0: use the factors.
+  int64_t expert_capacity = 0;
+  DropPriority drop_priority = DropPriority::kChoice;
+  bool causal_decoder = true;  // the decoder gives slots token by token, so that no token sees a later one
+  PaddingRule padding = PaddingRule::kIgnored;
+  // Exploration in training.
+  Exploration exploration = Exploration::kJitter;
+  double jitter_noise = 1e-2;        // the router's copy of the input *= U(1 - e, 1 + e) (Switch App. C)
+  double router_dropout_rate = 0.1;  // input_dropout: of the router's copy of the input (Mesh switch_dropout)
+  double sample_temperature = 1.0;   // sample: experts drawn from softmax(logits / temperature)
   // Losses, each a sum over sparse layers unless load_balance_layers says otherwise.
-  double load_balance_loss_coef = 1e-2;        // alpha of Switch eq. 4
-  std::string load_balance_choices = "first";  // f counts: first, all (T5X), mean (of all)
-  std::string load_balance_scope = "group";    // f and P are means over: group, sequence (DeepSeek-V3), batch
-  std::string load_balance_layers = "sum";     // sum (Mesh), mean (T5X), pooled (HF: layers of a stack as one)
-  double router_z_loss_coef = 0.0;             // ST-MoE eq. 5; off as in Switch
-  double importance_loss_coef = 0.0;           // Shazeer et al. 2017, eq. 6-7
-  double load_loss_coef = 0.0;                 // Shazeer et al. 2017, App. A; noise of std 1 / num_experts (V-MoE)
-  int64_t shared_expert_d_ff = 0;              // hidden width of a dense expert beside the routed ones; 0: none
+  double load_balance_loss_coef = 1e-2;  // alpha of Switch eq. 4
+  LoadBalanceChoices load_balance_choices = LoadBalanceChoices::kFirst;
+  LoadBalanceScope load_balance_scope = LoadBalanceScope::kGroup;
+  LoadBalanceLayers load_balance_layers = LoadBalanceLayers::kSum;
+  double router_z_loss_coef = 0.0;    // ST-MoE eq. 5; off as in Switch
+  double importance_loss_coef = 0.0;  // Shazeer et al. 2017, eq. 6-7
+  double load_loss_coef = 0.0;        // Shazeer et al. 2017, App. A; noise of std 1 / num_experts (V-MoE)
+  int64_t shared_expert_d_ff = 0;     // hidden width of a dense expert beside the routed ones; 0: none
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
@@ -69,7 +73,8 @@ struct RoutingConfig {
     field("selection_bias_rate", self.selection_bias_rate, "step of loss-free balancing's bias; 0: no bias");
     field("router_bias", self.router_bias, "adds a bias to the router logits");
     field("selection_dtype", self.selection_dtype, "experts are chosen in fp32, or in the compute dtype (HF)");
-    field("group_size", self.group_size, "consecutive tokens that compete for slots; 0: one sequence");
+    field("group_size", self.group_size,
+          "encoder tokens whose sequences compete for slots together; 0: each sequence alone");
     field("group_rule", self.group_rule, "exact, or equal groups counted as mesh or t5x");
     field("drop_tokens", self.drop_tokens, "false: no capacity, nothing is dropped");
     field("train_capacity_factor", self.train_capacity_factor, "slots per expert over the even share, in training");
@@ -99,10 +104,14 @@ struct RoutingConfig {
 };
 
 // Sets every field in which the convention differs from the paper's, which are the defaults; the others keep their
-// values. Throws Error for another name than paper, mesh, t5x or hf.
-void apply_convention(RoutingConfig& routing, const std::string& convention);
+// values.
+void apply_convention(RoutingConfig& routing, Convention convention);
 
-// Throws Error naming the field (as model.FIELD) whose value is out of range or not a known word.
+// Applies the convention that a section names, if it does: to be called before the section's other keys are read.
+// Throws Error for an unknown word.
+void read_convention(RoutingConfig& routing, const ConfigDocument& document, const std::string& section);
+
+// Throws Error naming the field (as model.FIELD) whose value is out of range.
 void validate_routing(const RoutingConfig& routing);
 
 // Slots per expert in a group of `group_tokens` of a layer with `num_experts`, 0 for the config's (Switch eq. 3;

@@ -47,8 +47,7 @@ ModelConfig with_variant(const ModelConfig& base, const RoutingVariant& variant)
   for (const auto& setting : variant.settings) text += setting + "\n";
   const auto document = parse_toml(text, variant.name);
   ModelConfig config = base;
-  if (document.sections.at("model").contains("convention"))
-    apply_convention(config.routing, document.sections.at("model").at("convention").get<std::string>());
+  if (document.sections.at("model").contains("convention")) read_convention(config.routing, document, "model");
   read_section(config, document, "model");
   validate(config);
   return config;

@@ -125,10 +125,10 @@ Assignment assign_choices(const Choices& choices, int64_t num_experts, const boo
   for_each_group(tokens, options, [&](int64_t start, int64_t end, int64_t capacity) {
     giver.start_group(capacity);
     num_slots += capacity * num_experts;
-    const auto order = token_order(choices, mask, start, end, options.priority == DropPriority::kBatch);
-    if (options.priority == DropPriority::kExpert && options.router == RouterKind::kTopK) {
+    const auto order = token_order(choices, mask, start, end, options.drop_priority == DropPriority::kBatch);
+    if (options.drop_priority == DropPriority::kExpert && options.router == RouterKind::kTopK) {
       for (const auto& [token, choice] : pairs_by_probability(choices, order, width)) giver.visit(token, choice);
-    } else if (options.priority == DropPriority::kToken) {
+    } else if (options.drop_priority == DropPriority::kToken) {
       for (const int64_t token : order)
         for (int64_t choice = 0; choice < width; ++choice) giver.visit(token, choice);
     } else {

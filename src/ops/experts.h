@@ -3,15 +3,14 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
-
 #include "base/random.h"
+#include "ops/activation.h"
 #include "ops/router.h"
 
 namespace switchyard::ops {
 
 struct ExpertsOptions {
-  std::string activation = "relu";
+  Activation activation = Activation::kRelu;
   double dropout_rate = 0.0;  // on the hidden layer, elementwise, keyed by token (Switch §2.4 expert dropout)
   NoiseKey key;
   int64_t first_token = 0;  // number of token 0 in the step's global batch

@@ -2,18 +2,25 @@
 #pragma once
 
 #include <optional>
-#include <string>
 
 #include "kernels/hidden_layer.h"
+#include "ops/activation.h"
 #include "ops/backend.h"
 
 namespace switchyard::ops {
 
-// The kernels' form of an activation's name; none for "gelu" (erf) and for unknown names.
-inline std::optional<kernels::Activation> kernel_activation(const std::string& name) {
-  if (name == "relu") return kernels::Activation::kRelu;
-  if (name == "gelu_new") return kernels::Activation::kGeluNew;
-  if (name == "silu") return kernels::Activation::kSilu;
+// The kernels' form of an activation; none for kGelu (erf).
+inline std::optional<kernels::Activation> kernel_activation(Activation activation) {
+  switch (activation) {
+    case Activation::kRelu:
+      return kernels::Activation::kRelu;
+    case Activation::kGeluNew:
+      return kernels::Activation::kGeluNew;
+    case Activation::kSilu:
+      return kernels::Activation::kSilu;
+    case Activation::kGelu:
+      break;
+  }
   return std::nullopt;
 }
 

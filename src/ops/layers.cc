@@ -176,6 +176,6 @@ at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_
   return Dropout::apply(x, rate, stream_key(key), first_example);
 }
 
-at::Tensor activation(const at::Tensor& x, const std::string& name) { return reference::activation(x, name); }
+at::Tensor activation(const at::Tensor& x, Activation activation) { return reference::activation(x, activation); }
 
 }  // namespace switchyard::ops

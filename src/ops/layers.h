@@ -6,9 +6,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
-
 #include "base/random.h"
+#include "ops/activation.h"
 
 namespace switchyard::ops {
 
@@ -31,14 +30,13 @@ at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids);
 // 1/(1-rate).
 at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example);
 
-// "relu", "gelu" (erf), "gelu_new" (tanh), "silu". Throws Error on another name.
-at::Tensor activation(const at::Tensor& x, const std::string& name);
+at::Tensor activation(const at::Tensor& x, Activation activation);
 
 // Dense feed-forward: activation(x wi^T) wo^T, or activation(x wi_0^T) * (x wi_1^T) wo^T if wi_1 is defined (wi is then
 // wi_0). x [batch, length, d_model], wi [d_ff, d_model], wo [d_model, d_ff]. hidden_dropout as in dropout(), on the
 // hidden layer.
 struct FeedForwardOptions {
-  std::string activation = "relu";
+  Activation activation = Activation::kRelu;
   double hidden_dropout_rate = 0.0;
   NoiseKey key;
   int64_t first_example = 0;

@@ -73,11 +73,17 @@ at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_
   return scaled_by(x, dropout_factors(noise, rate).unsqueeze(1));
 }
 
-at::Tensor activation(const at::Tensor& x, const std::string& name) {
-  if (name == "relu") return at::relu(x);
-  if (name == "gelu") return at::gelu(x, "none");
-  if (name == "gelu_new") return at::gelu(x, "tanh");
-  SY_CHECK(name == "silu", "activation \"", name, "\": expected relu, gelu, gelu_new or silu");
+at::Tensor activation(const at::Tensor& x, Activation activation) {
+  switch (activation) {
+    case Activation::kRelu:
+      return at::relu(x);
+    case Activation::kGelu:
+      return at::gelu(x, "none");
+    case Activation::kGeluNew:
+      return at::gelu(x, "tanh");
+    case Activation::kSilu:
+      break;
+  }
   return at::silu(x);
 }
 

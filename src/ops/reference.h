@@ -16,7 +16,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double epsilon
 at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta);
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids);
 at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example);
-at::Tensor activation(const at::Tensor& x, const std::string& name);
+at::Tensor activation(const at::Tensor& x, Activation activation);
 at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                         const FeedForwardOptions& options);
 

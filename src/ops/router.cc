@@ -46,8 +46,8 @@ void check_route(const at::Tensor& logits, const at::Tensor& token_mask, const R
                (logits.scalar_type() == at::kFloat || logits.scalar_type() == at::kDouble),
            "route: expected logits [tokens, num_experts] f32 or f64, got ", logits.toString(), " ", logits.sizes());
   check_groups(logits.size(0), token_mask, options);
-  SY_CHECK(options.num_choices >= 1 && options.num_choices <= logits.size(1), "route: ", options.num_choices,
-           " choices a token among ", logits.size(1), " experts");
+  SY_CHECK(options.num_selected_experts >= 1 && options.num_selected_experts <= logits.size(1),
+           "route: ", options.num_selected_experts, " choices a token among ", logits.size(1), " experts");
   SY_CHECK(!options.selection_bias.defined() ||
                (options.selection_bias.dim() == 1 && options.selection_bias.size(0) == logits.size(1)),
            "route: expected selection_bias [", logits.size(1), "]");
@@ -64,7 +64,7 @@ at::Tensor gumbel_noise(const RouteOptions& options, int64_t tokens, int64_t num
 // What experts are chosen by. [tokens, num_experts]
 at::Tensor selection_scores(const at::Tensor& logits, const at::Tensor& probability, const RouteOptions& options) {
   auto selection = logits.detach();
-  if (options.score == RouterScore::kSigmoid && options.selection_bias.defined())
+  if (options.router_score == RouterScore::kSigmoid && options.selection_bias.defined())
     selection = at::sigmoid(selection);
   else if (options.selection_bias.defined() || options.selection_dtype != at::kFloat)
     selection = probability;
@@ -81,36 +81,36 @@ bool chooses_by_logits(const RouteOptions& options) {
          options.sample_temperature == 0.0;
 }
 
-// [tokens, num_choices] i64 on the CPU.
+// [tokens, num_selected_experts] i64 on the CPU.
 at::Tensor choose(const at::Tensor& logits, const TokenStatistics& statistics, const RouteOptions& options) {
-  if (options.num_choices == 1 && chooses_by_logits(options)) return statistics.best.unsqueeze(1);
+  if (options.num_selected_experts == 1 && chooses_by_logits(options)) return statistics.best.unsqueeze(1);
   const auto selection = selection_scores(logits, statistics.probability, options);
   if (!is_fused(selection)) {
     const auto order = at::sort(selection, /*stable=*/true, /*dim=*/1, /*descending=*/true);
-    return std::get<1>(order).narrow(1, 0, options.num_choices).cpu().contiguous();
+    return std::get<1>(order).narrow(1, 0, options.num_selected_experts).cpu().contiguous();
   }
-  auto expert = at::empty({logits.size(0), options.num_choices}, at::kLong);
-  kernels::top_choices(read<float>(selection), selection.size(0), selection.size(1), options.num_choices,
+  auto expert = at::empty({logits.size(0), options.num_selected_experts}, at::kLong);
+  kernels::top_choices(read<float>(selection), selection.size(0), selection.size(1), options.num_selected_experts,
                        write<int64_t>(expert));
   return expert;
 }
 
 // The choices that the second policy leaves: -1 in place of the others.
 at::Tensor apply_second_policy(const at::Tensor& choice, const at::Tensor& probability, const RouteOptions& options) {
-  if (options.second_policy == SecondPolicy::kAll || options.num_choices == 1) return choice;
+  if (options.second_expert_policy == SecondExpertPolicy::kAll || options.num_selected_experts == 1) return choice;
   auto gate = probability.to(at::kDouble);
   if (options.gate_normalization != GateNormalization::kNone) gate = gate / (gate.sum(1, true) + 1e-9);
   gate = gate.contiguous();
   auto used = choice.clone();
   NoiseKey key = options.noise;
   key.purpose = NoisePurpose::kSecondExpert;
-  const int64_t width = options.num_choices;
+  const int64_t width = options.num_selected_experts;
   for (int64_t token = 0; token < choice.size(0); ++token) {
     NoiseStream noise(key, static_cast<uint64_t>(options.first_token + token));
     for (int64_t n = 1; n < width; ++n) {
       const double bound =
-          options.second_policy == SecondPolicy::kThreshold ? 1.0 : static_cast<double>(noise.uniform());
-      if (read<double>(gate)[token * width + n] <= bound * options.second_threshold)
+          options.second_expert_policy == SecondExpertPolicy::kThreshold ? 1.0 : static_cast<double>(noise.uniform());
+      if (read<double>(gate)[token * width + n] <= bound * options.second_expert_threshold)
         write<int64_t>(used)[token * width + n] = -1;
     }
   }
@@ -123,7 +123,7 @@ at::Tensor balance_weight(const at::Tensor& choice, const bool* mask, int64_t nu
                           const RouteOptions& options) {
   const int64_t tokens = choice.size(0), groups = (tokens + group_size - 1) / group_size;
   const bool counts_padding = options.padding == PaddingRule::kCountedInLoad;
-  const int64_t width = options.balance_choices == BalanceChoices::kFirst ? 1 : choice.size(1);
+  const int64_t width = options.load_balance_choices == LoadBalanceChoices::kFirst ? 1 : choice.size(1);
   auto count = at::zeros({groups, num_experts}, at::kDouble), size = at::zeros({groups, 1}, at::kDouble);
   for (int64_t token = 0; token < tokens; ++token) {
     const bool is_real = mask == nullptr || mask[token];
@@ -133,7 +133,7 @@ at::Tensor balance_weight(const at::Tensor& choice, const bool* mask, int64_t nu
     for (int64_t n = 0; n < width; ++n)
       write<double>(count)[group * num_experts + read<int64_t>(choice)[token * choice.size(1) + n]] += 1.0;
   }
-  if (options.balance_choices == BalanceChoices::kMean) count = count / static_cast<double>(width);
+  if (options.load_balance_choices == LoadBalanceChoices::kMean) count = count / static_cast<double>(width);
   const double all = std::max(1.0, size.sum().item<double>());
   return count / size.clamp_min(1.0) * (static_cast<double>(num_experts) / all);
 }
@@ -208,7 +208,7 @@ Routing route(const at::Tensor& logits, const at::Tensor& token_mask, const Rout
     weight = at::zeros({(tokens + loss_group_size - 1) / loss_group_size, num_experts}, at::kDouble);
   } else {
     choice = choose(logits, statistics, options);
-    const bool needs_probability = options.num_choices > 1 || options.priority != DropPriority::kChoice;
+    const bool needs_probability = options.num_selected_experts > 1 || options.drop_priority != DropPriority::kChoice;
     const auto probability = needs_probability ? statistics.probability.cpu().gather(1, choice) : at::Tensor();
     used = apply_second_policy(choice, probability, options);
     assignment = assign_choices({used, probability}, num_experts, real, options);
@@ -224,7 +224,7 @@ Routing route(const at::Tensor& logits, const at::Tensor& token_mask, const Rout
                       .balance_weight = weight,
                       .loss_group_size = loss_group_size,
                       .num_real = num_real},
-                     options.score, choice.defined() ? options.gate_normalization : GateNormalization::kNone);
+                     options.router_score, choice.defined() ? options.gate_normalization : GateNormalization::kNone);
   Routing routing;
   routing.gate = outputs.gate;
   routing.load_balance_loss = outputs.load_balance_loss;
@@ -246,7 +246,7 @@ Routing route_to(const at::Tensor& expert, int64_t num_experts, const at::Tensor
                  const RouteOptions& options, at::ScalarType dtype) {
   SY_CHECK(expert.dim() == 1 && expert.scalar_type() == at::kLong, "route_to: expected expert [tokens] i64, got ",
            expert.toString(), " ", expert.sizes());
-  SY_CHECK(options.priority == DropPriority::kChoice || options.priority == DropPriority::kToken,
+  SY_CHECK(options.drop_priority == DropPriority::kChoice || options.drop_priority == DropPriority::kToken,
            "route_to: there are no probabilities to give slots by; expected priority kChoice or kToken");
   check_groups(expert.size(0), token_mask, options);
   const auto mask = cpu_mask(token_mask);
@@ -265,12 +265,13 @@ Routing route_to(const at::Tensor& expert, int64_t num_experts, const at::Tensor
   return routing;
 }
 
-at::Tensor load_loss(const at::Tensor& logits, const at::Tensor& token_mask, int64_t num_choices, double noise_std) {
+at::Tensor load_loss(const at::Tensor& logits, const at::Tensor& token_mask, int64_t num_selected_experts,
+                     double noise_std) {
   SY_CHECK(noise_std > 0.0, "load_loss: noise_std ", noise_std, " is not positive");
-  SY_CHECK(num_choices >= 1 && num_choices <= logits.size(1), "load_loss: ", num_choices, " choices among ",
-           logits.size(1), " experts");
+  SY_CHECK(num_selected_experts >= 1 && num_selected_experts <= logits.size(1), "load_loss: ", num_selected_experts,
+           " choices among ", logits.size(1), " experts");
   // The k-th best logit is what an expert has to reach; it is a constant of the comparison's noise (V-MoE).
-  const auto threshold = std::get<0>(logits.topk(num_choices, 1)).narrow(1, num_choices - 1, 1);
+  const auto threshold = std::get<0>(logits.topk(num_selected_experts, 1)).narrow(1, num_selected_experts - 1, 1);
   const auto probability = 0.5 * (at::erf((logits - threshold) * (1.0 / (noise_std * std::numbers::sqrt2))) + 1.0);
   const auto load = token_mask.defined() ? (probability * token_mask.to(probability.options()).unsqueeze(1)).sum(0)
                                          : probability.sum(0);

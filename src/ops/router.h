@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "ops/routing_words.h"
 
 namespace switchyard::ops {
 
@@ -30,56 +31,18 @@ struct Dispatch {
   std::vector<int64_t> num_rows;  // [num_experts]: rows of each expert; sums to rows
 };
 
-enum class RouterKind {
-  kTopK,               // each token takes its num_choices best experts (Switch §2.1; 1 is Switch)
-  kNoTokenLeftBehind,  // its best expert with a free slot, of num_choices (Switch App. B)
-  kExpertChoice,       // each expert takes its best expert_capacity tokens (Zhou et al. 2022)
-};
-
-enum class RouterScore { kSoftmax, kSigmoid };  // of logits; sigmoid: DeepSeek-V3
-
-// Who gets an expert's slots first.
-enum class DropPriority {
-  kChoice,  // all first choices in token order, then all second ones (Mesh; Switch §2.2)
-  kToken,   // token by token with all its choices (DeepSpeed by position)
-  kBatch,   // as kChoice, tokens with the highest probability first (batch prioritised, V-MoE). Not causal
-  kExpert,  // each expert keeps those that score it highest (Mesh switch_max, DeepSpeed by probability). Not causal
-};
-
-// What a token's gates are divided by; in expert choice nothing.
-enum class GateNormalization {
-  kNone,        // Switch: nothing
-  kBeforeDrop,  // the sum over its choices, + 1e-9 (Mesh top-2)
-  kAfterDrop,   // the sum over the choices it was given, + 1e-9 (DeepSpeed)
-};
-
-// Which choices beyond the first are used (Mesh second_policy). The gate is the normalised one where gates are.
-enum class SecondPolicy {
-  kAll,
-  kSampled,    // with probability min(1, gate / threshold)
-  kThreshold,  // if gate > threshold
-};
-
-// f of the balance loss: the share of tokens whose first choice an expert is (Mesh; uniform routing gives 1), of all
-// choices (T5X; num_choices), or that divided by num_choices (Megablocks; 1).
-enum class BalanceChoices { kFirst, kAll, kMean };
-
-// What padding does besides taking no slot: nothing, or its argmax counts in f and every mean is over all positions
-// while P leaves it out (Mesh). A router that routes padding as text gets no mask.
-enum class PaddingRule { kIgnored, kCountedInLoad };
-
 struct RouteOptions {
   RouterKind router = RouterKind::kTopK;
-  RouterScore score = RouterScore::kSoftmax;
-  int64_t num_choices = 1;
+  RouterScore router_score = RouterScore::kSoftmax;
+  int64_t num_selected_experts = 1;      // choices of a token; of kNoTokenLeftBehind: those that it tries
   int64_t group_size = 1024;             // consecutive tokens; the last group may be shorter
   std::vector<int64_t> expert_capacity;  // slots per expert, one entry a group
   int64_t loss_group_size = 0;           // consecutive tokens over which f and P are means; 0: group_size
-  DropPriority priority = DropPriority::kChoice;
+  DropPriority drop_priority = DropPriority::kChoice;
   GateNormalization gate_normalization = GateNormalization::kNone;
-  SecondPolicy second_policy = SecondPolicy::kAll;
-  double second_threshold = 0.2;
-  BalanceChoices balance_choices = BalanceChoices::kFirst;
+  SecondExpertPolicy second_expert_policy = SecondExpertPolicy::kAll;
+  double second_expert_threshold = 0.2;
+  LoadBalanceChoices load_balance_choices = LoadBalanceChoices::kFirst;
   PaddingRule padding = PaddingRule::kIgnored;
   at::Tensor selection_bias = {};  // [num_experts] or undefined: added to scores for choosing only (DeepSeek-V3)
   // > 0: experts are drawn from softmax(logits / temperature) without replacement (Mesh switch_policy "sample").
@@ -119,9 +82,10 @@ Routing route_to(const at::Tensor& expert, int64_t num_experts, const at::Tensor
                  const RouteOptions& options, at::ScalarType dtype);
 
 // Load loss of Shazeer et al. 2017 (App. A, eq. 8-11): squared coefficient of variation over experts of sum_t P(e among
-// the num_choices best of t), the noise of the comparison being normal with std `noise_std` (V-MoE takes 1 /
+// the num_selected_experts best of t), the noise of the comparison being normal with std `noise_std` (V-MoE takes 1 /
 // num_experts). Means over real tokens. [], differentiable in logits [tokens, num_experts].
-at::Tensor load_loss(const at::Tensor& logits, const at::Tensor& token_mask, int64_t num_choices, double noise_std);
+at::Tensor load_loss(const at::Tensor& logits, const at::Tensor& token_mask, int64_t num_selected_experts,
+                     double noise_std);
 
 // Token t's experts by falling gate, -1 after the last. [tokens, width] i64; more than `width` are cut.
 at::Tensor experts_of_tokens(const Routing& routing, int64_t tokens, int64_t width);

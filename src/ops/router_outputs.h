@@ -26,7 +26,7 @@ struct RouterOutputs {
 // What the outputs need besides the logits; on the CPU.
 struct RoutedTokens {
   const Assignment& assignment;
-  at::Tensor choice;          // [tokens, num_choices] i64, -1 where not used; undefined in expert choice
+  at::Tensor choice;          // [tokens, num_selected_experts] i64, -1 where not used; undefined in expert choice
   at::Tensor mask;            // [tokens] bool or undefined
   at::Tensor balance_weight;  // [loss groups, num_experts] f64: of the sum of probabilities that the balance loss is
   int64_t loss_group_size;

@@ -56,9 +56,7 @@ RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::pat
   SY_CHECK(run.preset.empty() || run.init.empty(), "[model] has both preset and init: keep one");
   if (!run.preset.empty()) run.model = preset(run.preset);
   if (!run.init.empty()) run.model = open_config(run.init);
-  for (const char* section : {"model", "routing"})
-    if (const auto convention = string_at(document, section, "convention"); !convention.empty())
-      apply_convention(run.model.routing, convention);
+  for (const char* section : {"model", "routing"}) read_convention(run.model.routing, document, section);
   read_section(run.model, document, "model", {"preset", "init"});
   read_section(run.model.routing, document, "routing");
   read_section(run.data, document, "data");

@@ -4,6 +4,11 @@
 #include <gtest/gtest.h>
 
 namespace switchyard {
+
+enum class Pace { kWalk, kRun };
+template <>
+inline constexpr auto enum_words<Pace> = std::to_array<const char*>({"walk", "run"});
+
 namespace {
 
 using testing::HasSubstr;
@@ -14,6 +19,7 @@ struct Example {
   bool fast = false;
   std::string name = "plain";
   std::vector<int64_t> sizes;
+  Pace pace = Pace::kWalk;
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
     field("steps", self.steps, "how many");
@@ -21,6 +27,7 @@ struct Example {
     field("fast", self.fast, "whether");
     field("name", self.name, "what");
     field("sizes", self.sizes, "which");
+    field("pace", self.pace, "in which gait");
   }
 };
 
@@ -51,6 +58,16 @@ TEST(Config, ReadsEveryTypeAndKeepsDefaults) {
   EXPECT_EQ(read("[part]\nrate = 2\n").rate, 2.0);  // a whole number is a number
 }
 
+TEST(Config, WordsOfAnEnum) {
+  EXPECT_EQ(read("[part]\npace = \"run\"\n").pace, Pace::kRun);
+  EXPECT_EQ(fields_to_json(read("[part]\npace = \"run\"\n")).at("pace"), "run");
+  EXPECT_THAT(describe_fields<Example>("part"), HasSubstr("pace = \"walk\""));
+  EXPECT_THAT(refusal("[part]\npace = \"rum\"\n"),
+              AllOf(HasSubstr("run.toml:2"), HasSubstr("walk, run"), HasSubstr("did you mean \"run\"")));
+  EXPECT_THAT(refusal("[part]\npace = 1\n"), HasSubstr("walk, run"));
+  EXPECT_EQ(list_words<Pace>(), "walk or run");
+}
+
 TEST(Config, SettingsOverrideAndMayBeBareWords) {
   EXPECT_EQ(read("[part]\nsteps = 7\n", {"part.steps=9"}).steps, 9);
   EXPECT_EQ(read("", {"part.name=word"}).name, "word");
@@ -72,7 +89,12 @@ TEST(Config, RefusalsNamePlaceAndNearestKey) {
 }
 
 TEST(Config, WrittenTomlReadsBackTheSame) {
-  Example example{.steps = -4, .rate = 1e-30, .fast = true, .name = "tab\tquote\" \xc3\xa9", .sizes = {0, 1LL << 60}};
+  Example example{.steps = -4,
+                  .rate = 1e-30,
+                  .fast = true,
+                  .name = "tab\tquote\" \xc3\xa9",
+                  .sizes = {0, 1LL << 60},
+                  .pace = Pace::kRun};
   const auto text = write_toml({{"part", fields_to_json(example)}});
   EXPECT_EQ(fields_to_json(read(text)).dump(), fields_to_json(example).dump());
   example.rate = 0.1;

@@ -60,7 +60,7 @@ TEST(HfConfig, Umt5HasATableEveryLayer) {
       published_t5(R"({"model_type": "umt5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})");
   const auto config = read(json);
   EXPECT_TRUE(config.relative_bias_every_layer && config.gated && !config.tie_output);
-  EXPECT_EQ(config.activation, "gelu_new");
+  EXPECT_EQ(config.activation, Activation::kGeluNew);
   const auto written = config_to_hf(config, "float32");
   EXPECT_EQ(written["model_type"], "umt5");
   EXPECT_EQ(written["architectures"][0], "UMT5ForConditionalGeneration");
@@ -99,21 +99,21 @@ TEST(HfConfig, ReadsTheT5Family) {
   auto config = read(published_t5());
   EXPECT_EQ(config.num_decoder_layers, 6);
   EXPECT_EQ(config.relative_attention_max_distance, 128);
-  EXPECT_EQ(config.activation, "relu");
+  EXPECT_EQ(config.activation, Activation::kRelu);
   EXPECT_TRUE(config.tie_output);
   config = read(
       published_t5(R"({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "num_decoder_layers": 4})"));
   EXPECT_TRUE(config.gated);
-  EXPECT_EQ(config.activation, "gelu_new");
+  EXPECT_EQ(config.activation, Activation::kGeluNew);
   EXPECT_FALSE(config.tie_output);
   EXPECT_EQ(config.num_decoder_layers, 4);
   // As HF 5 saves what it read as above.
   config = read(published_t5(
       R"({"feed_forward_proj": "gated-silu", "tie_word_embeddings": true, "scale_decoder_outputs": false})"));
-  EXPECT_EQ(config.activation, "silu");
+  EXPECT_EQ(config.activation, Activation::kSilu);
   EXPECT_FALSE(config.tie_output);
   config = read(published_t5(R"({"feed_forward_proj": "gelu"})"));
-  EXPECT_EQ(config.activation, "gelu");
+  EXPECT_EQ(config.activation, Activation::kGelu);
   EXPECT_FALSE(config.gated);
   config = read(published_t5(R"({"model_type": "mt5"})"));
   EXPECT_TRUE(config.gated);
@@ -177,14 +177,14 @@ TEST(HfConfig, RoundTripKeepsWhatHfCannotSay) {
   config.sparse_encoder_layers = {0, 3};
   config.decoder_sparse_step = 0;
   config.gated = true;
-  for (const char* activation : {"relu", "gelu", "gelu_new", "silu"}) {
+  for (const auto activation : {Activation::kRelu, Activation::kGelu, Activation::kGeluNew, Activation::kSilu}) {
     config.activation = activation;
     EXPECT_EQ(fields_to_json(read(config_to_hf(config, "float32"), router_names(config))), fields_to_json(config))
-        << activation;
+        << to_word(activation);
     auto dense = preset("t5-tiny");
     dense.activation = activation;
     dense.gated = true;
-    EXPECT_EQ(fields_to_json(read(config_to_hf(dense, "float32"))), fields_to_json(dense)) << activation;
+    EXPECT_EQ(fields_to_json(read(config_to_hf(dense, "float32"))), fields_to_json(dense)) << to_word(activation);
   }
 }
 

@@ -22,7 +22,7 @@ ModelConfig small(bool gated, bool tie_output) {
   auto config = preset("switch-tiny-4");
   config.vocab_size = 128;
   config.gated = gated;
-  config.activation = gated ? "gelu_new" : "relu";
+  config.activation = gated ? Activation::kGeluNew : Activation::kRelu;
   config.tie_output = tie_output;
   config.routing.num_experts = 12;
   return config;

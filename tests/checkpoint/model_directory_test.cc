@@ -30,7 +30,7 @@ ModelConfig small(const char* name, bool gated = false, bool tie_output = true) 
   config.vocab_size = 128;
   config.gated = gated;
   config.tie_output = tie_output;
-  config.activation = gated ? "gelu_new" : "relu";
+  config.activation = gated ? Activation::kGeluNew : Activation::kRelu;
   return config;
 }
 

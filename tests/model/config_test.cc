@@ -130,7 +130,6 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"huge", [](ModelConfig& c) { c.d_ff = int64_t{1} << 62; }, "model.d_ff is"},
         BadConfig{"layers", [](ModelConfig& c) { c.num_decoder_layers = 1000000; },
                   "model.num_decoder_layers is 1000000"},
-        BadConfig{"activation", [](ModelConfig& c) { c.activation = "swish"; }, "model.activation is \"swish\""},
         BadConfig{"dropout", [](ModelConfig& c) { c.dropout_rate = 1.0; }, "model.dropout_rate is 1"},
         BadConfig{"not_a_number", [](ModelConfig& c) { c.expert_dropout_rate = std::nan(""); },
                   "model.expert_dropout_rate"},

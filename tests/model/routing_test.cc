@@ -83,7 +83,8 @@ TEST(RoutingVariant, GradientsMatchFiniteDifferencesInTraining) {
 
 TEST(RoutingVariant, FastKernelsEqualF64) {
   for_each_variant([](const RoutingVariant& variant, const ModelConfig& config) {
-    if (config.routing.selection_dtype == "compute") return;  // chooses by rounded probabilities, by definition
+    if (config.routing.selection_dtype == PartDtype::kCompute)
+      return;  // chooses by rounded probabilities, by definition
     const auto weights = initialize(config, 5);
     const auto input = random_input(2, 21, 13, config.vocab_size);
     const auto loss = [&](at::ScalarType dtype) {
@@ -124,7 +125,7 @@ TEST(RoutingVariant, EvaluationIsDeterministicAndWithoutNoise) {
 TEST(RoutingVariant, ABatchOfOneEqualsThatRowWhenGroupsAreSequences) {
   for_each_variant([](const RoutingVariant&, ModelConfig config) {
     config.routing.group_size = 0;
-    config.routing.group_rule = "exact";
+    config.routing.group_rule = GroupRule::kExact;
     const auto weights = cast_weights(config, initialize(config, 7), at::kDouble);
     const auto ids = at::randint(3, config.vocab_size, {3, 12}, at::kLong);
     const auto batch = encode(config, weights, ids, {}, {}).hidden;
@@ -136,7 +137,7 @@ TEST(RoutingVariant, ABatchOfOneEqualsThatRowWhenGroupsAreSequences) {
 
 TEST(RoutingVariant, PaddingOfEitherSideChangesNothingWhereItIsIgnored) {
   for_each_variant([](const RoutingVariant&, ModelConfig config) {
-    if (config.routing.padding != "ignored" || config.routing.router == "expert_choice") return;
+    if (config.routing.padding != PaddingRule::kIgnored || config.routing.router == RouterKind::kExpertChoice) return;
     config.routing.group_size = 0;
     config.routing.expert_capacity = 3;  // binds; counts slots, not positions
     const auto weights = initialize(config, 7);
@@ -180,7 +181,7 @@ TEST(BalanceOverLayers, CollapseToDifferentExperts) {
   config.routing.router_bias = true;
   config.routing.group_size = 0;
   config.decoder_sparse_step = 0;
-  const auto value = [&](const std::string& layers) {
+  const auto value = [&](LoadBalanceLayers layers) {
     config.routing.load_balance_layers = layers;
     auto weights = initialize(config, 3);
     for (const auto& [block, expert] : {std::pair{1, 0}, std::pair{3, 1}}) {
@@ -192,9 +193,9 @@ TEST(BalanceOverLayers, CollapseToDifferentExperts) {
     const auto input = random_input(2, 10, 5, config.vocab_size);
     return compute_loss(config, cast_weights(config, weights, at::kFloat), input, {}, {}).load_balance_loss;
   };
-  EXPECT_NEAR(value("sum"), 4.0, 1e-5);
-  EXPECT_NEAR(value("mean"), 2.0, 1e-5);
-  EXPECT_NEAR(value("pooled"), 1.0, 1e-5);
+  EXPECT_NEAR(value(LoadBalanceLayers::kSum), 4.0, 1e-5);
+  EXPECT_NEAR(value(LoadBalanceLayers::kMean), 2.0, 1e-5);
+  EXPECT_NEAR(value(LoadBalanceLayers::kPooled), 1.0, 1e-5);
 }
 
 TEST(SelectionBias, MovesTowardsExpertsWithLittleLoad) {
@@ -219,7 +220,7 @@ TEST(GroupCount, MeshRoundsDownAndCanExceedTheSize) {
   RoutingConfig routing;
   routing.num_experts = 8;
   EXPECT_EQ(routing_group_size(routing, 8, 1500, 500), 1024);  // ours: never larger, the last one shorter
-  routing.group_rule = "mesh";
+  routing.group_rule = GroupRule::kMesh;
   EXPECT_EQ(routing_group_size(routing, 8, 1500, 500), 1500);
   routing.group_size = 0;
   EXPECT_EQ(routing_group_size(routing, 8, 1500, 500), 500);
@@ -228,7 +229,7 @@ TEST(GroupCount, MeshRoundsDownAndCanExceedTheSize) {
 // DeepSpeed's buffer sizes: ceil(tokens / experts * factor * k), nothing but the minimum below it.
 TEST(ExpertCapacity, DeepSpeedsBuffers) {
   RoutingConfig routing;
-  routing.capacity_rounding = "ceil";
+  routing.capacity_rounding = CapacityRounding::kCeil;
   routing.capacity_within_group = false;
   const auto slots = [&](int64_t tokens, int64_t experts, double factor_times_k, int64_t minimum) {
     routing.num_experts = experts;
@@ -244,37 +245,36 @@ TEST(ExpertCapacity, DeepSpeedsBuffers) {
 
 TEST(SparseLayout, FlaxformersTable) {
   using Blocks = std::vector<int64_t>;
-  EXPECT_EQ(sparse_layout("bottom", 12, 4), (Blocks{0, 1, 2, 3}));
-  EXPECT_EQ(sparse_layout("middle", 12, 2), (Blocks{5, 6}));
-  EXPECT_EQ(sparse_layout("mixed", 12, 3), (Blocks{3, 7, 11}));
-  EXPECT_EQ(sparse_layout("top", 12, 1), (Blocks{11}));
-  EXPECT_EQ(sparse_layout("mixed", 12, 6), (Blocks{1, 3, 5, 7, 9, 11}));
-  EXPECT_EQ(sparse_layout("mixed", 12, 0), Blocks{});
-  EXPECT_THROW(sparse_layout("mixed", 12, 5), Error);
+  EXPECT_EQ(sparse_layout(SparseLayout::kBottom, 12, 4), (Blocks{0, 1, 2, 3}));
+  EXPECT_EQ(sparse_layout(SparseLayout::kMiddle, 12, 2), (Blocks{5, 6}));
+  EXPECT_EQ(sparse_layout(SparseLayout::kMixed, 12, 3), (Blocks{3, 7, 11}));
+  EXPECT_EQ(sparse_layout(SparseLayout::kTop, 12, 1), (Blocks{11}));
+  EXPECT_EQ(sparse_layout(SparseLayout::kMixed, 12, 6), (Blocks{1, 3, 5, 7, 9, 11}));
+  EXPECT_EQ(sparse_layout(SparseLayout::kMixed, 12, 0), Blocks{});
+  EXPECT_THROW(sparse_layout(SparseLayout::kMixed, 12, 5), Error);
 }
 
 TEST(Convention, SetsWhatDiffersAndEachKeyStaysSettable) {
   RoutingConfig routing;
   routing.num_experts = 8;
-  apply_convention(routing, "t5x");
+  apply_convention(routing, Convention::kT5x);
   EXPECT_EQ(expert_capacity(routing, 100, true), 16);  // 15.625 half to even; floor gives 15
   EXPECT_EQ(expert_capacity(routing, 2, false), 4);    // the minimum, above the group's size
-  EXPECT_EQ(routing.load_balance_layers, "mean");
-  EXPECT_EQ(routing.exploration, "argmax");
-  routing.capacity_rounding = "ceil";
+  EXPECT_EQ(routing.load_balance_layers, LoadBalanceLayers::kMean);
+  EXPECT_EQ(routing.exploration, Exploration::kArgmax);
+  routing.capacity_rounding = CapacityRounding::kCeil;
   routing.train_capacity_factor = 1.2;
   EXPECT_EQ(expert_capacity(routing, 101, true), 16);  // 15.15
   routing = {};
-  apply_convention(routing, "hf");
+  apply_convention(routing, Convention::kHf);
   routing.num_experts = 8;
   EXPECT_EQ(routing_group_size(routing, 8, 4096, 512), 512);
   EXPECT_EQ(expert_capacity(routing, 512, true), 64);
-  EXPECT_THROW(apply_convention(routing, "jax"), Error);
-  for (const char* name : {"paper", "mesh", "t5x", "hf"}) {
+  for (const auto convention : {Convention::kPaper, Convention::kMesh, Convention::kT5x, Convention::kHf}) {
     RoutingConfig each;
     each.num_experts = 4;
-    apply_convention(each, name);
-    EXPECT_NO_THROW(validate_routing(each)) << name;
+    apply_convention(each, convention);
+    EXPECT_NO_THROW(validate_routing(each)) << to_word(convention);
     EXPECT_GT(describe_routing(each).size(), 5U);
   }
 }
@@ -285,17 +285,14 @@ TEST(RoutingConfig, RefusesWhatCannotBe) {
     change(config);
     EXPECT_THROW(validate(config), Error);
   };
-  refuse([](ModelConfig& c) { c.routing.router = "top2"; });
   refuse([](ModelConfig& c) { c.routing.num_selected_experts = 5; });
   refuse([](ModelConfig& c) { c.routing.num_selected_experts = 0; });
-  refuse([](ModelConfig& c) { c.routing.router = "hash", c.routing.router_bias = true; });
-  refuse([](ModelConfig& c) { c.routing.router = "hash", c.routing.drop_priority = "batch"; });
-  refuse([](ModelConfig& c) { c.routing.router = "hash", c.routing.drop_priority = "expert"; });
-  refuse([](ModelConfig& c) { c.routing.router = "no_token_left_behind", c.routing.num_selected_experts = 2; });
+  refuse([](ModelConfig& c) { c.routing.router = RouterKind::kHash, c.routing.router_bias = true; });
+  refuse([](ModelConfig& c) { c.routing.router = RouterKind::kHash, c.routing.drop_priority = DropPriority::kBatch; });
+  refuse([](ModelConfig& c) { c.routing.router = RouterKind::kHash, c.routing.drop_priority = DropPriority::kExpert; });
+  refuse([](ModelConfig& c) { c.routing.router = RouterKind::kNoTokenLeftBehind, c.routing.num_selected_experts = 2; });
   refuse([](ModelConfig& c) { c.encoder_num_experts = {4}; });
-  refuse([](ModelConfig& c) { c.sparse_layout = "sideways"; });
   refuse([](ModelConfig& c) { c.encoder_attention_sparse_step = 9; });
-  refuse([](ModelConfig& c) { c.attention_expert_dtype = "fp8"; });
   refuse([](ModelConfig& c) { c.routing.router_dropout_rate = 1.0; });
 }
 
@@ -306,7 +303,7 @@ TEST(SwitchAttention, ExpertsStayWideByDefault) {
   auto cast = cast_weights(config, initialize(config, 1), at::kBFloat16);
   EXPECT_EQ(cast.encoder.blocks[1].self_attention.q.scalar_type(), at::kFloat);
   EXPECT_EQ(cast.encoder.blocks[0].self_attention.q.scalar_type(), at::kBFloat16);
-  config.attention_expert_dtype = "compute";
+  config.attention_expert_dtype = PartDtype::kCompute;
   cast = cast_weights(config, initialize(config, 1), at::kBFloat16);
   EXPECT_EQ(cast.encoder.blocks[1].self_attention.q.scalar_type(), at::kBFloat16);
 }

@@ -59,7 +59,7 @@ TEST(Transformer, GradientsOfEveryParameterMatchFiniteDifferences) {
   for (const bool gated : {false, true}) {
     auto config = tiny();
     config.gated = gated;
-    config.activation = gated ? "gelu_new" : "relu";
+    config.activation = gated ? Activation::kGeluNew : Activation::kRelu;
     config.tie_output = !gated;
     config.routing.router_z_loss_coef = 0.1;
     config.routing.load_balance_loss_coef = 0.3;

@@ -167,23 +167,22 @@ TEST(Dropout, FusedMatchesTheReference) {
 TEST(Activation, MatchesTheFormulas) {
   const auto x = at::arange(-40, 41, at::kDouble) / 10.0;
   const double pi = 3.14159265358979323846;
-  const auto expect = [&](const char* name, auto formula) {
-    const auto y = activation(x, name);
+  const auto expect = [&](Activation function, auto formula) {
+    const auto y = activation(x, function);
     for (int64_t index = 0; index < x.numel(); ++index) {
       const double value = x[index].item<double>();
-      EXPECT_NEAR(y[index].item<double>(), formula(value), 1e-12) << name << " at " << value;
+      EXPECT_NEAR(y[index].item<double>(), formula(value), 1e-12) << to_word(function) << " at " << value;
     }
   };
-  expect("relu", [](double v) { return v > 0 ? v : 0; });
-  expect("gelu", [](double v) { return 0.5 * v * (1 + std::erf(v / std::sqrt(2.0))); });
-  expect("gelu_new",
+  expect(Activation::kRelu, [](double v) { return v > 0 ? v : 0; });
+  expect(Activation::kGelu, [](double v) { return 0.5 * v * (1 + std::erf(v / std::sqrt(2.0))); });
+  expect(Activation::kGeluNew,
          [&](double v) { return 0.5 * v * (1 + std::tanh(std::sqrt(2 / pi) * (v + 0.044715 * v * v * v))); });
-  expect("silu", [](double v) { return v / (1 + std::exp(-v)); });
-  EXPECT_THROW(activation(x, "swish"), Error);
+  expect(Activation::kSilu, [](double v) { return v / (1 + std::exp(-v)); });
 }
 
 struct FeedForwardCase {
-  const char* activation;
+  Activation activation;
   bool gated;
   double dropout_rate;
 };
@@ -225,14 +224,15 @@ TEST_P(FeedForward, FusedMatchesTheReferenceOverShapes) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, FeedForward,
-                         testing::Values(FeedForwardCase{"relu", false, 0.0}, FeedForwardCase{"relu", false, 0.3},
-                                         FeedForwardCase{"gelu_new", true, 0.0}, FeedForwardCase{"gelu_new", true, 0.2},
-                                         FeedForwardCase{"silu", true, 0.0}, FeedForwardCase{"gelu", false, 0.0}),
-                         [](const auto& test) {
-                           return std::string(test.param.activation) + (test.param.gated ? "_gated" : "") +
-                                  (test.param.dropout_rate > 0 ? "_dropout" : "");
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    All, FeedForward,
+    testing::Values(FeedForwardCase{Activation::kRelu, false, 0.0}, FeedForwardCase{Activation::kRelu, false, 0.3},
+                    FeedForwardCase{Activation::kGeluNew, true, 0.0}, FeedForwardCase{Activation::kGeluNew, true, 0.2},
+                    FeedForwardCase{Activation::kSilu, true, 0.0}, FeedForwardCase{Activation::kGelu, false, 0.0}),
+    [](const auto& test) {
+      return std::string(to_word(test.param.activation)) + (test.param.gated ? "_gated" : "") +
+             (test.param.dropout_rate > 0 ? "_dropout" : "");
+    });
 
 }  // namespace
 }  // namespace switchyard::ops

@@ -41,7 +41,7 @@ using Slot = std::tuple<int64_t, int64_t, int64_t>;
 std::vector<Slot> slots(const at::Tensor& logits, RouteOptions options) {
   const auto probability = at::softmax(logits, 1);
   const auto sorted = probability.sort(/*stable=*/true, 1, /*descending=*/true);
-  const auto choice = std::get<1>(sorted).narrow(1, 0, options.num_choices).contiguous();
+  const auto choice = std::get<1>(sorted).narrow(1, 0, options.num_selected_experts).contiguous();
   const auto assignment =
       assign_choices({choice, probability.gather(1, choice).contiguous()}, logits.size(1), nullptr, options);
   std::vector<Slot> result;
@@ -58,14 +58,14 @@ std::vector<std::pair<int64_t, int64_t>> pairs_of(const std::vector<Slot>& slots
   return pairs;
 }
 
-RouteOptions options_of(RouterKind router, int64_t num_choices, int64_t group_size, std::vector<int64_t> capacity,
-                        DropPriority priority = DropPriority::kChoice) {
+RouteOptions options_of(RouterKind router, int64_t num_selected_experts, int64_t group_size,
+                        std::vector<int64_t> capacity, DropPriority priority = DropPriority::kChoice) {
   RouteOptions options;
   options.router = router;
-  options.num_choices = num_choices;
+  options.num_selected_experts = num_selected_experts;
   options.group_size = group_size;
   options.expert_capacity = std::move(capacity);
-  options.priority = priority;
+  options.drop_priority = priority;
   return options;
 }
 
@@ -143,8 +143,8 @@ double balance_of(const at::Tensor& p, RouteOptions options) {
   options.expert_capacity = {options.expert_capacity.front()};
   for (int64_t group = 0; group < groups; ++group) {
     const auto rows = p.narrow(0, 4 * group, 4);
-    const auto f =
-        route(at::log(rows), {}, options).expert_load.to(at::kDouble) * static_cast<double>(options.num_choices);
+    const auto f = route(at::log(rows), {}, options).expert_load.to(at::kDouble) *
+                   static_cast<double>(options.num_selected_experts);
     sum += (f * rows.mean(0)).sum().item<double>() * static_cast<double>(p.size(1));
   }
   return sum / static_cast<double>(groups);
@@ -166,7 +166,7 @@ TEST(FlaxformerFixtures, TopOneBatchPrioritised) {
 
 TEST(FlaxformerFixtures, TopTwoBatchPrioritised) {
   auto options = options_of(RouterKind::kTopK, 2, 4, {2, 2}, DropPriority::kBatch);
-  options.balance_choices = BalanceChoices::kAll;
+  options.load_balance_choices = LoadBalanceChoices::kAll;
   EXPECT_EQ(slots(at::log(table(kTies)), options),
             (std::vector<Slot>{
                 {0, 2, 1}, {1, 3, 0}, {2, 2, 0}, {2, 3, 1}, {3, 0, 0}, {4, 3, 0}, {5, 2, 1}, {6, 3, 1}, {7, 2, 0}}));
@@ -188,7 +188,7 @@ TEST(FlaxformerFixtures, TopTwoWithOneSlot) {
                         {0.33203125, 0.3359375, 0.333984375},
                         {0.330078125, 0.341796875, 0.328125}});
   auto options = options_of(RouterKind::kTopK, 2, 4, {1, 1}, DropPriority::kBatch);
-  options.balance_choices = BalanceChoices::kAll;
+  options.load_balance_choices = LoadBalanceChoices::kAll;
   const auto routing = route(at::log(p), {}, options);
   EXPECT_EQ(kept_pairs(routing.dispatch),
             (std::vector<std::pair<int64_t, int64_t>>{{0, 0}, {0, 2}, {1, 1}, {4, 0}, {4, 1}, {5, 2}}));
@@ -275,12 +275,12 @@ TEST(Derived, GatesOfSeveralExperts) {
 TEST(Derived, SecondExpertPolicies) {
   const auto p = table({{.6, .3, .1}, {.9, .06, .04}, {.5, .15, .35}});
   auto options = options_of(RouterKind::kTopK, 2, 3, {3});
-  options.second_policy = SecondPolicy::kThreshold;
-  options.second_threshold = 0.2;
+  options.second_expert_policy = SecondExpertPolicy::kThreshold;
+  options.second_expert_threshold = 0.2;
   EXPECT_EQ(kept_pairs(route(at::log(p), {}, options).dispatch),
             (std::vector<std::pair<int64_t, int64_t>>{{0, 0}, {0, 1}, {1, 0}, {2, 0}, {2, 2}}));
   // Sampled: used with probability min(1, .06 / .2) = 0.3; the share over many tokens shows it.
-  options.second_policy = SecondPolicy::kSampled;
+  options.second_expert_policy = SecondExpertPolicy::kSampled;
   options.noise = {.seed = 3, .purpose = NoisePurpose::kExploration};
   options.group_size = 20000;
   options.expert_capacity = {20000};

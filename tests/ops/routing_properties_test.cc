@@ -43,41 +43,41 @@ std::vector<Variant> variants() {
   };
   add("top1", [](RouteOptions&) {});
   add("top2_mesh", [](RouteOptions& o) {
-    o.num_choices = 2;
+    o.num_selected_experts = 2;
     o.gate_normalization = GateNormalization::kBeforeDrop;
   });
   add("top2_after_drop", [](RouteOptions& o) {
-    o.num_choices = 2;
+    o.num_selected_experts = 2;
     o.gate_normalization = GateNormalization::kAfterDrop;
-    o.priority = DropPriority::kToken;
+    o.drop_priority = DropPriority::kToken;
   });
   add("top3_all_choices", [](RouteOptions& o) {
-    o.num_choices = 3;
-    o.balance_choices = BalanceChoices::kAll;
-    o.priority = DropPriority::kExpert;
+    o.num_selected_experts = 3;
+    o.load_balance_choices = LoadBalanceChoices::kAll;
+    o.drop_priority = DropPriority::kExpert;
   });
   add("top2_threshold", [](RouteOptions& o) {
-    o.num_choices = 2;
-    o.second_policy = SecondPolicy::kThreshold;
+    o.num_selected_experts = 2;
+    o.second_expert_policy = SecondExpertPolicy::kThreshold;
     o.gate_normalization = GateNormalization::kBeforeDrop;
-    o.balance_choices = BalanceChoices::kMean;
+    o.load_balance_choices = LoadBalanceChoices::kMean;
   });
   add("top2_sampled", [](RouteOptions& o) {
-    o.num_choices = 2;
-    o.second_policy = SecondPolicy::kSampled;
+    o.num_selected_experts = 2;
+    o.second_expert_policy = SecondExpertPolicy::kSampled;
   });
   add("batch_prioritised", [](RouteOptions& o) {
-    o.num_choices = 2;
-    o.priority = DropPriority::kBatch;
+    o.num_selected_experts = 2;
+    o.drop_priority = DropPriority::kBatch;
   });
   add("no_token_left_behind", [](RouteOptions& o) {
     o.router = RouterKind::kNoTokenLeftBehind;
-    o.num_choices = 4;
+    o.num_selected_experts = 4;
   });
   add("expert_choice", [](RouteOptions& o) { o.router = RouterKind::kExpertChoice; });
   add("sigmoid", [](RouteOptions& o) {
-    o.num_choices = 2;
-    o.score = RouterScore::kSigmoid;
+    o.num_selected_experts = 2;
+    o.router_score = RouterScore::kSigmoid;
     o.gate_normalization = GateNormalization::kAfterDrop;
   });
   add("sampled_softmax", [](RouteOptions& o) { o.sample_temperature = 1.0; });
@@ -149,7 +149,7 @@ TEST(EveryRouter, KeepsToCapacityAndToEachTokensChoices) {
         EXPECT_GE(pair.gate, 0.0);
         EXPECT_LE(pair.gate, 1.0 + 1e-6);
       }
-      const int64_t most = variant.options.router == RouterKind::kTopK ? given.options.num_choices : 1;
+      const int64_t most = variant.options.router == RouterKind::kTopK ? given.options.num_selected_experts : 1;
       if (variant.options.router == RouterKind::kExpertChoice) continue;
       for (const auto& [token, count] : of_token) EXPECT_LE(count, most);
     }
@@ -184,7 +184,7 @@ TEST(EveryRouter, TopOneDropsTheLastAndBatchPriorityTheLeastProbable) {
   for (const auto priority : {DropPriority::kChoice, DropPriority::kBatch, DropPriority::kExpert})
     for (uint64_t trial = 0; trial < 20; ++trial) {
       RouteOptions options;
-      options.priority = priority;
+      options.drop_priority = priority;
       const auto given = random_case({"", options}, trial);
       const auto p = at::softmax(given.logits, 1);
       const auto routing = route(given.logits, given.mask, given.options);
@@ -249,7 +249,8 @@ TEST(EveryRouter, PermutingExpertsPermutesResults) {
 
 TEST(EveryRouter, PermutingTokensInsideCapacityChangesNothing) {
   for (const auto& variant : variants()) {
-    if (variant.options.sample_temperature > 0 || variant.options.second_policy == SecondPolicy::kSampled) continue;
+    if (variant.options.sample_temperature > 0 || variant.options.second_expert_policy == SecondExpertPolicy::kSampled)
+      continue;
     if (variant.options.router == RouterKind::kExpertChoice) continue;  // its capacity is what it takes
     SCOPED_TRACE(variant.name);
     auto options = variant.options;
@@ -319,7 +320,7 @@ TEST(EveryRouter, LayerGradientsMatchDifferences) {
     const auto layer = [&](const Tensors& in) {
       const auto routing = route(router_logits(in[0], in[1], {}, {}), {}, options);
       return experts_feed_forward(in[0], routing.gate, routing.dispatch, in[2], {}, in[3],
-                                  {.activation = "gelu_new", .key = {}});
+                                  {.activation = Activation::kGeluNew, .key = {}});
     };
     expect_gradients_match_differences(layer, {x, router, random_tensor({5, 4, 3}, 3), random_tensor({5, 3, 4}, 4)}, 30,
                                        2e-6);
@@ -329,7 +330,7 @@ TEST(EveryRouter, LayerGradientsMatchDifferences) {
 TEST(Experts, SeveralRowsOfATokenAddUp) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     RouteOptions options;
-    options.num_choices = 3;
+    options.num_selected_experts = 3;
     options.group_size = 50;
     options.expert_capacity = {20};
     const auto logits = random_tensor({50, 6}, 1, at::kFloat);
@@ -399,7 +400,7 @@ TEST(SampledSoftmax, DrawsByProbabilityAndKeepsTheirGates) {
 
 TEST(SelectionBias, MovesChoicesButNotGates) {
   RouteOptions options;
-  options.score = RouterScore::kSigmoid;
+  options.router_score = RouterScore::kSigmoid;
   options.group_size = 2;
   options.expert_capacity = {2};
   options.selection_bias = at::tensor({0.0, 0.3}, at::kFloat);
@@ -447,7 +448,7 @@ TEST(HashRouting, RefusesOtherExpertsAndProbabilitiesItHasNot) {
   EXPECT_THROW(to(3), Error);
   EXPECT_THROW(to(-1), Error);
   for (const auto priority : {DropPriority::kBatch, DropPriority::kExpert}) {
-    options.priority = priority;
+    options.drop_priority = priority;
     EXPECT_THROW(to(2), Error);
   }
 }
@@ -474,7 +475,7 @@ TEST(ImportanceLoss, IsTheSquaredCoefficientOfVariation) {
 
 TEST(ExpertsOfTokens, ListsThemByFallingGate) {
   RouteOptions options;
-  options.num_choices = 2;
+  options.num_selected_experts = 2;
   options.group_size = 3;
   options.expert_capacity = {2};
   const auto p = at::tensor({0.1, 0.3, 0.6, 0.5, 0.4, 0.1, 0.2, 0.35, 0.45}, at::kDouble).view({3, 3});

@@ -47,8 +47,8 @@ TEST(RunConfig, ResolvedTomlGivesTheSameRun) {
 // A convention sets its keys before the file's own, wherever either stands.
 TEST(RunConfig, RoutingSectionAndConventions) {
   const auto run = resolve(std::string(kRun) + "[routing]\nconvention = \"t5x\"\ncapacity_rounding = \"ceil\"\n");
-  EXPECT_EQ(run.model.routing.load_balance_layers, "mean");
-  EXPECT_EQ(run.model.routing.capacity_rounding, "ceil");
+  EXPECT_EQ(run.model.routing.load_balance_layers, LoadBalanceLayers::kMean);
+  EXPECT_EQ(run.model.routing.capacity_rounding, CapacityRounding::kCeil);
   EXPECT_EQ(run.model.routing.num_experts, 16);
   EXPECT_EQ(run_to_toml(resolve(run_to_toml(run))), run_to_toml(run));
   EXPECT_THAT(refusal("[routing]\nconvention = \"jax\"\n"), HasSubstr("paper, mesh, t5x, hf"));
