@@ -89,27 +89,25 @@ VariantOutcome train_variant(const VariantsCommand& command, const RoutingVarian
       const at::NoGradGuard no_grad;
       optimizer.step_(gradients, step, 1.0);
     }
-    RoutingMetrics metrics;
-    metrics.add(loss.encoder);
-    metrics.add(loss.decoder);
-    update_selection_biases(config, weights, metrics.layers());
+    std::vector<LayerRouting> layers;
+    add_layers(loss.encoder, layers);
+    add_layers(loss.decoder, layers);
+    update_selection_biases(config, weights, layers);
     for (const auto& parameter : parameters) parameter.tensor->mutable_grad() = at::Tensor();
     seconds.push_back(steady_seconds() - start);
     const double value = loss.cross_entropy.item<double>();
     outcome.is_finite = outcome.is_finite && std::isfinite(loss.total.item<double>());
     if (step <= window) outcome.first_loss += value / static_cast<double>(window);
     if (step <= command.steps - window) continue;
-    double layers = 0;
-    for (const auto* stack : {&loss.encoder, &loss.decoder}) layers += static_cast<double>(stack->sparse_layers.size());
-    const double share = 1.0 / (layers * static_cast<double>(window));
+    const double share = 1.0 / static_cast<double>(static_cast<int64_t>(layers.size()) * window);
     outcome.last_loss += value / static_cast<double>(window);
-    for (const auto* stack : {&loss.encoder, &loss.decoder})
-      for (const auto& layer : stack->sparse_layers) {
-        outcome.dropped += share * layer.routing.dropped_fraction;
-        outcome.left_behind += share * layer.routing.left_behind_fraction;
-        outcome.utilization += share * layer.routing.expert_utilization;
-        outcome.balance += share * layer.routing.load_balance_loss.item<double>();
-      }
+    for (const auto& layer : layers) {
+      const auto statistics = layer.statistics();
+      outcome.dropped += share * statistics.dropped_fraction;
+      outcome.left_behind += share * statistics.left_behind_fraction;
+      outcome.utilization += share * statistics.expert_utilization;
+      outcome.balance += share * layer.load_balance_loss.item<double>();
+    }
   }
   outcome.milliseconds = 1e3 * median(seconds);
   return outcome;

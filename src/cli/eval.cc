@@ -51,14 +51,14 @@ void run(EvalCommand& command) {
   command.model = resolve_model_folder(command.model).string();
   apply(command.compute);
   const auto vocabulary = Vocabulary::load(command.model);
-  const EvaluationData data(TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary),
-                            {.shape = command.shape,
-                             .seed = static_cast<uint64_t>(command.seed),
-                             .batch_size = command.batch_size,
-                             .max_examples = command.max_examples,
-                             .drop_remainder = false});
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
   const auto [config, weights] = open_for_inference(command.model, dtype);
+  const EvaluationData data(
+      TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary),
+      {.shape = command.shape,
+       .seed = static_cast<uint64_t>(command.seed),
+       .batch_size = evaluation_batch_size(config.routing, command.shape.encoder_length, command.batch_size),
+       .max_examples = command.max_examples});
   SY_CHECK(vocabulary.size() <= config.vocab_size, command.model, ": the vocabulary has ", vocabulary.size(),
            " ids, the model's embedding ", config.vocab_size);
 
@@ -111,7 +111,8 @@ void add_eval(CLI::App& app) {
   eval->add_option("--max-examples", command->max_examples, "segments to use, from the beginning; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  eval->add_option("--batch-size", command->batch_size, "segments a forward pass")
+  eval->add_option("--batch-size", command->batch_size,
+                   "segments a forward pass, at least those that are routed together; no figure depends on it")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   eval->add_option("--encoder-length", command->shape.encoder_length, "tokens of a corrupted segment, EOS included")

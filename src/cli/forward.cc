@@ -138,7 +138,7 @@ void run(const ForwardCommand& command) {
   add_layers(encoder, batch, out);
   add_layers(decoder, batch, out);
   const at::NoGradGuard no_grad;
-  const auto losses = router_losses(model.config.routing, encoder, decoder);
+  const auto losses = router_losses(model.config.routing, encoder, decoder, batch);
   for (const auto& [name, loss] :
        {std::pair{"load_balance_loss", losses.load_balance}, std::pair{"router_z_loss", losses.router_z}})
     add(out, name, loss.defined() ? loss.detach() : at::zeros({}));

@@ -104,9 +104,8 @@ void inspect_routing(const InspectRouting& command) {
   const EvaluationData data(TokenStore::open({command.text.begin(), command.text.end()}, vocabulary, {}),
                             special_tokens(vocabulary),
                             {.shape = {.encoder_length = command.encoder_length},
-                             .batch_size = 8,
-                             .max_examples = command.max_examples,
-                             .drop_remainder = false});
+                             .batch_size = evaluation_batch_size(model.config.routing, command.encoder_length, 8),
+                             .max_examples = command.max_examples});
   RoutingPage page{.title = command.model, .semantics = describe_routing(model.config.routing), .layers = {}};
   ExpertUsage usage;
   const at::NoGradGuard no_grad;
@@ -118,8 +117,8 @@ void inspect_routing(const InspectRouting& command) {
     const auto encoder = encode(model.config, model.weights, input.encoder_ids, input.encoder_mask, {});
     const auto decoder = decode(model.config, model.weights, input.decoder_ids, input.decoder_mask, encoder.hidden,
                                 input.encoder_mask, {});
-    usage.add(encoder, input.encoder_ids, input.encoder_mask);
-    usage.add(decoder, input.decoder_ids, input.decoder_mask);
+    usage.add(encoder, input.encoder_ids);
+    usage.add(decoder, input.decoder_ids);
     if (n > 0 || command.html.empty()) continue;
     for (const auto& layer : encoder.sparse_layers)
       page.layers.push_back(

@@ -119,8 +119,6 @@ EvaluationData::EvaluationData(TokenStore tokens, const SpecialTokens& special, 
   SY_CHECK(num_examples_ > 0, "the evaluation text has ", tokens_.size(),
            " tokens, expected at least 2; give more text");
   if (options_.max_examples > 0) num_examples_ = std::min(num_examples_, options_.max_examples);
-  if (options_.drop_remainder && num_examples_ > options_.batch_size)
-    num_examples_ -= num_examples_ % options_.batch_size;
   const int64_t last_rows = num_examples_ % options_.batch_size;
   SY_CHECK(last_rows % options_.num_shards == 0, "the last evaluation batch has ", last_rows,
            " examples, which cannot be shared out evenly among ", options_.num_shards,

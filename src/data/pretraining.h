@@ -72,9 +72,6 @@ struct EvaluationOptions {
   uint64_t seed = 0;
   int64_t batch_size = 8;
   int64_t max_examples = 0;  // 0: all
-  // Leaves the examples after the last whole batch out, so that every batch has one size and can be shared out among
-  // any ranks; fewer examples than a batch make one smaller batch all the same.
-  bool drop_remainder = true;
   int64_t shard_index = 0, num_shards = 1;
 };
 

@@ -5,20 +5,15 @@
 
 namespace switchyard {
 
-void ExpertUsage::add(const StackOutput& stack, const at::Tensor& ids, const at::Tensor& mask) {
+void ExpertUsage::add(const StackOutput& stack, const at::Tensor& ids) {
   const auto flat = ids.contiguous();
   const auto* id = flat.const_data_ptr<int64_t>();
-  const int64_t real = mask.defined() ? mask.sum().item<int64_t>() : ids.numel();
   for (const auto& sparse : stack.sparse_layers) {
     auto [found, is_new] = layers_.try_emplace(sparse.name);
     if (is_new) order_.push_back(sparse.name);
     auto& layer = found->second;
     const auto& routing = sparse.routing;
-    const auto weight = static_cast<double>(real);
-    layer.tokens += real;
-    layer.left_behind += std::llround(routing.left_behind_fraction * weight);
-    layer.entropy += routing.router_entropy * weight;
-    layer.confidence += routing.router_confidence * weight;
+    layer.counts += routing.counts;
     layer.taken.resize(routing.dispatch.num_rows.size());
     layer.gates.resize(routing.dispatch.num_rows.size());
     const auto gates = routing.gate.detach().to(at::kDouble).contiguous();
@@ -37,12 +32,12 @@ std::vector<LayerUse> ExpertUsage::summarise(int64_t num_typical) const {
   std::vector<LayerUse> result;
   for (const auto& name : order_) {
     const auto& layer = layers_.at(name);
-    const double tokens = static_cast<double>(std::max<int64_t>(1, layer.tokens));
+    const auto statistics = ops::read_statistics(layer.counts);
     LayerUse use{.name = name,
-                 .tokens = layer.tokens,
-                 .left_behind = layer.left_behind,
-                 .router_entropy = layer.entropy / tokens,
-                 .router_confidence = layer.confidence / tokens,
+                 .tokens = std::llround(statistics.tokens),
+                 .left_behind = std::llround(statistics.left_behind_fraction * statistics.tokens),
+                 .router_entropy = statistics.router_entropy,
+                 .router_confidence = statistics.router_confidence,
                  .experts = {}};
     double all = 0;
     for (const auto& [id, count] : layer.seen) all += static_cast<double>(count);

@@ -34,8 +34,8 @@ struct LayerUse {
 
 class ExpertUsage {
  public:
-  // A forward pass of `stack`. ids [batch, length] i64 as they entered it; mask [batch, length] bool or undefined.
-  void add(const StackOutput& stack, const at::Tensor& ids, const at::Tensor& mask);
+  // A forward pass of `stack`. ids [batch, length] i64 as they entered it.
+  void add(const StackOutput& stack, const at::Tensor& ids);
 
   // In the order of the model's layers. An expert's typical tokens are the `num_typical` with the largest count * log
   // (P(expert | token) / P(expert)), the token's part of the mutual information of token and expert; never those that
@@ -44,8 +44,7 @@ class ExpertUsage {
 
  private:
   struct Layer {
-    int64_t tokens = 0, left_behind = 0;
-    double entropy = 0.0, confidence = 0.0;
+    ops::RoutingCounts counts;
     std::vector<std::unordered_map<int64_t, int64_t>> taken;  // [num_experts]: id to count
     std::vector<double> gates;                                // [num_experts]: sums
     std::unordered_map<int64_t, int64_t> seen;                // id to count of pairs

@@ -1,8 +1,11 @@
 // Loss of span corruption on held-out text: the model's quality before any task (Switch §2.3: negative log perplexity).
 #pragma once
 
+#include <vector>
+
 #include "data/batch.h"
 #include "model/loss.h"
+#include "model/routing_groups.h"
 
 namespace switchyard {
 
@@ -18,25 +21,33 @@ struct TextLoss {
 };
 
 // Evaluation mode: no noise, no router or z losses, eval_capacity_factor. `next_batch(n)` gives batch n of
-// `num_batches`.
+// `num_batches`: consecutive examples, whole groups in every batch but the last (evaluation_batch_size()), so that the
+// figures do not depend on the batches' size.
 template <class NextBatch>
 TextLoss text_loss(const ModelConfig& config, const ComputeWeights& weights, int64_t num_batches,
                    NextBatch&& next_batch) {
   double sum = 0.0, dropped = 0.0;
-  int64_t tokens = 0, correct = 0, layers = 0;
+  int64_t tokens = 0, correct = 0;
+  std::vector<ops::RoutingCounts> layers;
   for (int64_t n = 0; n < num_batches; ++n) {
     const Batch batch = next_batch(n);
-    const Loss loss =
-        compute_loss(config, weights, to_tensors(batch, 0, batch.batch_size), {}, {.router_losses = false});
-    sum += loss.cross_entropy.template item<double>() * static_cast<double>(loss.num_labels);
+    const StepTotals totals{.sequences = evaluation_sequences(config.routing, batch.encoder_length)};
+    const Loss loss = compute_loss(config, weights, to_tensors(batch, 0, batch.batch_size), {.step_totals = totals},
+                                   {.step_labels = 1, .router_losses = false});
+    sum += loss.cross_entropy.template item<double>();
     tokens += loss.num_labels;
     correct += loss.num_correct;
+    size_t layer = 0;
     for (const auto* stack : {&loss.encoder, &loss.decoder})
-      for (const auto& layer : stack->sparse_layers) dropped += layer.routing.dropped_fraction, ++layers;
+      for (const auto& sparse : stack->sparse_layers) {
+        if (layer == layers.size()) layers.emplace_back();
+        layers[layer++] += sparse.routing.counts;
+      }
   }
+  for (const auto& counts : layers) dropped += ops::read_statistics(counts).dropped_fraction;
   const double count = static_cast<double>(tokens > 0 ? tokens : 1);
   return {sum / count, tokens, static_cast<double>(correct) / count,
-          layers > 0 ? dropped / static_cast<double>(layers) : 0.0};
+          layers.empty() ? 0.0 : dropped / static_cast<double>(layers.size())};
 }
 
 }  // namespace switchyard

@@ -14,8 +14,8 @@ namespace switchyard {
 namespace {
 
 // HF's form: a stack's sparse layers as one, their logits joined along each sequence. N^2 mean over (sequence, expert)
-// of f P, f from the argmax of the logits; padding counts.
-at::Tensor pooled_balance_loss(const StackOutput& stack) {
+// of f P, f from the argmax of the logits; padding counts. This stack's part of the mean over the step's sequences.
+at::Tensor pooled_balance_loss(const StackOutput& stack, int64_t step_sequences) {
   std::vector<at::Tensor> logits;
   const int64_t batch = stack.hidden.size(0);
   for (const auto& layer : stack.sparse_layers)
@@ -24,7 +24,7 @@ at::Tensor pooled_balance_loss(const StackOutput& stack) {
   const int64_t num_experts = all.size(2);
   const auto f = at::one_hot(at::argmax(all, 2), num_experts).to(all.scalar_type()).mean(1);
   const auto p = at::softmax(all, 2).mean(1);
-  return (f * p).mean() * static_cast<double>(num_experts * num_experts);
+  return (f * p).sum() * (static_cast<double>(num_experts) / static_cast<double>(step_sequences));
 }
 
 // The z-loss of the same form: the mean over layers.
@@ -40,11 +40,12 @@ void add_scaled(at::Tensor& sum, const at::Tensor& term, double scale) {
   sum = sum.defined() ? sum + term * scale : term * scale;
 }
 
-void add_stack(const RoutingConfig& routing, const StackOutput& stack, double scale, RouterLosses& losses) {
+void add_stack(const RoutingConfig& routing, const StackOutput& stack, int64_t step_sequences, double scale,
+               RouterLosses& losses) {
   if (stack.sparse_layers.empty()) return;
   const bool pooled = routing.load_balance_layers == LoadBalanceLayers::kPooled;
   if (pooled) {
-    add_scaled(losses.load_balance, pooled_balance_loss(stack), scale);
+    add_scaled(losses.load_balance, pooled_balance_loss(stack, step_sequences), scale);
     add_scaled(losses.router_z, mean_z_loss(stack), scale);
   }
   for (const auto& layer : stack.sparse_layers) {
@@ -67,12 +68,12 @@ void add_term(const at::Tensor& term, double coefficient, bool in_total, double&
 }  // namespace
 
 RouterLosses router_losses(const RoutingConfig& routing, const StackOutput& encoder, const StackOutput& decoder,
-                           double encoder_share, double decoder_share) {
+                           int64_t step_sequences) {
   RouterLosses losses;
   const auto layers = static_cast<double>(encoder.sparse_layers.size() + decoder.sparse_layers.size());
-  const double over = routing.load_balance_layers == LoadBalanceLayers::kMean ? std::max(1.0, layers) : 1.0;
-  add_stack(routing, encoder, encoder_share / over, losses);
-  add_stack(routing, decoder, decoder_share / over, losses);
+  const double scale = routing.load_balance_layers == LoadBalanceLayers::kMean ? 1.0 / std::max(1.0, layers) : 1.0;
+  add_stack(routing, encoder, step_sequences, scale, losses);
+  add_stack(routing, decoder, step_sequences, scale, losses);
   return losses;
 }
 
@@ -92,7 +93,9 @@ Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, cons
   loss.total = loss.cross_entropy;
   if (options.z_loss != 0.0) loss.total = loss.total + entropy.z_sum * (options.z_loss / labels);
   const auto& routing = config.routing;
-  const auto router = router_losses(routing, loss.encoder, loss.decoder, options.encoder_share, options.decoder_share);
+  const int64_t sequences = forward.step_totals.sequences;
+  const auto router =
+      router_losses(routing, loss.encoder, loss.decoder, sequences > 0 ? sequences : input.encoder_ids.size(0));
   const bool in_total = options.router_losses;
   add_term(router.load_balance, routing.load_balance_loss_coef, in_total, loss.load_balance_loss, loss);
   add_term(router.router_z, routing.router_z_loss_coef, in_total, loss.router_z_loss, loss);

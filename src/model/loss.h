@@ -17,12 +17,11 @@ struct LossInput {
   at::Tensor labels;        // [batch, decoder_length] i64, -100 = ignored
 };
 
-// A micro-batch's part of its step: sums are divided by the whole step's counts, so that any split gives the same loss.
+// A micro-batch's part of its step: sums are divided by the whole step's counts (these and
+// ForwardOptions::step_totals), so that any split gives the same loss.
 struct LossOptions {
-  double z_loss = 0.0;         // T5: 1e-4 in training, 0 in evaluation
-  int64_t step_labels = 0;     // kept labels of the whole step over all ranks; 0: those of this batch
-  double encoder_share = 1.0;  // this batch's real encoder tokens over the step's: weighs the encoder's router losses
-  double decoder_share = 1.0;
+  double z_loss = 0.0;        // T5: 1e-4 in training, 0 in evaluation
+  int64_t step_labels = 0;    // kept labels of the whole step over all ranks; 0: those of this batch
   bool router_losses = true;  // adds the weighted balance and z terms to `total`
 };
 
@@ -30,7 +29,7 @@ struct Loss {
   at::Tensor total;          // [] f32, differentiable: what training minimises
   at::Tensor cross_entropy;  // [] f32: this batch's part of the mean cross entropy, differentiable
   int64_t num_labels = 0, num_correct = 0;
-  // Over sparse layers as load_balance_layers says, without coefficients, weighted by the shares.
+  // Over sparse layers as load_balance_layers says, without coefficients: this batch's part of the step's.
   double load_balance_loss = 0.0;
   double router_z_loss = 0.0;
   double importance_loss = 0.0;
@@ -38,13 +37,13 @@ struct Loss {
   StackOutput encoder, decoder;
 };
 
-// The sparse layers' losses over both stacks as load_balance_layers says, without coefficients, each stack times its
-// share. [], differentiable; undefined where no layer has one.
+// The sparse layers' losses over both stacks as load_balance_layers says, without coefficients. step_sequences: those
+// of the whole step. [], differentiable; undefined where no layer has one.
 struct RouterLosses {
   at::Tensor load_balance, router_z, importance, load;
 };
 RouterLosses router_losses(const RoutingConfig& routing, const StackOutput& encoder, const StackOutput& decoder,
-                           double encoder_share = 1.0, double decoder_share = 1.0);
+                           int64_t step_sequences);
 
 Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, const LossInput& input,
                   const ForwardOptions& forward, const LossOptions& options);

@@ -21,6 +21,8 @@ DropPriority drop_priority(const RoutingConfig& config, bool is_decoder) {
 
 ops::RouteOptions route_options(const RoutingConfig& config, const RouterWeights& weights, const RoutedBatch& batch) {
   const int64_t length = batch.ids.size(1), tokens = batch.ids.numel();
+  const BatchShape step{.sequences = batch.step_sequences > 0 ? batch.step_sequences : batch.ids.size(0),
+                        .encoder_length = batch.encoder_length};
   ops::RouteOptions options;
   options.router = config.router == RouterKind::kExpertChoice && batch.is_decoder ? RouterKind::kTopK : config.router;
   options.router_score = config.router_score;
@@ -28,7 +30,7 @@ ops::RouteOptions route_options(const RoutingConfig& config, const RouterWeights
       std::min(batch.num_experts, config.router == RouterKind::kNoTokenLeftBehind ? config.num_reroute_stages
                                                                                   : config.num_selected_experts);
   const bool drops = (batch.drop_tokens && config.drop_tokens) || options.router == RouterKind::kExpertChoice;
-  options.group_size = batch.drop_tokens ? routing_group_size(config, batch.num_experts, tokens, length) : tokens;
+  options.group_size = batch.drop_tokens ? group_tokens(config, batch.num_experts, step, length) : length;
   for (int64_t start = 0; start < tokens; start += options.group_size) {
     const int64_t group_tokens = std::min(options.group_size, tokens - start);
     options.expert_capacity.push_back(drops ? expert_capacity(config, group_tokens, batch.training, batch.num_experts)
@@ -50,6 +52,8 @@ ops::RouteOptions route_options(const RoutingConfig& config, const RouterWeights
   options.noise = batch.noise;
   options.noise.purpose = NoisePurpose::kExploration;
   options.first_token = batch.first_example * length;
+  options.step_tokens = step.sequences * length;
+  options.step_real_tokens = config.padding == PaddingRule::kRouted ? options.step_tokens : batch.step_real_tokens;
   return options;
 }
 

@@ -6,6 +6,7 @@
 #include "base/random.h"
 #include "model/config.h"
 #include "model/parameters.h"
+#include "model/routing_groups.h"
 #include "ops/router.h"
 
 namespace switchyard {
@@ -18,9 +19,12 @@ struct RoutedBatch {
   int64_t num_experts = 0;
   bool is_decoder = false;
   bool training = false;
-  bool drop_tokens = true;    // false: capacity is not enforced
-  int64_t first_example = 0;  // number of row 0 in the step's global batch
-  NoiseKey noise;             // seed, step and layer; the purpose is set here
+  bool drop_tokens = true;       // false: capacity is not enforced, and sequences do not compete
+  int64_t first_example = 0;     // number of row 0 in the step's global batch
+  int64_t encoder_length = 0;    // of the step's sequences: what groups are made by
+  int64_t step_sequences = 0;    // of the whole step; 0: this batch is the step
+  int64_t step_real_tokens = 0;  // of the whole step in this stack; 0: those of this batch
+  NoiseKey noise;                // seed, step and layer; the purpose is set here
 };
 
 struct RoutedLayer {

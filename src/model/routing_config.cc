@@ -113,24 +113,4 @@ int64_t expert_capacity(const RoutingConfig& routing, int64_t group_tokens, bool
   return std::max(routing.min_expert_capacity, static_cast<int64_t>(std::min(rounded, bound)));
 }
 
-int64_t mesh_num_groups(int64_t group_size, int64_t tokens) {
-  int64_t groups = std::max<int64_t>(1, tokens / group_size);
-  while (tokens % groups != 0) ++groups;
-  return groups;
-}
-
-int64_t t5x_num_groups(int64_t group_size, int64_t tokens, int64_t num_experts, int64_t num_replicas) {
-  const int64_t multiple = num_experts * num_replicas;
-  for (int64_t groups = std::max(tokens / group_size, multiple); groups <= tokens; ++groups)
-    if (tokens % groups == 0 && groups % multiple == 0) return groups;
-  return mesh_num_groups(group_size, tokens);
-}
-
-int64_t routing_group_size(const RoutingConfig& routing, int64_t num_experts, int64_t tokens, int64_t length) {
-  if (routing.group_size == 0) return length;
-  if (routing.group_rule == GroupRule::kMesh) return tokens / mesh_num_groups(routing.group_size, tokens);
-  if (routing.group_rule == GroupRule::kT5x) return tokens / t5x_num_groups(routing.group_size, tokens, num_experts, 1);
-  return routing.group_size;
-}
-
 }  // namespace switchyard

@@ -11,7 +11,7 @@ namespace switchyard {
 
 struct ConfigDocument;
 
-// Capacity is counted within groups of consecutive tokens of the batch, never within a rank's share of it.
+// Capacity is counted within groups (routing_groups.h).
 struct RoutingConfig {
   int64_t num_experts = 0;  // 0: every feed-forward layer is dense
   // A name that sets the fields below before the others are read: apply_convention().
@@ -118,14 +118,6 @@ void validate_routing(const RoutingConfig& routing);
 // rounding and bounds as the fields say): an absolute expert_capacity if one is set; group_tokens if tokens are not
 // dropped.
 int64_t expert_capacity(const RoutingConfig& routing, int64_t group_tokens, bool training, int64_t num_experts = 0);
-
-// Number of equal groups of `tokens`, as Mesh (a divisor of tokens, from tokens / group_size up) and Flaxformer (also a
-// multiple of num_experts * num_replicas, if there is one) count them. Groups can exceed group_size: both round down.
-int64_t mesh_num_groups(int64_t group_size, int64_t tokens);
-int64_t t5x_num_groups(int64_t group_size, int64_t tokens, int64_t num_experts, int64_t num_replicas);
-
-// Tokens of a group for a batch of `tokens` in sequences of `length`, by group_size and group_rule.
-int64_t routing_group_size(const RoutingConfig& routing, int64_t num_experts, int64_t tokens, int64_t length);
 
 // What the configuration means, one sentence a choice, for people.
 std::vector<std::string> describe_routing(const RoutingConfig& routing);

@@ -71,16 +71,21 @@ at::Tensor drop_values(const StackPass& pass, const at::Tensor& values, size_t b
 const ops::Routing& route(StackPass& pass, const at::Tensor& normed, const RouterWeights& router, int64_t num_experts,
                           size_t block, Place place) {
   const bool is_attention = place == Place::kSelfAttention;
-  auto routed = route_layer(pass.config.routing, router,
-                            {.x = normed.reshape({-1, pass.config.d_model}),
-                             .ids = pass.ids,
-                             .mask = pass.mask,
-                             .num_experts = num_experts,
-                             .is_decoder = pass.is_decoder,
-                             .training = pass.options.training,
-                             .drop_tokens = pass.options.drop_tokens,
-                             .first_example = pass.options.first_example,
-                             .noise = pass.key(NoisePurpose::kRouterJitter, block, place)});
+  auto routed =
+      route_layer(pass.config.routing, router,
+                  {.x = normed.reshape({-1, pass.config.d_model}),
+                   .ids = pass.ids,
+                   .mask = pass.mask,
+                   .num_experts = num_experts,
+                   .is_decoder = pass.is_decoder,
+                   .training = pass.options.training,
+                   .drop_tokens = pass.options.drop_tokens,
+                   .first_example = pass.options.first_example,
+                   .encoder_length = pass.encoder_hidden.defined() ? pass.encoder_hidden.size(1) : pass.ids.size(1),
+                   .step_sequences = pass.options.step_totals.sequences,
+                   .step_real_tokens = pass.is_decoder ? pass.options.step_totals.decoder_tokens
+                                                       : pass.options.step_totals.encoder_tokens,
+                   .noise = pass.key(NoisePurpose::kRouterJitter, block, place)});
   pass.sparse_layers.push_back(
       {(pass.is_decoder ? "decoder." : "encoder.") + std::to_string(block) + (is_attention ? ".attention" : ""),
        std::move(routed.router_logits), std::move(routed.routing), std::move(routed.load_loss)});

@@ -32,12 +32,19 @@ struct ComputeWeights {
 };
 ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype);
 
+// The whole step that a forward pass is a part of, known before its first pass. Zeros: the pass is the whole step.
+struct StepTotals {
+  int64_t sequences = 0;
+  int64_t encoder_tokens = 0, decoder_tokens = 0;  // without padding
+};
+
 struct ForwardOptions {
   bool training = false;  // dropout, jitter, train_capacity_factor
   uint64_t seed = 0;      // of the noise; used in training only
   int64_t step = 0;
   int64_t first_example = 0;  // number of row 0 in the step's global batch: any split of it draws the same noise
-  bool drop_tokens = true;    // false: capacity is not enforced (decoding, where it would tie a prompt to its batch)
+  StepTotals step_totals = {};
+  bool drop_tokens = true;  // false: capacity is not enforced and sequences do not compete (generation)
 };
 
 // What one sparse layer did.

@@ -62,12 +62,9 @@ at::Tensor gumbel_noise(const RouteOptions& options, int64_t tokens, int64_t num
 }
 
 // What experts are chosen by. [tokens, num_experts]
-at::Tensor selection_scores(const at::Tensor& logits, const at::Tensor& probability, const RouteOptions& options) {
+at::Tensor selection_scores(const at::Tensor& logits, const at::Tensor& score, const RouteOptions& options) {
   auto selection = logits.detach();
-  if (options.router_score == RouterScore::kSigmoid && options.selection_bias.defined())
-    selection = at::sigmoid(selection);
-  else if (options.selection_bias.defined() || options.selection_dtype != at::kFloat)
-    selection = probability;
+  if (options.selection_bias.defined() || options.selection_dtype != at::kFloat) selection = score;
   if (options.selection_dtype != at::kFloat) selection = selection.to(options.selection_dtype).to(logits.scalar_type());
   if (options.selection_bias.defined()) selection = selection + options.selection_bias.detach().to(selection.options());
   if (options.sample_temperature > 0.0)
@@ -84,7 +81,7 @@ bool chooses_by_logits(const RouteOptions& options) {
 // [tokens, num_selected_experts] i64 on the CPU.
 at::Tensor choose(const at::Tensor& logits, const TokenStatistics& statistics, const RouteOptions& options) {
   if (options.num_selected_experts == 1 && chooses_by_logits(options)) return statistics.best.unsqueeze(1);
-  const auto selection = selection_scores(logits, statistics.probability, options);
+  const auto selection = selection_scores(logits, statistics.score, options);
   if (!is_fused(selection)) {
     const auto order = at::sort(selection, /*stable=*/true, /*dim=*/1, /*descending=*/true);
     return std::get<1>(order).narrow(1, 0, options.num_selected_experts).cpu().contiguous();
@@ -134,7 +131,8 @@ at::Tensor balance_weight(const at::Tensor& choice, const bool* mask, int64_t nu
       write<double>(count)[group * num_experts + read<int64_t>(choice)[token * choice.size(1) + n]] += 1.0;
   }
   if (options.load_balance_choices == LoadBalanceChoices::kMean) count = count / static_cast<double>(width);
-  const double all = std::max(1.0, size.sum().item<double>());
+  const auto step = static_cast<double>(counts_padding ? options.step_tokens : options.step_real_tokens);
+  const double all = step > 0.0 ? step : std::max(1.0, size.sum().item<double>());
   return count / size.clamp_min(1.0) * (static_cast<double>(num_experts) / all);
 }
 
@@ -142,49 +140,56 @@ int64_t count_real(const bool* mask, int64_t tokens) {
   return mask == nullptr ? tokens : std::count(mask, mask + tokens, true);
 }
 
-// The statistics that follow from who was chosen and who got a slot. choice: undefined in expert choice.
-void add_statistics(const Assignment& assignment, const at::Tensor& choice, const bool* mask, int64_t tokens,
-                    Routing& routing) {
-  const auto num_experts = static_cast<int64_t>(assignment.dispatch.num_rows.size());
-  const auto rows = static_cast<int64_t>(assignment.expert.size());
-  auto load = at::zeros({num_experts}, at::kDouble);
+// For each token the expert with the largest gate, -1 where it has none. [tokens] i64
+at::Tensor best_experts(const Assignment& assignment, const at::Tensor& gate, int64_t tokens) {
   auto index = at::full({tokens}, -1, at::kLong);
-  const auto gates = routing.gate.detach().to(at::kDouble).cpu().contiguous();
+  const auto gates = gate.detach().to(at::kDouble).cpu().contiguous();
   std::vector<double> best(static_cast<size_t>(tokens), -1.0);
-  for (int64_t row = 0; row < rows; ++row) {
+  for (size_t row = 0; row < assignment.expert.size(); ++row) {
     const int64_t token = read<int64_t>(assignment.dispatch.token)[row];
-    const double gate = read<double>(gates)[row];
+    const double value = read<double>(gates)[row];
     // NaN beats the start only: a token with a slot always names an expert.
-    if (best[static_cast<size_t>(token)] < 0.0 || gate > best[static_cast<size_t>(token)]) {
-      best[static_cast<size_t>(token)] = std::max(gate, 0.0);
-      write<int64_t>(index)[token] = assignment.expert[static_cast<size_t>(row)];
+    if (best[static_cast<size_t>(token)] < 0.0 || value > best[static_cast<size_t>(token)]) {
+      best[static_cast<size_t>(token)] = std::max(value, 0.0);
+      write<int64_t>(index)[token] = assignment.expert[row];
     }
-    if (!choice.defined()) write<double>(load)[assignment.expert[static_cast<size_t>(row)]] += 1.0;
   }
-  int64_t left_behind = 0, asked = choice.defined() ? 0 : rows;
-  for (int64_t token = 0; token < tokens; ++token) {
-    if (mask != nullptr && !mask[token]) continue;
-    left_behind += read<int64_t>(index)[token] < 0;
-    for (int64_t n = 0; choice.defined() && n < choice.size(1); ++n)
-      if (const int64_t expert = read<int64_t>(choice)[token * choice.size(1) + n]; expert >= 0) {
-        write<double>(load)[expert] += 1.0;
-        ++asked;
-      }
-  }
-  const double num_real = static_cast<double>(std::max<int64_t>(1, count_real(mask, tokens)));
-  routing.expert_index = index;
-  routing.expert_load = (load / static_cast<double>(std::max<int64_t>(1, asked))).to(at::kFloat);
-  routing.left_behind_fraction = static_cast<double>(left_behind) / num_real;
-  routing.dropped_fraction = choice.defined() && choice.size(1) > 1
-                                 ? static_cast<double>(asked - rows) / static_cast<double>(std::max<int64_t>(1, asked))
-                                 : routing.left_behind_fraction;
-  routing.expert_utilization =
-      static_cast<double>(rows) / static_cast<double>(std::max<int64_t>(1, assignment.num_slots));
+  return index;
 }
 
-double mean_over_real(const at::Tensor& values, const at::Tensor& mask, double num_real) {
+// The sums that follow from who was chosen and who got a slot; the others stay 0. asked: the choices that ask for
+// slots, undefined in expert choice. index: best_experts().
+RoutingCounts count_choices(const Assignment& assignment, const at::Tensor& asked, const at::Tensor& index,
+                            const bool* mask) {
+  const auto num_experts = static_cast<int64_t>(assignment.dispatch.num_rows.size()), tokens = index.size(0);
+  RoutingCounts counts{at::zeros({RoutingCounts::kNumSums + 2 * num_experts}, at::kDouble)};
+  auto* sum = write<double>(counts.sums);
+  auto* load = sum + RoutingCounts::kNumSums;
+  const bool many = asked.defined() && asked.size(1) > 1;
+  for (int64_t token = 0; token < tokens; ++token) {
+    if (mask != nullptr && !mask[token]) continue;
+    sum[RoutingCounts::kTokens] += 1.0;
+    sum[RoutingCounts::kLeftBehind] += read<int64_t>(index)[token] < 0 ? 1.0 : 0.0;
+    for (int64_t n = 0; asked.defined() && n < asked.size(1); ++n)
+      if (const int64_t expert = read<int64_t>(asked)[token * asked.size(1) + n]; expert >= 0) {
+        load[expert] += 1.0;
+        if (many) sum[RoutingCounts::kAsked] += 1.0;
+      }
+  }
+  const auto rows = static_cast<double>(assignment.expert.size());
+  if (!asked.defined())
+    for (int64_t expert = 0; expert < num_experts; ++expert)
+      load[expert] = static_cast<double>(assignment.dispatch.num_rows[static_cast<size_t>(expert)]);
+  if (!many) sum[RoutingCounts::kAsked] = sum[RoutingCounts::kTokens];
+  sum[RoutingCounts::kGiven] = many ? rows : sum[RoutingCounts::kTokens] - sum[RoutingCounts::kLeftBehind];
+  sum[RoutingCounts::kRows] = rows;
+  sum[RoutingCounts::kSlots] = static_cast<double>(assignment.num_slots);
+  return counts;
+}
+
+double sum_over_real(const at::Tensor& values, const at::Tensor& mask) {
   const auto real = mask.defined() ? values.cpu().masked_select(mask) : values;
-  return real.sum(at::kDouble).item<double>() / num_real;
+  return real.sum(at::kDouble).item<double>();
 }
 
 at::Tensor cpu_mask(const at::Tensor& token_mask) {
@@ -199,23 +204,23 @@ Routing route(const at::Tensor& logits, const at::Tensor& token_mask, const Rout
   const bool* real = mask.defined() ? read<bool>(mask) : nullptr;
   const int64_t tokens = logits.size(0), num_experts = logits.size(1);
   const int64_t loss_group_size = options.loss_group_size > 0 ? options.loss_group_size : options.group_size;
-  const auto statistics = token_statistics(logits);
+  const auto statistics = token_statistics(logits, options.router_score);
 
   at::Tensor choice, used, weight;
   Assignment assignment;
   if (options.router == RouterKind::kExpertChoice) {
-    assignment = assign_experts_choice(statistics.probability.cpu(), real, options);
+    assignment = assign_experts_choice(statistics.score.cpu(), real, options);
     weight = at::zeros({(tokens + loss_group_size - 1) / loss_group_size, num_experts}, at::kDouble);
   } else {
     choice = choose(logits, statistics, options);
-    const bool needs_probability = options.num_selected_experts > 1 || options.drop_priority != DropPriority::kChoice;
-    const auto probability = needs_probability ? statistics.probability.cpu().gather(1, choice) : at::Tensor();
-    used = apply_second_policy(choice, probability, options);
-    assignment = assign_choices({used, probability}, num_experts, real, options);
+    const bool needs_score = options.num_selected_experts > 1 || options.drop_priority != DropPriority::kChoice;
+    const auto score = needs_score ? statistics.score.cpu().gather(1, choice) : at::Tensor();
+    used = apply_second_policy(choice, score, options);
+    assignment = assign_choices({used, score}, num_experts, real, options);
     weight = balance_weight(choice, real, num_experts, loss_group_size, options);
   }
 
-  const auto num_real = static_cast<double>(std::max<int64_t>(1, count_real(real, tokens)));
+  const int64_t step_real = options.step_real_tokens > 0 ? options.step_real_tokens : count_real(real, tokens);
   auto outputs =
       router_outputs(logits, statistics,
                      {.assignment = assignment,
@@ -223,21 +228,25 @@ Routing route(const at::Tensor& logits, const at::Tensor& token_mask, const Rout
                       .mask = mask,
                       .balance_weight = weight,
                       .loss_group_size = loss_group_size,
-                      .num_real = num_real},
+                      .num_real = static_cast<double>(std::max<int64_t>(1, step_real))},
                      options.router_score, choice.defined() ? options.gate_normalization : GateNormalization::kNone);
   Routing routing;
   routing.gate = outputs.gate;
   routing.load_balance_loss = outputs.load_balance_loss;
   routing.router_z_loss = outputs.router_z_loss;
   routing.importance_loss = outputs.importance_loss;
+  const auto index = best_experts(assignment, routing.gate, tokens);
   // A rerouted token did not ask for all its choices: what counts is where it wanted to go first.
   const bool reroutes = options.router == RouterKind::kNoTokenLeftBehind;
-  add_statistics(assignment, reroutes ? choice.narrow(1, 0, 1).contiguous() : used, real, tokens, routing);
-  routing.router_entropy = mean_over_real(statistics.entropy, mask, num_real);
-  routing.router_confidence =
-      mean_over_real(statistics.probability.cpu().gather(1, statistics.best.unsqueeze(1)).squeeze(1), mask, num_real);
-  routing.expert_index = routing.expert_index.to(logits.device());
-  routing.expert_load = routing.expert_load.to(logits.device());
+  routing.counts = count_choices(assignment, reroutes ? choice.narrow(1, 0, 1).contiguous() : used, index, real);
+  auto* sum = write<double>(routing.counts.sums);
+  sum[RoutingCounts::kEntropy] = sum_over_real(statistics.entropy, mask);
+  sum[RoutingCounts::kConfidence] =
+      sum_over_real(statistics.probability.cpu().gather(1, statistics.best.unsqueeze(1)).squeeze(1), mask);
+  sum[RoutingCounts::kSquaredLogPartition] = sum_over_real(statistics.log_partition.to(at::kDouble).square(), mask);
+  routing.counts.sums.narrow(0, RoutingCounts::kNumSums + num_experts, num_experts).copy_(outputs.importance);
+  routing.counts.sums = routing.counts.sums.to(logits.device());
+  routing.expert_index = index.to(logits.device());
   routing.dispatch = std::move(assignment.dispatch);
   return routing;
 }
@@ -260,7 +269,10 @@ Routing route_to(const at::Tensor& expert, int64_t num_experts, const at::Tensor
   const auto wide = expert.options().dtype(dtype);
   routing.gate = at::ones({assignment.dispatch.token.size(0)}, wide);
   routing.load_balance_loss = routing.router_z_loss = routing.importance_loss = at::zeros({}, wide);
-  add_statistics(assignment, choice, real, expert.size(0), routing);
+  routing.expert_index = best_experts(assignment, routing.gate, expert.size(0));
+  routing.counts = count_choices(assignment, choice, routing.expert_index, real);
+  routing.expert_index = routing.expert_index.to(expert.device());
+  routing.counts.sums = routing.counts.sums.to(expert.device());
   routing.dispatch = std::move(assignment.dispatch);
   return routing;
 }

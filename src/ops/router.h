@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "ops/routing_counts.h"
 #include "ops/routing_words.h"
 
 namespace switchyard::ops {
@@ -51,23 +52,21 @@ struct RouteOptions {
   at::ScalarType selection_dtype = at::kFloat;
   NoiseKey noise = {};      // of sampling; kSampled draws from the same under purpose kSecondExpert
   int64_t first_token = 0;  // token t draws subsequence first_token + t
+  // What means divide by: tokens of the whole step that this call is a part of, with and without padding, so that the
+  // parts' losses add up. 0: those of this call.
+  int64_t step_tokens = 0, step_real_tokens = 0;
 };
 
 struct Routing {
   at::Tensor expert_index;  // [tokens] i64: of its experts the one with the largest gate, -1 where the token has none
   Dispatch dispatch;        // the kept (token, expert) pairs
   at::Tensor gate;          // [rows] f32, in dispatch order; differentiable
-  // Switch eq. 4 without alpha, mean over groups weighted by their tokens; 0 in expert choice. [], differentiable
+  // Losses without their coefficients, [] and differentiable: this call's part of the step's means, but for importance.
+  // Switch eq. 4, mean over groups weighted by their tokens; 0 in expert choice
   at::Tensor load_balance_loss;
-  at::Tensor router_z_loss;    // [] : mean over real tokens of logsumexp(logits)^2; differentiable
-  at::Tensor importance_loss;  // [] : squared coefficient of variation of sum_t p (Shazeer et al. 2017); differentiable
-  // Statistics, no gradient. Over real tokens only.
-  at::Tensor expert_load;           // [num_experts] f32: share of the choices that each expert is, before dropping
-  double dropped_fraction = 0;      // choices without a slot over all choices; expert choice: tokens without an expert
-  double left_behind_fraction = 0;  // tokens without any expert
-  double expert_utilization = 0;    // slots in use over all slots
-  double router_entropy = 0;        // mean entropy of softmax(logits), nats
-  double router_confidence = 0;     // mean over tokens of the largest softmax probability
+  at::Tensor router_z_loss;    // mean over real tokens of logsumexp(logits)^2
+  at::Tensor importance_loss;  // squared coefficient of variation of sum_t p (Shazeer et al. 2017), over this call
+  RoutingCounts counts;
 };
 
 // logits [tokens, num_experts] f32 or f64; token_mask [tokens] bool or undefined: false is padding, which takes no slot

@@ -4,6 +4,7 @@
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/log.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sigmoid.h>
@@ -108,10 +109,12 @@ struct FusedOutputs : torch::autograd::Function<FusedOutputs> {
     context->save_for_backward({statistics.probability, statistics.log_partition, routed.mask, gate, denominator,
                                 routed.balance_weight.to(at::kFloat),
                                 normalization == GateNormalization::kBeforeDrop ? routed.choice : at::Tensor()});
+    const auto sum_of_probabilities = at::tensor(saved->importance, at::kDouble);
+    context->mark_non_differentiable({sum_of_probabilities});
     context->saved_data["saved"] = c10::IValue::make_capsule(std::move(saved));
     return {gate, at::scalar_tensor(balance, logits.options()),
             at::scalar_tensor(z / routed.num_real, logits.options()),
-            at::scalar_tensor(importance / static_cast<double>(num_experts), logits.options())};
+            at::scalar_tensor(importance / static_cast<double>(num_experts), logits.options()), sum_of_probabilities};
   }
 
   // (I_e - mean) / mean of the importances I_e.
@@ -198,8 +201,9 @@ struct FusedOutputs : torch::autograd::Function<FusedOutputs> {
 RouterOutputs plain_outputs(const at::Tensor& logits, const RoutedTokens& routed, RouterScore score_kind,
                             GateNormalization normalization) {
   const int64_t tokens = logits.size(0), num_experts = logits.size(1);
-  const auto probability = at::softmax(logits, 1);  // Switch eq. 1
-  const auto score = score_kind == RouterScore::kSigmoid ? at::sigmoid(logits) : probability;
+  const bool is_sigmoid = score_kind == RouterScore::kSigmoid;
+  const auto score = is_sigmoid ? at::sigmoid(logits) : at::softmax(logits, 1);  // Switch eq. 1
+  const auto probability = is_sigmoid ? score / score.sum(1, true) : score;
   const auto token = routed.assignment.dispatch.token.to(logits.device());
   const auto expert = at::tensor(routed.assignment.expert, at::kLong).to(logits.device());
   auto gate = score.reshape({-1}).index_select(0, token * num_experts + expert);
@@ -220,21 +224,30 @@ RouterOutputs plain_outputs(const at::Tensor& logits, const RoutedTokens& routed
     real_probability = probability * real.unsqueeze(1);
     square = square * real;
   }
-  const auto deviation = real_probability.sum(0) * (static_cast<double>(num_experts) / routed.num_real) - 1.0;
-  return {gate, (real_probability * weight).sum(), square.sum() / routed.num_real, (deviation * deviation).mean()};
+  const auto importance = real_probability.sum(0);
+  const auto deviation = importance * (static_cast<double>(num_experts) / routed.num_real) - 1.0;
+  return {gate, (real_probability * weight).sum(), square.sum() / routed.num_real, (deviation * deviation).mean(),
+          importance.detach().to(at::kDouble)};
 }
 
 }  // namespace
 
-TokenStatistics token_statistics(const at::Tensor& given) {
+TokenStatistics token_statistics(const at::Tensor& given, RouterScore score) {
   const auto logits = given.detach().contiguous();
+  if (score == RouterScore::kSigmoid) {
+    const auto sigmoid = at::sigmoid(logits), probability = sigmoid / sigmoid.sum(1, true);
+    return {sigmoid, probability, at::argmax(logits, 1).cpu(), at::logsumexp(logits, 1),
+            -(probability * at::log(probability)).sum(1)};
+  }
   if (!is_fused(logits)) {
     const auto probability = at::softmax(logits, 1), log_partition = at::logsumexp(logits, 1);
-    return {probability, at::argmax(logits, 1).cpu(), log_partition, log_partition - (probability * logits).sum(1)};
+    return {probability, probability, at::argmax(logits, 1).cpu(), log_partition,
+            log_partition - (probability * logits).sum(1)};
   }
   const int64_t tokens = logits.size(0), num_experts = logits.size(1);
   const auto make = [&] { return at::empty({tokens}, at::kFloat); };
-  TokenStatistics result{at::empty_like(logits), at::empty({tokens}, at::kLong), make(), make()};
+  const auto probability = at::empty_like(logits);
+  TokenStatistics result{probability, probability, at::empty({tokens}, at::kLong), make(), make()};
   kernels::route_forward(read<float>(logits), tokens, num_experts, write<float>(result.probability),
                          write<int64_t>(result.best), write<float>(result.log_partition), write<float>(result.entropy));
   return result;
@@ -244,7 +257,7 @@ RouterOutputs router_outputs(const at::Tensor& logits, const TokenStatistics& st
                              RouterScore score, GateNormalization normalization) {
   if (!is_fused(logits) || score != RouterScore::kSoftmax) return plain_outputs(logits, routed, score, normalization);
   const auto outputs = FusedOutputs::apply(logits, statistics, routed, normalization);
-  return {outputs[0], outputs[1], outputs[2], outputs[3]};
+  return {outputs[0], outputs[1], outputs[2], outputs[3], outputs[4]};
 }
 
 }  // namespace switchyard::ops

@@ -7,43 +7,26 @@
 #include "model/routing.h"
 
 namespace switchyard {
+namespace {
 
-void RoutingMetrics::add(const StackOutput& stack) {
-  for (const auto& sparse : stack.sparse_layers) {
-    auto found =
-        std::find_if(sums_.begin(), sums_.end(), [&](const Sums& sums) { return sums.layer.name == sparse.name; });
-    if (found == sums_.end()) {
-      found = sums_.insert(sums_.end(), Sums{});
-      found->layer.name = sparse.name;
-    }
-    auto& layer = found->layer;
-    const auto& routing = sparse.routing;
-    layer.dropped_fraction += routing.dropped_fraction;
-    layer.left_behind_fraction += routing.left_behind_fraction;
-    layer.expert_utilization += routing.expert_utilization;
-    layer.router_entropy += routing.router_entropy;
-    layer.router_confidence += routing.router_confidence;
-    layer.load_balance_loss += routing.load_balance_loss.item<double>();
-    layer.router_z_loss += routing.router_z_loss.item<double>();
-    layer.importance_loss += routing.importance_loss.item<double>();
-    if (sparse.load_loss.defined()) layer.load_loss += sparse.load_loss.item<double>();
-    layer.expert_load = layer.expert_load.defined() ? layer.expert_load + routing.expert_load : routing.expert_load;
-    ++found->parts;
-  }
+void add(const at::Tensor& part, at::Tensor& sum) {
+  if (part.defined()) sum = sum.defined() ? sum + part.detach() : part.detach();
 }
 
-std::vector<LayerRouting> RoutingMetrics::layers() const {
-  std::vector<LayerRouting> layers;
-  for (const auto& sums : sums_) {
-    auto& layer = layers.emplace_back(sums.layer);
-    const auto parts = static_cast<double>(sums.parts);
-    for (double* value : {&layer.dropped_fraction, &layer.left_behind_fraction, &layer.expert_utilization,
-                          &layer.router_entropy, &layer.router_confidence, &layer.load_balance_loss,
-                          &layer.router_z_loss, &layer.importance_loss, &layer.load_loss})
-      *value /= parts;
-    layer.expert_load = (layer.expert_load / parts).cpu();
+}  // namespace
+
+void add_layers(const StackOutput& stack, std::vector<LayerRouting>& layers) {
+  for (const auto& sparse : stack.sparse_layers) {
+    auto layer =
+        std::find_if(layers.begin(), layers.end(), [&](const LayerRouting& each) { return each.name == sparse.name; });
+    if (layer == layers.end()) {
+      layer = layers.insert(layers.end(), LayerRouting{});
+      layer->name = sparse.name;
+    }
+    layer->counts += sparse.routing.counts;
+    add(sparse.routing.load_balance_loss, layer->load_balance_loss);
+    add(sparse.load_loss, layer->load_loss);
   }
-  return layers;
 }
 
 void update_selection_biases(const ModelConfig& config, ModelWeights& weights,
@@ -58,7 +41,7 @@ void update_selection_biases(const ModelConfig& config, ModelWeights& weights,
                                           std::pair{&blocks.self_attention.router, layer_name + ".attention"}})
         for (const auto& layer : layers)
           if (layer.name == router_name && router->selection_bias.defined())
-            update_selection_bias_(router->selection_bias, layer.expert_load, rate);
+            update_selection_bias_(router->selection_bias, layer.counts.expert_choices(), rate);
     }
 }
 

@@ -29,10 +29,8 @@ void check_run(const RunConfig& run) {
   check_positive(run.data.encoder_length, "data.encoder_length");
   check_positive(run.train.keep_last, "train.keep_last");
   const auto& train = run.train;
-  SY_CHECK(
-      train.micro_batch_size >= 0 && (train.micro_batch_size == 0 || train.batch_size % train.micro_batch_size == 0),
-      "train.micro_batch_size = ", train.micro_batch_size,
-      ": expected a divisor of train.batch_size = ", train.batch_size);
+  SY_CHECK(train.micro_batch_size >= 0, "train.micro_batch_size = ", train.micro_batch_size,
+           ": expected 0 (the whole batch) or more");
   SY_CHECK(train.dtype == "bf16" || train.dtype == "fp32", "train.dtype = \"", train.dtype,
            "\": expected bf16 or fp32");
   SY_CHECK(train.seed >= 0, "train.seed = ", train.seed, ": expected 0 or more");

@@ -8,25 +8,14 @@
 
 #include "eval/text_loss.h"
 #include "model/loss.h"
+#include "model/routing_groups.h"
 #include "optim/gradients.h"
 
 namespace switchyard {
 namespace {
 
-// Real tokens of the whole step, by which every micro-batch's sums are divided.
-struct StepCounts {
-  int64_t encoder_tokens = 0, labels = 0;
-};
-StepCounts count_tokens(const Batch& batch) {
-  const auto real = [](const std::vector<int32_t>& ids) {
-    return static_cast<int64_t>(std::count_if(ids.begin(), ids.end(), [](int32_t id) { return id != 0; }));
-  };
-  return {real(batch.encoder_input_tokens), real(batch.decoder_target_tokens)};
-}
-
-double share_of(const at::Tensor& mask, int64_t positions, int64_t all) {
-  const auto real = mask.defined() ? mask.sum().item<double>() : static_cast<double>(positions);
-  return real / static_cast<double>(std::max<int64_t>(1, all));
+int64_t count_real(const std::vector<int32_t>& ids) {
+  return static_cast<int64_t>(std::count_if(ids.begin(), ids.end(), [](int32_t id) { return id != 0; }));
 }
 
 }  // namespace
@@ -44,7 +33,7 @@ std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedPara
 
 double mean_dropped_fraction(const StepResult& result) {
   double sum = 0.0;
-  for (const auto& layer : result.layers) sum += layer.dropped_fraction;
+  for (const auto& layer : result.layers) sum += layer.statistics().dropped_fraction;
   return result.layers.empty() ? 0.0 : sum / static_cast<double>(result.layers.size());
 }
 
@@ -64,22 +53,25 @@ int64_t Learner::num_parameters() const {
 }
 
 StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
+  check_micro_batch(model_, {batch.batch_size, batch.encoder_length, batch.decoder_length}, options_.micro_batch_size);
   const int64_t rows = options_.micro_batch_size > 0 ? options_.micro_batch_size : batch.batch_size;
-  const auto counts = count_tokens(batch);
-  RoutingMetrics routing;
+  const int64_t labels = count_real(batch.decoder_target_tokens);
+  const StepTotals totals{.sequences = batch.batch_size,
+                          .encoder_tokens = count_real(batch.encoder_input_tokens),
+                          .decoder_tokens = labels};
   double importance = 0.0, load = 0.0;
   StepResult result;
   result.step = step;
   result.tokens = batch.batch_size * (batch.encoder_length + batch.decoder_length);
   for (int64_t first = 0; first < batch.batch_size; first += rows) {
-    const auto input = to_tensors(batch, first, rows);
-    const auto loss = compute_loss(
-        model_, cast_weights(model_, weights_, options_.dtype), input,
-        {.training = true, .seed = options_.seed, .step = step, .first_example = batch.first_example + first},
-        {.z_loss = options_.z_loss,
-         .step_labels = counts.labels,
-         .encoder_share = share_of(input.encoder_mask, input.encoder_ids.numel(), counts.encoder_tokens),
-         .decoder_share = share_of(input.decoder_mask, input.decoder_ids.numel(), counts.labels)});
+    const auto loss = compute_loss(model_, cast_weights(model_, weights_, options_.dtype),
+                                   to_tensors(batch, first, std::min(rows, batch.batch_size - first)),
+                                   {.training = true,
+                                    .seed = options_.seed,
+                                    .step = step,
+                                    .first_example = batch.first_example + first,
+                                    .step_totals = totals},
+                                   {.z_loss = options_.z_loss, .step_labels = labels});
     loss.total.backward();
     result.loss += loss.total.item<double>();
     result.cross_entropy += loss.cross_entropy.item<double>();
@@ -87,12 +79,11 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
     result.router_z_loss += loss.router_z_loss;
     importance += loss.importance_loss;
     load += loss.load_loss;
-    routing.add(loss.encoder);
-    routing.add(loss.decoder);
+    add_layers(loss.encoder, result.layers);
+    add_layers(loss.decoder, result.layers);
   }
   if (model_.routing.importance_loss_coef > 0) result.importance_loss = importance;
   if (model_.routing.load_loss_coef > 0) result.load_loss = load;
-  result.layers = routing.layers();
   return result;
 }
 

@@ -1,5 +1,6 @@
 #include "train/step_metrics.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace switchyard {
@@ -8,26 +9,25 @@ namespace {
 void write_layer(Json& line, const LayerRouting& layer) {
   double entropy = 0.0;
   Json shares = Json::array();
-  const float* values = layer.expert_load.const_data_ptr<float>();
-  for (int64_t expert = 0; expert < layer.expert_load.numel(); ++expert) {
-    const double share = values[expert];
+  const auto statistics = layer.statistics();
+  const auto& load = statistics.expert_load;
+  for (const double share : load) {
     if (share > 0) entropy -= share * std::log(share);
     shares.push_back(share);
   }
-  line["dropped_fraction"][layer.name] = layer.dropped_fraction;
-  if (layer.left_behind_fraction != layer.dropped_fraction)
-    line["left_behind_fraction"][layer.name] = layer.left_behind_fraction;
+  line["dropped_fraction"][layer.name] = statistics.dropped_fraction;
+  if (statistics.left_behind_fraction != statistics.dropped_fraction)
+    line["left_behind_fraction"][layer.name] = statistics.left_behind_fraction;
   line["expert_load_entropy"][layer.name] = entropy;
-  line["expert_load_max"][layer.name] =
-      layer.expert_load.max().item<double>() * static_cast<double>(layer.expert_load.numel());
+  line["expert_load_max"][layer.name] = *std::max_element(load.begin(), load.end()) * static_cast<double>(load.size());
   line["expert_load"][layer.name] = shares;
-  line["expert_utilization"][layer.name] = layer.expert_utilization;
-  line["load_balance"][layer.name] = layer.load_balance_loss;
-  line["router_z"][layer.name] = layer.router_z_loss;
-  line["importance"][layer.name] = layer.importance_loss;
-  if (layer.load_loss > 0.0) line["load"][layer.name] = layer.load_loss;
-  line["router_entropy"][layer.name] = layer.router_entropy;
-  line["router_confidence"][layer.name] = layer.router_confidence;
+  line["expert_utilization"][layer.name] = statistics.expert_utilization;
+  line["load_balance"][layer.name] = layer.load_balance_loss.item<double>();
+  line["router_z"][layer.name] = statistics.router_z_loss;
+  line["importance"][layer.name] = statistics.importance_loss;
+  if (layer.load_loss.defined()) line["load"][layer.name] = layer.load_loss.item<double>();
+  line["router_entropy"][layer.name] = statistics.router_entropy;
+  line["router_confidence"][layer.name] = statistics.router_confidence;
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "data/pretraining.h"
 #include "data/token_store.h"
 #include "eval/text_loss.h"
+#include "model/routing_groups.h"
 #include "text/vocabulary.h"
 #include "train/run_folder.h"
 #include "train/step_metrics.h"
@@ -68,8 +69,11 @@ struct Trainer::State {
     if (!run.data.eval_text.empty())
       evaluation.emplace(
           open(run.data.eval_text), special,
-          EvaluationOptions{
-              .shape = shape, .batch_size = run.train.batch_size, .max_examples = run.train.eval_examples});
+          EvaluationOptions{.shape = shape,
+                            .batch_size = evaluation_batch_size(
+                                run.model.routing, run.data.encoder_length,
+                                run.train.micro_batch_size > 0 ? run.train.micro_batch_size : run.train.batch_size),
+                            .max_examples = run.train.eval_examples});
   }
 
   ModelWeights first_weights() const {
@@ -106,6 +110,9 @@ Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, bool re
   validate(state.run.model);
   if (state.run.optimizer.decay_steps == 0) state.run.optimizer.decay_steps = state.run.train.steps;
   state.open_data();
+  const auto& shape = state.data->shape();
+  check_micro_batch(state.run.model, {state.run.train.batch_size, shape.encoder_length, shape.decoder_length},
+                    state.run.train.micro_batch_size);
   state.open_learner();
   state.folder.start(run_to_toml(state.run), state.step);
   state.batches.emplace([data = &*state.data](int64_t step) { return data->batch(step); }, state.step);

@@ -223,7 +223,7 @@ TEST(EvaluationData, CutsTheTextInOrderLikeT5) {
     while (length_for(encoder_length) < segment_length) ++encoder_length;
     ASSERT_EQ(length_for(encoder_length), segment_length);
     const EvaluationData data(counting_tokens(100), kSpecial,
-                              {.shape = {.encoder_length = encoder_length}, .batch_size = 1, .drop_remainder = false});
+                              {.shape = {.encoder_length = encoder_length}, .batch_size = 1});
     EXPECT_EQ(data.num_examples(), num_pieces);
     int32_t next = 10;
     for (int64_t piece = 0; piece < num_pieces; ++piece) {
@@ -241,11 +241,11 @@ TEST(EvaluationData, CutsTheTextInOrderLikeT5) {
 }
 
 TEST(EvaluationData, IsFixedAndSharesOut) {
-  const auto tokens = counting_tokens(70 * 20 + 30);
+  const auto tokens = counting_tokens(70 * 20);
   EvaluationOptions options{.shape = {.encoder_length = 64}, .batch_size = 4};
   ASSERT_EQ(resolve_shape(options.shape, kSpecial).segment_length, 70);
   const EvaluationData whole(tokens, kSpecial, options);
-  EXPECT_EQ(whole.num_examples(), 20);  // the short 21st would make a batch of one
+  EXPECT_EQ(whole.num_examples(), 20);
   EXPECT_EQ(whole.num_batches(), 5);
   for (int64_t index = 0; index < 5; ++index) {
     expect_equal(whole.batch(index), EvaluationData(tokens, kSpecial, options).batch(index));
@@ -261,8 +261,7 @@ TEST(EvaluationData, IsFixedAndSharesOut) {
     EXPECT_EQ(joined, whole.batch(index).encoder_input_tokens);
   }
   EXPECT_THROW(whole.batch(5), Error);
-  options.drop_remainder = false;
-  const EvaluationData everything(tokens, kSpecial, options);
+  const EvaluationData everything(counting_tokens(70 * 20 + 30), kSpecial, options);
   EXPECT_EQ(everything.num_examples(), 21);
   EXPECT_EQ(everything.num_batches(), 6);
   EXPECT_EQ(everything.batch(5).batch_size, 1);
@@ -278,11 +277,8 @@ TEST(EvaluationData, IsFixedAndSharesOut) {
 TEST(EvaluationData, BoundsTheNumberOfExamples) {
   const auto tokens = counting_tokens(70 * 20);
   EvaluationOptions options{.shape = {.encoder_length = 64}, .batch_size = 4, .max_examples = 10};
-  EXPECT_EQ(EvaluationData(tokens, kSpecial, options).num_examples(), 8);
-  options.drop_remainder = false;
   EXPECT_EQ(EvaluationData(tokens, kSpecial, options).num_examples(), 10);
   options.max_examples = 3;
-  options.drop_remainder = true;
   const EvaluationData few(tokens, kSpecial, options);
   EXPECT_EQ(few.num_batches(), 1);
   EXPECT_EQ(few.batch(0).batch_size, 3);

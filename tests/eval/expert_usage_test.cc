@@ -26,8 +26,8 @@ StackOutput routed(const at::Tensor& ids, int64_t capacity) {
 TEST(ExpertUsage, TypicalTokensAreThoseAnExpertTakesMoreThanOthers) {
   const auto ids = at::tensor({5, 5, 5, 6, 7, 7, 8, 8}, at::kLong).view({2, 4});
   ExpertUsage usage;
-  usage.add(routed(ids, 8), ids, {});
-  usage.add(routed(ids, 8), ids, {});
+  usage.add(routed(ids, 8), ids);
+  usage.add(routed(ids, 8), ids);
   const auto layers = usage.summarise(2);
   ASSERT_EQ(layers.size(), 1U);
   EXPECT_EQ(layers[0].tokens, 16);
@@ -51,7 +51,7 @@ TEST(ExpertUsage, TypicalTokensAreThoseAnExpertTakesMoreThanOthers) {
 TEST(ExpertUsage, CountsTokensWithoutAnExpert) {
   const auto ids = at::tensor({5, 5, 5, 6, 7, 7, 8, 8}, at::kLong).view({2, 4});
   ExpertUsage usage;
-  usage.add(routed(ids, 2), ids, {});
+  usage.add(routed(ids, 2), ids);
   const auto layers = usage.summarise(3);
   EXPECT_EQ(layers[0].left_behind, 4);
   EXPECT_EQ(layers[0].experts[0].tokens, 2);

@@ -217,13 +217,6 @@ TEST(GroupCount, MeshRoundsDownAndCanExceedTheSize) {
   EXPECT_EQ(mesh_num_groups(1024, 1500), 1);
   EXPECT_EQ(mesh_num_groups(1024, 4096), 4);
   EXPECT_EQ(mesh_num_groups(1000, 4096), 4);
-  RoutingConfig routing;
-  routing.num_experts = 8;
-  EXPECT_EQ(routing_group_size(routing, 8, 1500, 500), 1024);  // ours: never larger, the last one shorter
-  routing.group_rule = GroupRule::kMesh;
-  EXPECT_EQ(routing_group_size(routing, 8, 1500, 500), 1500);
-  routing.group_size = 0;
-  EXPECT_EQ(routing_group_size(routing, 8, 1500, 500), 500);
 }
 
 // DeepSpeed's buffer sizes: ceil(tokens / experts * factor * k), nothing but the minimum below it.
@@ -268,7 +261,7 @@ TEST(Convention, SetsWhatDiffersAndEachKeyStaysSettable) {
   routing = {};
   apply_convention(routing, Convention::kHf);
   routing.num_experts = 8;
-  EXPECT_EQ(routing_group_size(routing, 8, 4096, 512), 512);
+  EXPECT_EQ(group_tokens(routing, 8, {8, 512, 114}, 512), 512);
   EXPECT_EQ(expert_capacity(routing, 512, true), 64);
   for (const auto convention : {Convention::kPaper, Convention::kMesh, Convention::kT5x, Convention::kHf}) {
     RoutingConfig each;

@@ -58,7 +58,6 @@ TEST(RunConfig, RoutingSectionAndConventions) {
 TEST(RunConfig, RefusesWhatItCannotDo) {
   EXPECT_THAT(refusal("[trian]\nsteps = 1\n"), HasSubstr("[train]"));
   EXPECT_THAT(refusal("[train]\nbatch_size = 0\n"), HasSubstr("batch_size"));
-  EXPECT_THAT(refusal("[train]\nmicro_batch_size = 3\n"), HasSubstr("divisor"));
   EXPECT_THAT(refusal("[parallel]\ndata = 2\n"), HasSubstr("one process"));
 }
 

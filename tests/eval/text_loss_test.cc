@@ -1,0 +1,60 @@
+#include "eval/text_loss.h"
+
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "model/routing_variants.h"
+
+namespace switchyard {
+namespace {
+
+ModelConfig tiny() {
+  ModelConfig config;
+  config.vocab_size = 64;
+  config.d_model = 32;
+  config.d_ff = 48;
+  config.d_kv = 8;
+  config.num_heads = 2;
+  config.num_encoder_layers = config.num_decoder_layers = 4;
+  config.encoder_sparse_step = config.decoder_sparse_step = 2;
+  config.routing.num_experts = 4;
+  config.routing.group_size = 24;
+  config.routing.eval_capacity_factor = 1.0;
+  config.routing.min_expert_capacity = 1;
+  return config;
+}
+
+// Examples [first, first + count) of eleven.
+Batch examples(int64_t first, int64_t count) {
+  Batch batch{.batch_size = std::min<int64_t>(count, 11 - first), .encoder_length = 12, .decoder_length = 6};
+  for (int64_t row = first; row < first + batch.batch_size; ++row) {
+    NoiseStream noise({.seed = 5, .purpose = NoisePurpose::kShuffle}, static_cast<uint64_t>(row));
+    for (int64_t n = 0; n < 12; ++n) batch.encoder_input_tokens.push_back(static_cast<int32_t>(3 + noise.below(60)));
+    for (int64_t n = 0; n < 6; ++n) batch.decoder_target_tokens.push_back(static_cast<int32_t>(3 + noise.below(60)));
+  }
+  return batch;
+}
+
+// Whatever the size of the batches: the same counts, the same sums up to their order.
+TEST(TextLoss, DoesNotDependOnTheBatchSize) {
+  const at::NoGradGuard no_grad;
+  for (const auto& variant : routing_variants()) {
+    SCOPED_TRACE(variant.name);
+    const auto config = with_variant(tiny(), variant);
+    const auto weights = cast_weights(config, initialize(config, 2), at::kFloat);
+    const auto at_size = [&](int64_t requested) {
+      const int64_t size = evaluation_batch_size(config.routing, 12, requested);
+      return text_loss(config, weights, (11 + size - 1) / size, [&](int64_t n) { return examples(n * size, size); });
+    };
+    const auto one = at_size(1), many = at_size(8);
+    EXPECT_EQ(one.tokens, 66);
+    EXPECT_EQ(one.tokens, many.tokens);
+    EXPECT_EQ(one.accuracy, many.accuracy);
+    EXPECT_EQ(one.dropped_fraction, many.dropped_fraction);
+    EXPECT_NEAR(one.loss, many.loss, 1e-6 * many.loss);
+  }
+}
+
+}  // namespace
+}  // namespace switchyard
