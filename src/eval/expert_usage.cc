@@ -14,13 +14,14 @@ void ExpertUsage::add(const StackOutput& stack, const at::Tensor& ids) {
     auto& layer = found->second;
     const auto& routing = sparse.routing;
     layer.counts += routing.counts;
-    layer.taken.resize(routing.dispatch.num_rows.size());
-    layer.gates.resize(routing.dispatch.num_rows.size());
+    const auto num_rows = routing.dispatch.rows_by_expert();
+    layer.taken.resize(num_rows.size());
+    layer.gates.resize(num_rows.size());
     const auto gates = routing.gate.detach().to(at::kDouble).contiguous();
     const auto* token = routing.dispatch.token.const_data_ptr<int64_t>();
     int64_t row = 0;
-    for (size_t expert = 0; expert < routing.dispatch.num_rows.size(); ++expert)
-      for (int64_t n = 0; n < routing.dispatch.num_rows[expert]; ++n, ++row) {
+    for (size_t expert = 0; expert < num_rows.size(); ++expert)
+      for (int64_t n = 0; n < num_rows[expert]; ++n, ++row) {
         ++layer.taken[expert][id[token[row]]];
         ++layer.seen[id[token[row]]];
         layer.gates[expert] += gates.const_data_ptr<double>()[row];

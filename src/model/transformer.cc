@@ -104,7 +104,7 @@ std::array<at::Tensor, 3> self_projections(StackPass& pass, const at::Tensor& x,
   const auto& routing = route(pass, normed, weights.router, weights.q.size(0), block, Place::kSelfAttention);
   const auto tokens = normed.reshape({-1, pass.config.d_model});
   const auto by_experts = [&](const at::Tensor& weight) {
-    return ops::experts_linear(tokens, routing.gate, routing.dispatch, weight)
+    return ops::experts_linear(tokens, routing.gate, routing.dispatch, weight, pass.options.exchange)
         .view({x.size(0), x.size(1), -1})
         .to(pass.dtype);
   };
@@ -151,14 +151,14 @@ at::Tensor cross_attention(StackPass& pass, const at::Tensor& x, size_t block) {
 at::Tensor switch_feed_forward(StackPass& pass, const at::Tensor& normed, size_t block) {
   const auto& weights = pass.weights.blocks[block].feed_forward;
   const auto& routing = route(pass, normed, weights.router, weights.wo.size(0), block, Place::kFeedForward);
-  if (weights.want_experts) weights.want_experts(routing.dispatch.num_rows);
+  if (weights.want_experts) weights.want_experts(routing.dispatch.rows_by_expert());
   const auto output =
       ops::experts_feed_forward(normed.reshape({-1, pass.config.d_model}), routing.gate, routing.dispatch,
                                 pass.config.gated ? weights.wi_0 : weights.wi, weights.wi_1, weights.wo,
                                 {.activation = pass.config.activation,
                                  .dropout_rate = pass.options.training ? pass.config.expert_dropout_rate : 0.0,
-                                 .key = pass.key(NoisePurpose::kExpertDropout, block, Place::kHidden),
-                                 .first_token = pass.options.first_example * normed.size(1)});
+                                 .key = pass.key(NoisePurpose::kExpertDropout, block, Place::kHidden)},
+                                pass.options.exchange);
   return output.view(normed.sizes());
 }
 

@@ -95,17 +95,17 @@ Assignment collect(const at::Tensor& expert, const std::vector<int64_t>& slots, 
   Assignment result;
   const auto* experts = read<int64_t>(expert);
   const int64_t width = expert.size(1);
-  auto& num_rows = result.dispatch.num_rows;
+  auto& num_rows = result.num_rows;
   num_rows.assign(static_cast<size_t>(num_experts), 0);
   for (size_t pair = 0; pair < slots.size(); ++pair)
     if (slots[pair] >= 0) ++num_rows[static_cast<size_t>(experts[pair])];
   std::vector<int64_t> next(static_cast<size_t>(num_experts), 0);
   std::partial_sum(num_rows.begin(), num_rows.end() - 1, next.begin() + 1);
   const int64_t rows = std::accumulate(num_rows.begin(), num_rows.end(), int64_t{0});
-  result.dispatch.token = at::empty({rows}, at::kLong);
+  result.token = at::empty({rows}, at::kLong);
   result.expert.resize(static_cast<size_t>(rows));
   result.slot.resize(static_cast<size_t>(rows));
-  auto* token = write<int64_t>(result.dispatch.token);
+  auto* token = write<int64_t>(result.token);
   for (size_t pair = 0; pair < slots.size(); ++pair) {
     if (slots[pair] < 0) continue;
     const auto row = static_cast<size_t>(next[static_cast<size_t>(experts[pair])]++);
@@ -178,11 +178,11 @@ Assignment assign_experts_choice(const at::Tensor& score, const bool* mask, cons
   });
   int64_t rows = 0;
   for (const auto& taken : picks) {
-    result.dispatch.num_rows.push_back(static_cast<int64_t>(taken.size()));
+    result.num_rows.push_back(static_cast<int64_t>(taken.size()));
     rows += static_cast<int64_t>(taken.size());
   }
-  result.dispatch.token = at::empty({rows}, at::kLong);
-  auto* token = write<int64_t>(result.dispatch.token);
+  result.token = at::empty({rows}, at::kLong);
+  auto* token = write<int64_t>(result.token);
   for (int64_t expert = 0; expert < num_experts; ++expert)
     for (const auto& pick : picks[static_cast<size_t>(expert)]) {
       *token++ = pick.token;

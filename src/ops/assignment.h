@@ -16,10 +16,11 @@ struct Choices {
 };
 
 struct Assignment {
-  Dispatch dispatch;
-  std::vector<int64_t> expert;  // [rows]
-  std::vector<int64_t> slot;    // [rows]: the place in the expert's buffer of its group, in order of assignment
-  int64_t num_slots = 0;        // of all experts and groups
+  at::Tensor token;               // [rows] i64, expert by expert
+  std::vector<int64_t> num_rows;  // [num_experts]
+  std::vector<int64_t> expert;    // [rows]
+  std::vector<int64_t> slot;      // [rows]: the place in the expert's buffer of its group, in order of assignment
+  int64_t num_slots = 0;          // of all experts and groups
 };
 
 // Slots for chosen experts, group by group; tokens whose mask is false get none. options: router kTopK or

@@ -1,17 +1,12 @@
 #include "ops/experts.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <numeric>
-
 #include "base/error.h"
-#include "kernels/dispatch.h"
 #include "ops/hidden_layer.h"
 #include "ops/product.h"
 #include "ops/reference.h"
-#include "ops/token_rows.h"
 
 namespace switchyard::ops {
 namespace {
@@ -19,86 +14,46 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// from [rows, width], gate [rows] or undefined (1): [tokens, width]. A token without a row gets 0: it passes by its
-// residual.
-at::Tensor combine(const at::Tensor& from, const at::Tensor& gate, const TokenRows& rows) {
-  auto to = at::empty({rows.num_tokens(), from.size(1)}, from.options());
-  with_kernel_type(from.scalar_type(), [&](auto type) {
-    using T = decltype(type);
-    kernels::combine_rows(read<T>(from), gate.defined() ? read<float>(gate) : nullptr,
-                          {.first = rows.first.data(), .row = rows.row.data()}, write<T>(to), rows.num_tokens(),
-                          from.size(1));
-  });
-  return to;
-}
-
-// x[token[row]] for each row.
-at::Tensor rows_of(const at::Tensor& x, const at::Tensor& token) {
-  auto rows = at::empty({token.size(0), x.size(1)}, x.options());
-  with_kernel_type(x.scalar_type(), [&](auto type) {
-    using T = decltype(type);
-    kernels::dispatch_rows(read<T>(x), read<int64_t>(token), write<T>(rows), rows.size(0), x.size(1));
-  });
-  return rows;
-}
-
-// Gradients of combine(): those of the rows `out`, and of the gates.
-std::pair<at::Tensor, at::Tensor> combine_backward(const at::Tensor& grad_y, const at::Tensor& out,
-                                                   const at::Tensor& gate, const at::Tensor& token) {
-  const auto grad_out = at::empty_like(out), grad_gate = at::empty_like(gate);
-  with_kernel_type(out.scalar_type(), [&](auto type) {
-    using T = decltype(type);
-    kernels::combine_rows_backward(read<T>(grad_y), read<T>(out), read<float>(gate), read<int64_t>(token),
-                                   write<T>(grad_out), write<float>(grad_gate), out.size(0), out.size(1));
-  });
-  return {grad_out, grad_gate};
-}
-
-struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
-  // Token lists and options, kept for the backward pass.
+struct ExpertRows : torch::autograd::Function<ExpertRows> {
+  // What the backward pass needs besides tensors.
   struct Saved : torch::CustomClassHolder {
-    Saved(const Dispatch& dispatch_, const ExpertsOptions& options_, int64_t tokens)
-        : dispatch(dispatch_), options(options_), rows(dispatch_.token, tokens) {}
-    Dispatch dispatch;
+    Saved(const Dispatch& dispatch, const ExpertsOptions& options_)
+        : number(dispatch.number), num_rows(dispatch.rows_by_expert()), options(options_) {}
+    at::Tensor number;
+    std::vector<int64_t> num_rows;
     ExpertsOptions options;
-    TokenRows rows;
 
     HiddenLayer layer() const {
       return {kernel_activation(options.activation).value(),
-              {static_cast<float>(options.dropout_rate), stream_key(options.key), options.first_token, 1,
-               read<int64_t>(dispatch.token)}};
+              {static_cast<float>(options.dropout_rate), stream_key(options.key), 0, 1, read<int64_t>(number)}};
     }
   };
 
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& gate,
-                            const at::Tensor& wi, const std::optional<at::Tensor>& wi_1, const at::Tensor& wo,
-                            const Dispatch& dispatch, const ExpertsOptions& options) {
-    const auto x = input.contiguous();
-    const auto& num_rows = dispatch.num_rows;
-    auto saved = c10::make_intrusive<Saved>(dispatch, options, x.size(0));
-    const auto rows = rows_of(x, dispatch.token);
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows, const at::Tensor& wi,
+                            const std::optional<at::Tensor>& wi_1, const at::Tensor& wo, const Dispatch& dispatch,
+                            const ExpertsOptions& options) {
+    auto saved = c10::make_intrusive<Saved>(dispatch, options);
+    const auto& num_rows = saved->num_rows;
     const auto layer = saved->layer();
     const bool is_plain_relu = layer.activation == kernels::Activation::kRelu && !wi_1;
     const auto a = product_transposed(rows, wi, num_rows, is_plain_relu ? Epilogue::kRelu : Epilogue::kStore);
     const auto b = wi_1 ? product_transposed(rows, *wi_1, num_rows) : at::Tensor();
     const auto hidden = is_plain_relu ? a : at::empty_like(a);
     if (!is_plain_relu || layer.dropout.rate > 0.0F) layer.forward(a, b, hidden);
-    const auto out = product_transposed(hidden, wo, num_rows);
-    const auto y = combine(out, gate, saved->rows);
-    context->save_for_backward({rows, gate, wi, wi_1.value_or(at::Tensor()), wo, a, b, out});
+    auto out = product_transposed(hidden, wo, num_rows);
+    context->save_for_backward({rows, wi, wi_1.value_or(at::Tensor()), wo, a, b});
     context->saved_data["saved"] = c10::IValue::make_capsule(std::move(saved));
-    return y;
+    return out;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto tensors = context->get_saved_variables();
-    const auto &rows = tensors[0], &gate = tensors[1], &wi = tensors[2], &wi_1 = tensors[3], &wo = tensors[4],
-               &a = tensors[5], &b = tensors[6], &out = tensors[7];
+    const auto &rows = tensors[0], &wi = tensors[1], &wi_1 = tensors[2], &wo = tensors[3], &a = tensors[4],
+               &b = tensors[5];
     const auto capsule = context->saved_data["saved"].toCapsule();
     const auto& saved = static_cast<const Saved&>(*capsule);
-    const auto& [token, num_rows] = saved.dispatch;
-    const auto grad_y = grads[0].contiguous();
-    const auto [grad_out, grad_gate] = combine_backward(grad_y, out, gate, token);
+    const auto& num_rows = saved.num_rows;
+    const auto grad_out = grads[0].contiguous();
 
     const auto layer = saved.layer();
     const bool is_plain_relu = layer.activation == kernels::Activation::kRelu && !wi_1.defined();
@@ -107,14 +62,12 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
     const auto hidden = is_plain_relu ? a : at::empty_like(a);
     layer.backward(a, b, grad_a, grad_a, grad_b, is_plain_relu ? at::Tensor() : hidden);
 
-    at::Tensor grad_x;
+    at::Tensor grad_rows;
     if (context->needs_input_grad(0)) {
-      const auto grad_rows = product(grad_a, wi, num_rows);
+      grad_rows = product(grad_a, wi, num_rows);
       if (b.defined()) product(grad_b, wi_1, num_rows, Epilogue::kAdd, grad_rows);
-      grad_x = combine(grad_rows, {}, saved.rows);
     }
-    return {grad_x,
-            grad_gate,
+    return {grad_rows,
             product_of_columns(grad_a, rows, num_rows),
             b.defined() ? product_of_columns(grad_b, rows, num_rows) : at::Tensor(),
             product_of_columns(grad_out, hidden, num_rows),
@@ -124,79 +77,86 @@ struct ExpertsFeedForward : torch::autograd::Function<ExpertsFeedForward> {
 };
 
 // One product an expert, for the queries, keys and values of Switch attention.
-struct ExpertsLinear : torch::autograd::Function<ExpertsLinear> {
-  struct Saved : torch::CustomClassHolder {
-    Saved(const Dispatch& dispatch_, int64_t tokens) : dispatch(dispatch_), rows(dispatch_.token, tokens) {}
-    Dispatch dispatch;
-    TokenRows rows;
-  };
-
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, const at::Tensor& gate,
-                            const at::Tensor& weight, const Dispatch& dispatch) {
-    const auto rows = rows_of(input.contiguous(), dispatch.token);
-    auto saved = c10::make_intrusive<Saved>(dispatch, input.size(0));
-    const auto out = product_transposed(rows, weight, dispatch.num_rows);
-    const auto y = combine(out, gate, saved->rows);
-    context->save_for_backward({rows, gate, weight, out});
-    context->saved_data["saved"] = c10::IValue::make_capsule(std::move(saved));
-    return y;
+struct ExpertRowsLinear : torch::autograd::Function<ExpertRowsLinear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows, const at::Tensor& weight,
+                            const Dispatch& dispatch) {
+    const auto num_rows = dispatch.rows_by_expert();
+    context->save_for_backward({rows, weight});
+    context->saved_data["num_rows"] = num_rows;
+    return product_transposed(rows, weight, num_rows);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    const auto tensors = context->get_saved_variables();
-    const auto &rows = tensors[0], &gate = tensors[1], &weight = tensors[2], &out = tensors[3];
-    const auto capsule = context->saved_data["saved"].toCapsule();
-    const auto& saved = static_cast<const Saved&>(*capsule);
-    const auto& [token, num_rows] = saved.dispatch;
-    const auto [grad_out, grad_gate] = combine_backward(grads[0].contiguous(), out, gate, token);
-    at::Tensor grad_x;
-    if (context->needs_input_grad(0)) grad_x = combine(product(grad_out, weight, num_rows), {}, saved.rows);
-    return {grad_x, grad_gate, product_of_columns(grad_out, rows, num_rows), at::Tensor()};
+    const auto saved = context->get_saved_variables();
+    const auto &rows = saved[0], &weight = saved[1];
+    const auto num_rows = context->saved_data["num_rows"].toIntVector();
+    const auto grad_out = grads[0].contiguous();
+    at::Tensor grad_rows;
+    if (context->needs_input_grad(0)) grad_rows = product(grad_out, weight, num_rows);
+    return {grad_rows, product_of_columns(grad_out, rows, num_rows), at::Tensor()};
   }
 };
 
-void check_dispatch(const char* what, const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
-                    int64_t num_experts) {
-  const int64_t rows = std::accumulate(dispatch.num_rows.begin(), dispatch.num_rows.end(), int64_t{0});
-  SY_CHECK(gate.scalar_type() == (x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat), what, ": x is ",
-           x.toString(), ", gate ", gate.toString(), "; expected f32 gates (f64 in f64)");
-  SY_CHECK(static_cast<int64_t>(dispatch.num_rows.size()) == num_experts && dispatch.token.dim() == 1 &&
-               dispatch.token.size(0) == rows && gate.dim() == 1 && gate.size(0) == rows,
-           what, ": ", dispatch.num_rows.size(), " row counts that sum to ", rows, " for ", num_experts, " experts, ",
-           dispatch.token.sizes(), " tokens and ", gate.sizes(), " gates");
+void check_rows(const char* what, const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& weight) {
+  SY_CHECK(rows.dim() == 2 && rows.size(0) == dispatch.num_rows() && weight.dim() == 3 &&
+               weight.size(0) == dispatch.num_experts() && weight.size(2) == rows.size(1) &&
+               weight.scalar_type() == rows.scalar_type(),
+           what, ": expected rows [", dispatch.num_rows(), ", d_model] and a weight [", dispatch.num_experts(),
+           ", out, d_model] of one dtype for the dispatch, got ", rows.toString(), " ", rows.sizes(), " and ",
+           weight.toString(), " ", weight.sizes());
+}
+
+}  // namespace
+
+at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& wi, const at::Tensor& wi_1,
+                       const at::Tensor& wo, const ExpertsOptions& options) {
+  check_rows("expert_rows", rows, dispatch, wi);
+  SY_CHECK(
+      wo.dim() == 3 && wo.size(0) == wi.size(0) && wo.size(1) == rows.size(1) && wo.size(2) == wi.size(1) &&
+          wo.scalar_type() == rows.scalar_type() &&
+          (!wi_1.defined() || (wi_1.sizes() == wi.sizes() && wi_1.scalar_type() == rows.scalar_type())),
+      "expert_rows: expected wi [num_experts, d_ff, d_model] and wo [num_experts, d_model, d_ff] of one dtype, got ",
+      wi.toString(), " ", wi.sizes(), " and ", wo.toString(), " ", wo.sizes());
+  if (!kernel_activation(options.activation) || !is_fused(rows, Kernel::kVectors, {rows.size(1), wi.size(1)}))
+    return reference::expert_rows(rows, dispatch, wi, wi_1, wo, options);
+  return ExpertRows::apply(rows.contiguous(), wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo, dispatch,
+                           options);
+}
+
+at::Tensor expert_rows_linear(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& weight) {
+  check_rows("expert_rows_linear", rows, dispatch, weight);
+  if (!is_fused(rows, Kernel::kVectors, {rows.size(1), weight.size(1)}))
+    return reference::expert_rows_linear(rows, dispatch, weight);
+  return ExpertRowsLinear::apply(rows.contiguous(), weight, dispatch);
+}
+
+namespace {
+
+// `work` on the rows of x where their experts are.
+template <class Work>
+at::Tensor at_experts(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
+                      const TokenExchange* exchange, Work&& work) {
+  const auto rows = dispatch_rows(x, dispatch);
+  if (exchange == nullptr) return combine_rows(work(rows, dispatch), gate, dispatch, x.size(0));
+  const auto there = exchange->to_experts(rows, dispatch);
+  return combine_rows(exchange->to_tokens(work(there.rows, there.dispatch), there), gate, dispatch, x.size(0));
 }
 
 }  // namespace
 
 at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
                                 const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
-                                const ExpertsOptions& options) {
-  SY_CHECK(x.dim() == 2 && wi.dim() == 3 && wo.dim() == 3 && wi.size(2) == x.size(1) && wo.size(0) == wi.size(0) &&
-               wo.size(1) == x.size(1) && wo.size(2) == wi.size(1) && (!wi_1.defined() || wi_1.sizes() == wi.sizes()),
-           "experts_feed_forward: expected x [tokens, d_model], wi [num_experts, d_ff, d_model], wo [num_experts, "
-           "d_model, d_ff], "
-           "got ",
-           x.sizes(), ", ", wi.sizes(), ", ", wo.sizes());
-  SY_CHECK(wi.scalar_type() == x.scalar_type() && wo.scalar_type() == x.scalar_type() &&
-               (!wi_1.defined() || wi_1.scalar_type() == x.scalar_type()),
-           "experts_feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(),
-           "; expected one dtype for x and the weights");
-  check_dispatch("experts_feed_forward", x, gate, dispatch, wi.size(0));
-  if (!kernel_activation(options.activation) || !is_fused(x, Kernel::kVectors, {x.size(1), wi.size(1)}))
-    return reference::experts_feed_forward(x, gate, dispatch, wi, wi_1, wo, options);
-  return ExpertsFeedForward::apply(x, gate.contiguous(), wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo,
-                                   dispatch, options);
+                                const ExpertsOptions& options, const TokenExchange* exchange) {
+  return at_experts(x, gate, dispatch, exchange, [&](const at::Tensor& rows, const Dispatch& here) {
+    return expert_rows(rows, here, wi, wi_1, wo, options);
+  });
 }
 
 at::Tensor experts_linear(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
-                          const at::Tensor& weight) {
-  SY_CHECK(x.dim() == 2 && weight.dim() == 3 && weight.size(2) == x.size(1) && weight.scalar_type() == x.scalar_type(),
-           "experts_linear: expected x [tokens, d_model] and weight [num_experts, out, d_model] of one dtype, got ",
-           x.toString(), " ", x.sizes(), " and ", weight.toString(), " ", weight.sizes());
-  check_dispatch("experts_linear", x, gate, dispatch, weight.size(0));
-  if (!is_fused(x, Kernel::kVectors, {x.size(1), weight.size(1)}))
-    return reference::experts_linear(x, gate, dispatch, weight);
-  return ExpertsLinear::apply(x, gate.contiguous(), weight, dispatch);
+                          const at::Tensor& weight, const TokenExchange* exchange) {
+  return at_experts(x, gate, dispatch, exchange, [&](const at::Tensor& rows, const Dispatch& here) {
+    return expert_rows_linear(rows, here, weight);
+  });
 }
 
 }  // namespace switchyard::ops

@@ -28,11 +28,26 @@ at::Tensor scaled_by(const at::Tensor& x, const at::Tensor& factors) {
   return (x.to(wide(x.scalar_type())) * factors.to(x.device())).to(x.scalar_type());
 }
 
-// The gated sum of each token's rows. [tokens, width]
-at::Tensor combine(const at::Tensor& rows, const at::Tensor& gate, const at::Tensor& token, int64_t tokens) {
-  const auto dtype = wide(rows.scalar_type());
-  const auto gated = rows.to(dtype) * gate.unsqueeze(1);
-  return at::zeros({tokens, rows.size(1)}, gated.options()).index_add(0, token, gated).to(rows.scalar_type());
+// function(expert, first row, rows) of each expert's rows, one after the other.
+template <class Function>
+at::Tensor by_expert(const at::Tensor& rows, const Dispatch& dispatch, Function&& function) {
+  const auto num_rows = dispatch.rows_by_expert();
+  std::vector<at::Tensor> outputs;
+  int64_t start = 0;
+  for (size_t expert = 0; expert < num_rows.size(); ++expert) {
+    outputs.push_back(function(static_cast<int64_t>(expert), start, rows.narrow(0, start, num_rows[expert])));
+    start += num_rows[expert];
+  }
+  return at::cat(outputs);
+}
+
+// Uniform noise of the rows whose numbers are given. [rows, width] f32
+at::Tensor uniform_noise_of(const NoiseKey& key, const at::Tensor& number, int64_t width) {
+  const auto numbers = number.cpu();
+  auto noise = at::empty({number.size(0), width}, at::kFloat);
+  for (int64_t row = 0; row < number.size(0); ++row)
+    noise.narrow(0, row, 1).copy_(uniform_noise(key, numbers.const_data_ptr<int64_t>()[row], 1, width));
+  return noise;
 }
 
 // [tokens, vocab] f32 (f64 for f64).
@@ -108,42 +123,33 @@ at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at
   return bias.defined() ? logits + bias : logits;
 }
 
-at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
-                                const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
-                                const ExpertsOptions& options) {
-  const auto token = dispatch.token.to(x.device());
-  const auto rows = x.index_select(0, token);
-  at::Tensor factors;
-  if (options.dropout_rate > 0.0) {
-    const auto noise = uniform_noise(options.key, options.first_token, x.size(0), wi.size(1));
-    factors = dropout_factors(noise, options.dropout_rate).index_select(0, dispatch.token.cpu());
-  }
-  std::vector<at::Tensor> outputs;
-  int64_t start = 0;
-  for (int64_t expert = 0; expert < wi.size(0); ++expert) {
-    const int64_t count = dispatch.num_rows[static_cast<size_t>(expert)];
-    const auto input = rows.narrow(0, start, count);
-    auto hidden = activation(at::mm(input, wi.select(0, expert).t()), options.activation);
-    if (wi_1.defined()) hidden = hidden * at::mm(input, wi_1.select(0, expert).t());
-    if (factors.defined()) hidden = scaled_by(hidden, factors.narrow(0, start, count));
-    outputs.push_back(at::mm(hidden, wo.select(0, expert).t()));
-    start += count;
-  }
-  return combine(at::cat(outputs), gate, token, x.size(0));
+at::Tensor dispatch_rows(const at::Tensor& x, const Dispatch& dispatch) {
+  return x.index_select(0, dispatch.token.to(x.device()));
 }
 
-at::Tensor experts_linear(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
-                          const at::Tensor& weight) {
-  const auto token = dispatch.token.to(x.device());
-  const auto rows = x.index_select(0, token);
-  std::vector<at::Tensor> outputs;
-  int64_t start = 0;
-  for (int64_t expert = 0; expert < weight.size(0); ++expert) {
-    const int64_t count = dispatch.num_rows[static_cast<size_t>(expert)];
-    outputs.push_back(at::mm(rows.narrow(0, start, count), weight.select(0, expert).t()));
-    start += count;
-  }
-  return combine(at::cat(outputs), gate, token, x.size(0));
+at::Tensor combine_rows(const at::Tensor& rows, const at::Tensor& gate, const Dispatch& dispatch, int64_t tokens) {
+  const auto gated = rows.to(wide(rows.scalar_type())) * gate.unsqueeze(1);
+  const auto sums = at::zeros({tokens, rows.size(1)}, gated.options());
+  return sums.index_add(0, dispatch.token.to(rows.device()), gated).to(rows.scalar_type());
+}
+
+at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& wi, const at::Tensor& wi_1,
+                       const at::Tensor& wo, const ExpertsOptions& options) {
+  at::Tensor factors;
+  if (options.dropout_rate > 0.0)
+    factors = dropout_factors(uniform_noise_of(options.key, dispatch.number, wi.size(1)), options.dropout_rate);
+  return by_expert(rows, dispatch, [&](int64_t expert, int64_t start, const at::Tensor& input) {
+    auto hidden = activation(at::mm(input, wi.select(0, expert).t()), options.activation);
+    if (wi_1.defined()) hidden = hidden * at::mm(input, wi_1.select(0, expert).t());
+    if (factors.defined()) hidden = scaled_by(hidden, factors.narrow(0, start, input.size(0)));
+    return at::mm(hidden, wo.select(0, expert).t());
+  });
+}
+
+at::Tensor expert_rows_linear(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& weight) {
+  return by_expert(rows, dispatch, [&](int64_t expert, int64_t, const at::Tensor& input) {
+    return at::mm(input, weight.select(0, expert).t());
+  });
 }
 
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,

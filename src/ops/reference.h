@@ -22,11 +22,11 @@ at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Ten
 
 at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          const RouterInputNoise& noise);
-at::Tensor experts_linear(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
-                          const at::Tensor& weight);
-at::Tensor experts_feed_forward(const at::Tensor& x, const at::Tensor& gate, const Dispatch& dispatch,
-                                const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
-                                const ExpertsOptions& options);
+at::Tensor dispatch_rows(const at::Tensor& x, const Dispatch& dispatch);
+at::Tensor combine_rows(const at::Tensor& rows, const at::Tensor& gate, const Dispatch& dispatch, int64_t tokens);
+at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& wi, const at::Tensor& wi_1,
+                       const at::Tensor& wo, const ExpertsOptions& options);
+at::Tensor expert_rows_linear(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& weight);
 
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
                                   double scale);

@@ -146,7 +146,7 @@ at::Tensor best_experts(const Assignment& assignment, const at::Tensor& gate, in
   const auto gates = gate.detach().to(at::kDouble).cpu().contiguous();
   std::vector<double> best(static_cast<size_t>(tokens), -1.0);
   for (size_t row = 0; row < assignment.expert.size(); ++row) {
-    const int64_t token = read<int64_t>(assignment.dispatch.token)[row];
+    const int64_t token = read<int64_t>(assignment.token)[row];
     const double value = read<double>(gates)[row];
     // NaN beats the start only: a token with a slot always names an expert.
     if (best[static_cast<size_t>(token)] < 0.0 || value > best[static_cast<size_t>(token)]) {
@@ -161,7 +161,7 @@ at::Tensor best_experts(const Assignment& assignment, const at::Tensor& gate, in
 // slots, undefined in expert choice. index: best_experts().
 RoutingCounts count_choices(const Assignment& assignment, const at::Tensor& asked, const at::Tensor& index,
                             const bool* mask) {
-  const auto num_experts = static_cast<int64_t>(assignment.dispatch.num_rows.size()), tokens = index.size(0);
+  const auto num_experts = static_cast<int64_t>(assignment.num_rows.size()), tokens = index.size(0);
   RoutingCounts counts{at::zeros({RoutingCounts::kNumSums + 2 * num_experts}, at::kDouble)};
   auto* sum = write<double>(counts.sums);
   auto* load = sum + RoutingCounts::kNumSums;
@@ -179,7 +179,7 @@ RoutingCounts count_choices(const Assignment& assignment, const at::Tensor& aske
   const auto rows = static_cast<double>(assignment.expert.size());
   if (!asked.defined())
     for (int64_t expert = 0; expert < num_experts; ++expert)
-      load[expert] = static_cast<double>(assignment.dispatch.num_rows[static_cast<size_t>(expert)]);
+      load[expert] = static_cast<double>(assignment.num_rows[static_cast<size_t>(expert)]);
   if (!many) sum[RoutingCounts::kAsked] = sum[RoutingCounts::kTokens];
   sum[RoutingCounts::kGiven] = many ? rows : sum[RoutingCounts::kTokens] - sum[RoutingCounts::kLeftBehind];
   sum[RoutingCounts::kRows] = rows;
@@ -247,7 +247,7 @@ Routing route(const at::Tensor& logits, const at::Tensor& token_mask, const Rout
   routing.counts.sums.narrow(0, RoutingCounts::kNumSums + num_experts, num_experts).copy_(outputs.importance);
   routing.counts.sums = routing.counts.sums.to(logits.device());
   routing.expert_index = index.to(logits.device());
-  routing.dispatch = std::move(assignment.dispatch);
+  routing.dispatch = make_dispatch(assignment.token, assignment.num_rows, options.first_token);
   return routing;
 }
 
@@ -267,13 +267,13 @@ Routing route_to(const at::Tensor& expert, int64_t num_experts, const at::Tensor
   auto assignment = assign_choices({choice, {}}, num_experts, real, options);
   Routing routing;
   const auto wide = expert.options().dtype(dtype);
-  routing.gate = at::ones({assignment.dispatch.token.size(0)}, wide);
+  routing.gate = at::ones({assignment.token.size(0)}, wide);
   routing.load_balance_loss = routing.router_z_loss = routing.importance_loss = at::zeros({}, wide);
   routing.expert_index = best_experts(assignment, routing.gate, expert.size(0));
   routing.counts = count_choices(assignment, choice, routing.expert_index, real);
   routing.expert_index = routing.expert_index.to(expert.device());
   routing.counts.sums = routing.counts.sums.to(expert.device());
-  routing.dispatch = std::move(assignment.dispatch);
+  routing.dispatch = make_dispatch(assignment.token, assignment.num_rows, options.first_token);
   return routing;
 }
 
@@ -299,8 +299,9 @@ at::Tensor experts_of_tokens(const Routing& routing, int64_t tokens, int64_t wid
   std::vector<std::vector<Pair>> pairs(static_cast<size_t>(tokens));
   const auto gates = routing.gate.detach().to(at::kDouble).cpu().contiguous();
   int64_t row = 0;
-  for (size_t expert = 0; expert < routing.dispatch.num_rows.size(); ++expert)
-    for (int64_t n = 0; n < routing.dispatch.num_rows[expert]; ++n, ++row)
+  const auto num_rows = routing.dispatch.rows_by_expert();
+  for (size_t expert = 0; expert < num_rows.size(); ++expert)
+    for (int64_t n = 0; n < num_rows[expert]; ++n, ++row)
       pairs[static_cast<size_t>(read<int64_t>(routing.dispatch.token)[row])].push_back(
           {read<double>(gates)[row], static_cast<int64_t>(expert)});
   auto result = at::full({tokens, width}, -1, at::kLong);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "ops/dispatch.h"
 #include "ops/routing_counts.h"
 #include "ops/routing_words.h"
 
@@ -25,12 +26,6 @@ struct RouterInputNoise {
 // is not touched), weight [num_experts, d_model], bias [num_experts] or undefined.
 at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          const RouterInputNoise& noise);
-
-// Which rows each expert works on. Rows are listed expert by expert, within an expert in token order.
-struct Dispatch {
-  at::Tensor token;               // [rows] i64: the token of each row
-  std::vector<int64_t> num_rows;  // [num_experts]: rows of each expert; sums to rows
-};
 
 struct RouteOptions {
   RouterKind router = RouterKind::kTopK;

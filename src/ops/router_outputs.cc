@@ -67,7 +67,7 @@ struct FusedOutputs : torch::autograd::Function<FusedOutputs> {
   static variable_list forward(AutogradContext* context, const at::Tensor& logits, const TokenStatistics& statistics,
                                const RoutedTokens& routed, GateNormalization normalization) {
     const int64_t tokens = logits.size(0), num_experts = logits.size(1);
-    const auto& token = routed.assignment.dispatch.token;
+    const auto& token = routed.assignment.token;
     const int64_t rows = token.size(0);
     const auto* p = read<float>(statistics.probability);
     auto saved = c10::make_intrusive<Saved>(token, tokens);
@@ -204,7 +204,7 @@ RouterOutputs plain_outputs(const at::Tensor& logits, const RoutedTokens& routed
   const bool is_sigmoid = score_kind == RouterScore::kSigmoid;
   const auto score = is_sigmoid ? at::sigmoid(logits) : at::softmax(logits, 1);  // Switch eq. 1
   const auto probability = is_sigmoid ? score / score.sum(1, true) : score;
-  const auto token = routed.assignment.dispatch.token.to(logits.device());
+  const auto token = routed.assignment.token.to(logits.device());
   const auto expert = at::tensor(routed.assignment.expert, at::kLong).to(logits.device());
   auto gate = score.reshape({-1}).index_select(0, token * num_experts + expert);
   if (normalization == GateNormalization::kAfterDrop) {

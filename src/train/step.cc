@@ -70,7 +70,8 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
                                     .seed = options_.seed,
                                     .step = step,
                                     .first_example = batch.first_example + first,
-                                    .step_totals = totals},
+                                    .step_totals = totals,
+                                    .exchange = options_.exchange},
                                    {.z_loss = options_.z_loss, .step_labels = labels});
     loss.total.backward();
     result.loss += loss.total.item<double>();

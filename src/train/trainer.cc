@@ -13,6 +13,7 @@
 #include "data/token_store.h"
 #include "eval/text_loss.h"
 #include "model/routing_groups.h"
+#include "parallel/token_exchange.h"
 #include "text/vocabulary.h"
 #include "train/run_folder.h"
 #include "train/step_metrics.h"
@@ -40,6 +41,7 @@ struct Trainer::State {
   RunConfig run;
   Vocabulary vocabulary;
   RunFolder folder;
+  LocalExchange exchange;  // one process is the whole group
   std::optional<Learner> learner;
   std::optional<PretrainingData> data;
   std::optional<EvaluationData> evaluation;
@@ -87,7 +89,8 @@ struct Trainer::State {
                     StepOptions{.dtype = compute_dtype(run),
                                 .z_loss = run.train.z_loss,
                                 .seed = static_cast<uint64_t>(run.train.seed),
-                                .micro_batch_size = run.train.micro_batch_size});
+                                .micro_batch_size = run.train.micro_batch_size,
+                                .exchange = &exchange});
     if (!checkpoint) return;
     const auto training = read_training_state(*checkpoint);
     learner->load_optimizer_state(training.tensors);

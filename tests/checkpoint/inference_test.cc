@@ -82,7 +82,7 @@ TEST(ForInference, ReadsTheExpertsThatGotRowsAndNoOthers) {
   ASSERT_EQ(layer.name, "encoder.1");
   int64_t absent = 0;
   for (int64_t expert = 0; expert < 12; ++expert) {
-    const bool wanted = layer.routing.dispatch.num_rows[static_cast<size_t>(expert)] > 0;
+    const bool wanted = layer.routing.dispatch.rows_by_expert()[static_cast<size_t>(expert)] > 0;
     absent += wanted ? 0 : 1;
     const auto& held = lazy.weights.encoder.blocks[1].feed_forward.wo;
     const auto expected = whole.weights.encoder.blocks[1].feed_forward.wo.select(0, expert);

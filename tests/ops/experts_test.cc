@@ -1,6 +1,7 @@
 #include "ops/experts.h"
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
@@ -28,17 +29,15 @@ using test::tolerance_of;
 constexpr NoiseKey kKey{.seed = 3, .purpose = NoisePurpose::kExpertDropout, .step = 1, .layer = 2};
 
 // Token t goes to expert_of[t]; -1: nowhere.
-Dispatch dispatch_to(const std::vector<int64_t>& expert_of, int64_t num_experts) {
-  Dispatch dispatch;
-  std::vector<int64_t> tokens;
+Dispatch dispatch_to(const std::vector<int64_t>& expert_of, int64_t num_experts, int64_t first_token = 6) {
+  std::vector<int64_t> tokens, num_rows;
   for (int64_t expert = 0; expert < num_experts; ++expert) {
     const size_t before = tokens.size();
     for (size_t token = 0; token < expert_of.size(); ++token)
       if (expert_of[token] == expert) tokens.push_back(static_cast<int64_t>(token));
-    dispatch.num_rows.push_back(static_cast<int64_t>(tokens.size() - before));
+    num_rows.push_back(static_cast<int64_t>(tokens.size() - before));
   }
-  dispatch.token = at::tensor(tokens, at::kLong);
-  return dispatch;
+  return make_dispatch(at::tensor(tokens, at::kLong), num_rows, first_token);
 }
 
 Dispatch random_dispatch(int64_t tokens, int64_t num_experts, uint64_t seed) {
@@ -49,8 +48,6 @@ Dispatch random_dispatch(int64_t tokens, int64_t num_experts, uint64_t seed) {
   return dispatch_to(expert_of, num_experts);
 }
 
-int64_t num_rows(const Dispatch& dispatch) { return dispatch.token.size(0); }
-
 struct Case {
   Activation activation = Activation::kRelu;
   bool gated = false;
@@ -60,14 +57,14 @@ struct Case {
 class Experts : public testing::TestWithParam<Case> {
  protected:
   // in: x, gate, wi, wo and, if gated, wi_1.
-  static at::Tensor run(const Tensors& in, const Dispatch& dispatch, bool plain = false, int64_t first_token = 6) {
-    const ExpertsOptions options{.activation = GetParam().activation,
-                                 .dropout_rate = GetParam().dropout_rate,
-                                 .key = kKey,
-                                 .first_token = first_token};
+  static at::Tensor run(const Tensors& in, const Dispatch& dispatch, bool plain = false) {
+    const ExpertsOptions options{
+        .activation = GetParam().activation, .dropout_rate = GetParam().dropout_rate, .key = kKey};
     const auto wi_1 = GetParam().gated ? in[4] : at::Tensor();
-    return plain ? reference::experts_feed_forward(in[0], in[1], dispatch, in[2], wi_1, in[3], options)
-                 : experts_feed_forward(in[0], in[1], dispatch, in[2], wi_1, in[3], options);
+    if (!plain) return experts_feed_forward(in[0], in[1], dispatch, in[2], wi_1, in[3], options);
+    const auto rows = reference::dispatch_rows(in[0], dispatch);
+    return reference::combine_rows(reference::expert_rows(rows, dispatch, in[2], wi_1, in[3], options), in[1], dispatch,
+                                   in[0].size(0));
   }
   static Tensors inputs(int64_t tokens, int64_t rows, int64_t num_experts, int64_t d_model, int64_t d_ff,
                         at::ScalarType dtype) {
@@ -98,10 +95,10 @@ TEST_P(Experts, FusedMatchesTheReferenceOverShapes) {
       SCOPED_TRACE(testing::Message() << toString(dtype) << " " << tokens << " " << num_experts << " " << d_model << " "
                                       << d_ff);
       auto dispatch = random_dispatch(tokens, num_experts, 5);
-      if (num_rows(dispatch) == 0) dispatch = dispatch_to({0}, 1);
+      if (dispatch.num_rows() == 0) dispatch = dispatch_to({0}, 1);
       expect_same_as_f64([&](const Tensors& in) { return run(in, dispatch); },
                          [&](const Tensors& in) { return run(in, dispatch, /*plain=*/true); },
-                         inputs(tokens, num_rows(dispatch), num_experts, d_model, d_ff, dtype),
+                         inputs(tokens, dispatch.num_rows(), num_experts, d_model, d_ff, dtype),
                          2 * tolerance_of(dtype));
     }
 }
@@ -109,7 +106,7 @@ TEST_P(Experts, FusedMatchesTheReferenceOverShapes) {
 TEST_P(Experts, WithoutGradientGivesTheSameValue) {
   const auto dispatch = random_dispatch(30, 6, 2);
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    const auto in = inputs(30, num_rows(dispatch), 6, 24, 40, dtype);
+    const auto in = inputs(30, dispatch.num_rows(), 6, 24, 40, dtype);
     const auto with = evaluate([&](const Tensors& leaves) { return run(leaves, dispatch); }, in).value;
     EXPECT_LE(relative_error(run(in, dispatch), with), tolerance_of(dtype));
   }
@@ -170,9 +167,9 @@ TEST_P(Experts, NoRowsAtAll) {
 
 // A token may have several rows (top-k): its outputs add up.
 TEST_P(Experts, SeveralRowsOfATokenAddUp) {
-  Dispatch both{.token = at::tensor({0, 1, 0}, at::kLong), .num_rows = {2, 1}};
-  Dispatch first{.token = at::tensor({0, 1}, at::kLong), .num_rows = {2, 0}};
-  Dispatch second{.token = at::tensor({0}, at::kLong), .num_rows = {0, 1}};
+  const auto both = make_dispatch(at::tensor({0, 1, 0}, at::kLong), {2, 1}, 6);
+  const auto first = make_dispatch(at::tensor({0, 1}, at::kLong), {2, 0}, 6);
+  const auto second = make_dispatch(at::tensor({0}, at::kLong), {0, 1}, 6);
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     const auto in = inputs(2, 3, 2, 16, 8, dtype);
     auto in_first = in, in_second = in;
@@ -193,9 +190,56 @@ TEST_P(Experts, DropoutFollowsTheTokensNumber) {
   auto tail = in;
   tail[0] = in[0].narrow(0, 2, 2);
   tail[1] = in[1].narrow(0, 2, 2);
-  const auto whole = run(in, dispatch_to({0, 0, 0, 0}, 1), false, 10);
-  EXPECT_LT(relative_error(run(tail, dispatch_to({0, 0}, 1), false, 12), whole.narrow(0, 2, 2)), 1e-5);
-  EXPECT_GT(relative_error(run(tail, dispatch_to({0, 0}, 1), false, 10), whole.narrow(0, 2, 2)), 1e-2);
+  const auto whole = run(in, dispatch_to({0, 0, 0, 0}, 1, 10));
+  EXPECT_LT(relative_error(run(tail, dispatch_to({0, 0}, 1, 12)), whole.narrow(0, 2, 2)), 1e-5);
+  EXPECT_GT(relative_error(run(tail, dispatch_to({0, 0}, 1, 10)), whole.narrow(0, 2, 2)), 1e-2);
+}
+
+// An exchange that sends rows away in another order, as another rank would hold them: experts see what is sent, tokens
+// get what is theirs.
+struct ReversedExperts final : TokenExchange {
+  explicit ReversedExperts(const Dispatch& dispatch) {
+    const auto num_rows = dispatch.rows_by_expert();
+    int64_t start = 0;
+    std::vector<at::Tensor> runs;
+    for (const int64_t count : num_rows) {
+      runs.insert(runs.begin(), at::arange(start, start + count, at::kLong));
+      start += count;
+    }
+    order = at::cat(runs);
+    back = at::empty_like(order);
+    back.scatter_(0, order, at::arange(start, at::kLong));
+    reversed_rows.assign(num_rows.rbegin(), num_rows.rend());
+  }
+  RowsAtExperts to_experts(const at::Tensor& rows, const Dispatch& dispatch) const override {
+    auto there = make_dispatch(dispatch.token.index_select(0, order), reversed_rows);
+    there.number = dispatch.number.index_select(0, order);
+    return {rows.index_select(0, order), there};
+  }
+  at::Tensor to_tokens(const at::Tensor& rows, const RowsAtExperts&) const override {
+    return rows.index_select(0, back);
+  }
+  at::Tensor order, back;
+  std::vector<int64_t> reversed_rows;
+};
+
+TEST_P(Experts, AnExchangeChangesNothingButThePlace) {
+  const auto dispatch = random_dispatch(30, 4, 9);
+  const auto in = inputs(30, dispatch.num_rows(), 4, 16, 32, at::kFloat);
+  const ReversedExperts exchange(dispatch);
+  const ExpertsOptions options{
+      .activation = GetParam().activation, .dropout_rate = GetParam().dropout_rate, .key = kKey};
+  const auto flip = [](const at::Tensor& weight) { return weight.flip(0).contiguous(); };
+  const auto here = evaluate([&](const Tensors& leaves) { return run(leaves, dispatch); }, in);
+  const auto there = evaluate(
+      [&](const Tensors& leaves) {
+        return experts_feed_forward(leaves[0], leaves[1], dispatch, flip(leaves[2]),
+                                    GetParam().gated ? flip(leaves[4]) : at::Tensor(), flip(leaves[3]), options,
+                                    &exchange);
+      },
+      in);
+  EXPECT_TRUE(here.value.equal(there.value));
+  for (size_t n = 0; n < in.size(); ++n) EXPECT_TRUE(here.gradients[n].equal(there.gradients[n])) << n;
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Experts,

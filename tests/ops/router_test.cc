@@ -113,7 +113,7 @@ TEST(Router, PublishedRouter) {
     const auto tight = route_groups(logits, 3, 1);
     EXPECT_THAT(values<int64_t>(tight.expert_index), ElementsAre(0, 1, -1, 0, 1, -1));
     EXPECT_THAT(values<int64_t>(tight.dispatch.token), ElementsAre(0, 3, 1, 4));
-    EXPECT_THAT(tight.dispatch.num_rows, ElementsAre(2, 2));
+    EXPECT_THAT(tight.dispatch.rows_by_expert(), ElementsAre(2, 2));
     const auto gate = tight.gate.to(at::kDouble);
     const double gates[] = {0.50900785, 0.50236665, 0.50313404, 0.50708082};
     for (int64_t row = 0; row < 4; ++row) EXPECT_NEAR(number(gate[row]), gates[row], 1e-7);
@@ -146,7 +146,7 @@ TEST(Slots, LeftToRight) {
   const auto routing = route_groups(picking({0, 0, 1, 0, 1, 0, 2, 0}, 3), 8, 2);
   EXPECT_THAT(values<int64_t>(routing.expert_index), ElementsAre(0, 0, 1, -1, 1, -1, 2, -1));
   EXPECT_THAT(values<int64_t>(routing.dispatch.token), ElementsAre(0, 1, 2, 4, 6));
-  EXPECT_THAT(routing.dispatch.num_rows, ElementsAre(2, 2, 1));
+  EXPECT_THAT(routing.dispatch.rows_by_expert(), ElementsAre(2, 2, 1));
   const auto statistics = read_statistics(routing.counts);
   EXPECT_DOUBLE_EQ(statistics.dropped_fraction, 3.0 / 8);
   EXPECT_THAT(statistics.expert_load, ElementsAre(5.0 / 8, 2.0 / 8, 1.0 / 8));
@@ -266,9 +266,10 @@ TEST(Route, MatchesTheRulesOverRandomShapes) {
       EXPECT_NEAR(statistics.dropped_fraction, expected.dropped_fraction, 1e-12);
       EXPECT_EQ(routing.gate.scalar_type(), dtype);
       const auto token = values<int64_t>(routing.dispatch.token);
+      const auto num_rows = routing.dispatch.rows_by_expert();
       size_t row = 0;
       for (int64_t expert = 0; expert < num_experts; ++expert)
-        for (int64_t count = 0; count < routing.dispatch.num_rows[static_cast<size_t>(expert)]; ++count, ++row) {
+        for (int64_t count = 0; count < num_rows[static_cast<size_t>(expert)]; ++count, ++row) {
           EXPECT_EQ(expected.expert_index[static_cast<size_t>(token[row])], expert);
           if (count > 0) {
             EXPECT_LT(token[row - 1], token[row]) << "token order within an expert";

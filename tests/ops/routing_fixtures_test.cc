@@ -30,8 +30,9 @@ at::Tensor table(const Table& rows) {
 std::vector<std::pair<int64_t, int64_t>> kept_pairs(const Dispatch& dispatch) {
   std::vector<std::pair<int64_t, int64_t>> pairs;
   int64_t row = 0;
-  for (size_t expert = 0; expert < dispatch.num_rows.size(); ++expert)
-    for (int64_t n = 0; n < dispatch.num_rows[expert]; ++n, ++row)
+  const auto num_rows = dispatch.rows_by_expert();
+  for (size_t expert = 0; expert < num_rows.size(); ++expert)
+    for (int64_t n = 0; n < num_rows[expert]; ++n, ++row)
       pairs.emplace_back(dispatch.token[row].item<int64_t>(), static_cast<int64_t>(expert));
   std::sort(pairs.begin(), pairs.end());
   return pairs;
@@ -47,7 +48,7 @@ std::vector<Slot> slots(const at::Tensor& logits, RouteOptions options) {
       assign_choices({choice, probability.gather(1, choice).contiguous()}, logits.size(1), nullptr, options);
   std::vector<Slot> result;
   for (size_t row = 0; row < assignment.expert.size(); ++row)
-    result.emplace_back(assignment.dispatch.token[static_cast<int64_t>(row)].item<int64_t>(), assignment.expert[row],
+    result.emplace_back(assignment.token[static_cast<int64_t>(row)].item<int64_t>(), assignment.expert[row],
                         assignment.slot[row]);
   std::sort(result.begin(), result.end());
   return result;
@@ -228,7 +229,7 @@ TEST(FlaxformerFixtures, ExpertChoice) {
   const auto assignment = assign_experts_choice(p, nullptr, options);
   std::vector<Slot> got;
   for (size_t row = 0; row < assignment.expert.size(); ++row)
-    got.emplace_back(assignment.dispatch.token[static_cast<int64_t>(row)].item<int64_t>(), assignment.expert[row],
+    got.emplace_back(assignment.token[static_cast<int64_t>(row)].item<int64_t>(), assignment.expert[row],
                      assignment.slot[row]);
   std::sort(got.begin(), got.end());
   EXPECT_EQ(

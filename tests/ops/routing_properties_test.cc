@@ -114,8 +114,9 @@ std::vector<Pair> pairs(const Routing& routing) {
   std::vector<Pair> list;
   int64_t row = 0;
   const auto gates = routing.gate.detach().to(at::kDouble);
-  for (size_t expert = 0; expert < routing.dispatch.num_rows.size(); ++expert)
-    for (int64_t n = 0; n < routing.dispatch.num_rows[expert]; ++n, ++row)
+  const auto num_rows = routing.dispatch.rows_by_expert();
+  for (size_t expert = 0; expert < num_rows.size(); ++expert)
+    for (int64_t n = 0; n < num_rows[expert]; ++n, ++row)
       list.push_back(
           {routing.dispatch.token[row].item<int64_t>(), static_cast<int64_t>(expert), gates[row].item<double>()});
   return list;
@@ -348,7 +349,7 @@ TEST(Experts, SeveralRowsOfATokenAddUp) {
           std::vector<at::Tensor> rows(50, at::zeros({32}, at::kDouble));
           int64_t row = 0;
           for (int64_t expert = 0; expert < 6; ++expert)
-            for (int64_t n = 0; n < routing.dispatch.num_rows[static_cast<size_t>(expert)]; ++n, ++row) {
+            for (int64_t n = 0; n < routing.dispatch.rows_by_expert()[static_cast<size_t>(expert)]; ++n, ++row) {
               const auto token = routing.dispatch.token[row].item<int64_t>();
               const auto hidden = wide[2][expert].matmul(wide[0][token]).relu();
               rows[static_cast<size_t>(token)] =
@@ -373,7 +374,7 @@ TEST(Experts, LinearMatchesTheReference) {
           std::vector<at::Tensor> rows(40, at::zeros({48}, at::kDouble));
           int64_t row = 0;
           for (int64_t expert = 0; expert < 4; ++expert)
-            for (int64_t n = 0; n < routing.dispatch.num_rows[static_cast<size_t>(expert)]; ++n, ++row) {
+            for (int64_t n = 0; n < routing.dispatch.rows_by_expert()[static_cast<size_t>(expert)]; ++n, ++row) {
               const auto token = routing.dispatch.token[row].item<int64_t>();
               rows[static_cast<size_t>(token)] = in[1][row] * in[2][expert].matmul(in[0][token]);
             }
@@ -393,7 +394,7 @@ TEST(SampledSoftmax, DrawsByProbabilityAndKeepsTheirGates) {
   options.expert_capacity = {30000};
   const auto routing = route(p.log().expand({30000, 3}).contiguous(), {}, options);
   for (int64_t expert = 0; expert < 3; ++expert)
-    EXPECT_NEAR(static_cast<double>(routing.dispatch.num_rows[static_cast<size_t>(expert)]) / 30000.0,
+    EXPECT_NEAR(static_cast<double>(routing.dispatch.rows_by_expert()[static_cast<size_t>(expert)]) / 30000.0,
                 p[expert].item<double>(), 0.012);
   EXPECT_NEAR(routing.gate.min().item<double>(), 0.2, 1e-9);
 }
@@ -431,7 +432,7 @@ TEST(HashRouting, GatesAreOneAndLossesZero) {
   options.group_size = 6;
   options.expert_capacity = {2};
   const auto routing = route_to(at::tensor({1, 1, 0, 1, 2, 0}, at::kLong), 3, {}, options, at::kFloat);
-  EXPECT_EQ(routing.dispatch.num_rows, (std::vector<int64_t>{2, 2, 1}));
+  EXPECT_EQ(routing.dispatch.rows_by_expert(), (std::vector<int64_t>{2, 2, 1}));
   EXPECT_EQ(routing.expert_index[3].item<int64_t>(), -1);
   EXPECT_TRUE(routing.gate.equal(at::ones({5}, at::kFloat)));
   EXPECT_EQ(routing.load_balance_loss.item<double>(), 0.0);
