@@ -121,22 +121,6 @@ std::string nearest_hint(std::string_view name, const std::vector<std::string>& 
   return best == nullptr ? "" : " (did you mean \"" + *best + "\"?)";
 }
 
-Json parse_json(std::string_view text, const std::string& source) {
-  constexpr int kMaxDepth = 64, kMaxKeys = 20'000;  // objects that keep their order find a key by looking at each
-  int num_keys = 0;
-  const auto limit = [&](int depth, Json::parse_event_t event, Json&) {
-    SY_CHECK(depth <= kMaxDepth, source, ": JSON nested deeper than ", kMaxDepth);
-    num_keys += event == Json::parse_event_t::key ? 1 : 0;
-    SY_CHECK(num_keys <= kMaxKeys, source, ": JSON with more than ", kMaxKeys, " keys");
-    return true;
-  };
-  try {
-    return Json::parse(text, limit);
-  } catch (const Json::exception& error) {
-    throw Error(source + ": not JSON: " + error.what());
-  }
-}
-
 namespace config_detail {
 
 void throw_unknown_word(const Json& value, const std::string& place, const std::vector<std::string>& known) {

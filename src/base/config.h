@@ -12,17 +12,15 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/enum_words.h"
 #include "base/error.h"
+#include "base/json.h"
 
 namespace switchyard {
-
-using Json = nlohmann::ordered_json;
 
 // A parsed run file: sections of keys. `places` maps "section.key" to "file:line" or to "--set", for messages.
 struct ConfigDocument {
@@ -47,9 +45,6 @@ std::string write_toml(const Json& sections);
 
 // The known name nearest to `name` by edit distance, as ` (did you mean "x"?)`, or "" if none is near.
 std::string nearest_hint(std::string_view name, const std::vector<std::string>& known);
-
-// JSON parsed with a bound on depth and keys; throws Error naming `source` and the byte.
-Json parse_json(std::string_view text, const std::string& source);
 
 namespace config_detail {
 // A word and the words that were expected in its place.

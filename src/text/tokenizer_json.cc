@@ -1,42 +1,27 @@
 #include "text/tokenizer_json.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "text/sentencepiece_model.h"
 
 namespace switchyard {
 namespace {
 
-using nlohmann::json;  // not base/config.h's: its objects keep their order by linear search
-
 constexpr size_t kMaxContentBytes = 4096;
 
-json parse(std::string_view bytes, const std::string& source) {
-  constexpr int kMaxDepth = 64;
-  const auto limit_depth = [&](int depth, json::parse_event_t, json&) {
-    SY_CHECK(depth <= kMaxDepth, source, ": JSON nested deeper than ", kMaxDepth);
-    return true;
-  };
-  try {
-    return json::parse(bytes, limit_depth);
-  } catch (const json::exception& error) {
-    throw Error(join(source, ": not JSON: ", error.what()));
-  }
-}
-
 // The value under `key`, or null where it is absent.
-const json& field(const json& object, const char* key) {
-  static const json kNull;
+const LargeJson& field(const LargeJson& object, const char* key) {
+  static const LargeJson kNull;
   const auto found = object.find(key);
   return found == object.end() ? kNull : *found;
 }
 
-AddedToken read_added_token(const json& entry, const std::string& place) {
+AddedToken read_added_token(const LargeJson& entry, const std::string& place) {
   SY_CHECK(entry.is_object(), place, ": expected an object");
-  const json &id = field(entry, "id"), &content = field(entry, "content"), &single = field(entry, "single_word");
+  const LargeJson &id = field(entry, "id"), &content = field(entry, "content"), &single = field(entry, "single_word");
   SY_CHECK(id.is_number_unsigned() && id.get<uint64_t>() < static_cast<uint64_t>(kMaxPieces), place,
            ".id: expected a whole number from 0 to less than ", kMaxPieces);
   SY_CHECK(content.is_string() && !content.get_ref<const std::string&>().empty() &&
@@ -46,7 +31,7 @@ AddedToken read_added_token(const json& entry, const std::string& place) {
   return {id.get<int32_t>(), content.get<std::string>(), single.is_boolean() && single.get<bool>()};
 }
 
-std::vector<AddedToken> read_added_tokens(const json& list, const std::string& source) {
+std::vector<AddedToken> read_added_tokens(const LargeJson& list, const std::string& source) {
   std::vector<AddedToken> tokens;
   if (list.is_null()) return tokens;
   SY_CHECK(list.is_array() && list.size() <= static_cast<size_t>(kMaxPieces), source,
@@ -86,9 +71,9 @@ std::string decode_base64(const std::string& text, const std::string& place) {
 }
 
 // The rules of {"type": "Precompiled"}, alone or in a {"type": "Sequence"}.
-std::string read_rules(const json& normalizer, const std::string& source) {
+std::string read_rules(const LargeJson& normalizer, const std::string& source) {
   if (!normalizer.is_object()) return "";
-  const json &rules = field(normalizer, "precompiled_charsmap"), &parts = field(normalizer, "normalizers");
+  const LargeJson &rules = field(normalizer, "precompiled_charsmap"), &parts = field(normalizer, "normalizers");
   if (rules.is_string()) return decode_base64(rules.get<std::string>(), source + ": normalizer.precompiled_charsmap");
   if (parts.is_array())
     for (const auto& part : parts)
@@ -96,8 +81,9 @@ std::string read_rules(const json& normalizer, const std::string& source) {
   return "";
 }
 
-void read_unigram(const json& model, const std::string& source, TokenizerJson& out) {
-  const json &vocab = field(model, "vocab"), &unk_id = field(model, "unk_id"), &bytes = field(model, "byte_fallback");
+void read_unigram(const LargeJson& model, const std::string& source, TokenizerJson& out) {
+  const LargeJson &vocab = field(model, "vocab"), &unk_id = field(model, "unk_id"),
+                  &bytes = field(model, "byte_fallback");
   SY_CHECK(vocab.is_array() && vocab.size() <= static_cast<size_t>(kMaxPieces), source,
            ": model.vocab: expected a list of at most ", kMaxPieces);
   for (const auto& entry : vocab) {
@@ -116,11 +102,11 @@ void read_unigram(const json& model, const std::string& source, TokenizerJson& o
 TokenizerJson read_tokenizer_json(std::string_view bytes, const std::string& source) {
   SY_CHECK(bytes.size() <= kMaxTokenizerJsonBytes, source, ": ", bytes.size(), " bytes, expected at most ",
            kMaxTokenizerJsonBytes);
-  const json document = parse(bytes, source);
+  const LargeJson document = parse_large_json(bytes, source);
   SY_CHECK(document.is_object(), source, ": expected a JSON object");
   TokenizerJson tokenizer;
   tokenizer.added_tokens = read_added_tokens(field(document, "added_tokens"), source);
-  const json& model = field(document, "model");
+  const LargeJson& model = field(document, "model");
   // Files from before tokenizers 0.10 name no type.
   if (model.is_object() && (field(model, "type") == "Unigram" || field(model, "vocab").is_array()))
     read_unigram(model, source, tokenizer);

@@ -186,6 +186,10 @@ TEST(ModelDirectory, AnIndexCannotLeadOutOfTheFolder) {
     write_file_atomically(folder / "model/model.safetensors.index.json", text);
     EXPECT_THROW(open_model(folder / "model", at::kFloat), Error) << text;
   }
+  // Each bracket would take fifty bytes.
+  write_file_atomically(folder / "model/model.safetensors.index.json", std::string(1 << 24, '['));
+  EXPECT_THAT([&] { open_model(folder / "model", at::kFloat); },
+              ThrowsMessage<Error>(HasSubstr("model.safetensors.index.json: JSON nested deeper")));
 }
 
 TEST(ModelDirectory, NamesEverythingWrongInOneMessage) {
