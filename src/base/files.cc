@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/temporary.h"
 
 namespace switchyard {
 namespace {
@@ -48,16 +49,17 @@ std::string read_file(const std::filesystem::path& path, uint64_t limit) {
 }
 
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
-  temporary_ = path;
-  temporary_ += join(".tmp-", ::getpid());
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  SY_CHECK(descriptor_ >= 0, "cannot write ", path_.string(), ": ", reason());
+  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  remove_abandoned_temporaries(folder);
+  auto [temporary, descriptor] = make_temporary(folder, path);
+  temporary_ = std::move(temporary);
+  descriptor_ = descriptor;
 }
 
 AtomicFile::~AtomicFile() {
   if (descriptor_ < 0) return;
-  ::close(descriptor_);
   ::unlink(temporary_.c_str());
+  ::close(descriptor_);
 }
 
 void AtomicFile::write(const void* bytes, size_t size) {
@@ -73,12 +75,9 @@ void AtomicFile::write(const void* bytes, size_t size) {
 
 void AtomicFile::commit() {
   SY_CHECK(::fsync(descriptor_) == 0, "cannot write ", path_.string(), ": ", reason(), "; nothing was changed");
+  // Renamed before it is closed, and with it unlocked: until then it must not seem abandoned.
+  SY_CHECK(::rename(temporary_.c_str(), path_.c_str()) == 0, "cannot write ", path_.string(), ": ", reason());
   ::close(std::exchange(descriptor_, -1));
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    const std::string cause = reason();
-    ::unlink(temporary_.c_str());
-    throw Error(join("cannot write ", path_.string(), ": ", cause));
-  }
   sync_folder(path_.parent_path());
 }
 

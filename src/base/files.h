@@ -17,7 +17,8 @@ std::string read_file(const std::filesystem::path& path, uint64_t limit = uint64
 // (no space, no permission) and removes the temporary; the old content then still stands.
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
-// A new file written piece by piece, for content too large to hold. Nothing appears under `path` until commit().
+// A new file written piece by piece, for content too large to hold. Nothing appears under `path` until commit(). Any
+// number of writers may have one `path`: the last to commit wins. What killed writers left in the folder is removed.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& path);

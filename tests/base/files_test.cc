@@ -1,7 +1,12 @@
 #include "base/files.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#include <csignal>
+#include <fstream>
 
 #include "base/error.h"
 
@@ -49,13 +54,57 @@ TEST_F(Files, WithoutCommitTheOldContentStands) {
   EXPECT_EQ(entries(), 1);
 }
 
-TEST_F(Files, FullDeviceIsAnErrorThatNamesTheFile) {
-  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
-  std::filesystem::create_symlink("/dev/full", folder_ / join("note.tmp-", ::getpid()));
-  const auto message = message_of([&] { write_file_atomically(folder_ / "note", "content"); });
-  EXPECT_NE(message.find("note"), std::string::npos) << message;
-  EXPECT_NE(message.find("No space left"), std::string::npos) << message;
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "note"));
+TEST_F(Files, WritersOfOneFileDoNotMeet) {
+  const auto path = folder_ / "note";
+  AtomicFile first(path), second(path);
+  second.write("second", 6);
+  first.write("the first", 9);
+  second.commit();
+  EXPECT_EQ(read_file(path), "second");
+  first.commit();
+  EXPECT_EQ(read_file(path), "the first");
+  EXPECT_EQ(entries(), 1);
+}
+
+TEST_F(Files, WhatAKilledWriterLeftIsRemovedByTheNext) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    AtomicFile file(folder_ / "note");
+    file.write("half", 4);
+    ::raise(SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  ASSERT_EQ(entries(), 1);
+  write_file_atomically(folder_ / "another", "whole");
+  EXPECT_EQ(entries(), 1);
+  EXPECT_EQ(read_file(folder_ / "another"), "whole");
+}
+
+TEST_F(Files, TemporariesOfTheLivingAndOfOthersStay) {
+  AtomicFile living(folder_ / "living");
+  living.write("alive", 5);
+  const std::vector<std::string> others = {"note.tmp-1234", ".switchyard-00000000-0123456789abcdef.tmp",
+                                           ".switchyard-notes.tmp", ".tmp", "model.safetensors"};
+  for (const auto& name : others) std::ofstream(folder_ / name) << "kept";
+  write_file_atomically(folder_ / "note", "content");
+  for (const auto& name : others) EXPECT_EQ(read_file(folder_ / name), "kept") << name;
+  living.commit();
+  EXPECT_EQ(read_file(folder_ / "living"), "alive");
+}
+
+TEST_F(Files, FullDiskIsAnErrorThatNamesTheFile) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit small{1 << 16, before.rlim_max};
+  auto* const handler = ::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const auto message = message_of([&] { write_file_atomically(folder_ / "note", std::string(1 << 20, 'x')); });
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  ::signal(SIGXFSZ, handler);
+  EXPECT_NE(message.find("note: File too large; nothing was changed"), std::string::npos) << message;
+  EXPECT_EQ(entries(), 0);
 }
 
 TEST_F(Files, ReadingNamesWhatIsWrong) {
