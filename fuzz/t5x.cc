@@ -8,7 +8,8 @@ using namespace switchyard;
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   expect_no_harm([&] {
-    read_msgpack_arrays(std::as_bytes(std::span(data, size)), "input", [](const std::string&) { return true; });
+    ByteStream bytes(std::as_bytes(std::span(data, size)), ByteStream::Form::kPlain, "input");
+    read_msgpack_arrays(bytes, "input", [](const std::string&) { return true; });
   });
   const MemoryFile file(as_text(data, size));
   expect_no_harm([&] { import_t5x(file.path(), at::kFloat); });

@@ -1,44 +1,93 @@
-#include "checkpoint/gzip.h"
-
-#include <zlib.h>
+#include "checkpoint/byte_stream.h"
 
 #include <algorithm>
-#include <memory>
+#include <cstring>
+#include <utility>
 
 #include "base/error.h"
 
 namespace switchyard {
+namespace {
+
+constexpr size_t kBufferBytes = size_t{1} << 16;
+
+int end_inflater(z_stream* stream) {
+  const std::unique_ptr<z_stream> owned(stream);
+  return ::inflateEnd(stream);
+}
+
+}  // namespace
 
 bool is_gzip(std::span<const std::byte> bytes) {
   return bytes.size() >= 2 && bytes[0] == std::byte{0x1f} && bytes[1] == std::byte{0x8b};
 }
 
-std::string inflate(std::span<const std::byte> bytes, uint64_t limit, const std::string& source) {
-  constexpr size_t kStep = size_t{1} << 24;
-  z_stream stream{};
-  SY_CHECK(::inflateInit2(&stream, 15 + 32) == Z_OK, source, ": zlib cannot start");  // 32: gzip or zlib, by its header
-  const std::unique_ptr<z_stream, int (*)(z_stream*)> closer(&stream, ::inflateEnd);
-  std::string out;
-  size_t produced = 0, consumed = 0;
-  int status = Z_OK;
-  while (status == Z_OK) {
-    if (produced == out.size()) {
-      SY_CHECK(produced <= limit, source, ": uncompressed it has more than ", limit, " bytes");
-      out.resize(produced + std::min<uint64_t>(kStep, limit + 1 - produced));
-    }
-    const size_t input = std::min(bytes.size() - consumed, kStep), room = std::min(out.size() - produced, kStep);
-    stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(bytes.data() + consumed));
-    stream.avail_in = static_cast<uInt>(input);
-    stream.next_out = reinterpret_cast<Bytef*>(out.data() + produced);
-    stream.avail_out = static_cast<uInt>(room);
-    status = ::inflate(&stream, Z_NO_FLUSH);
-    consumed += input - stream.avail_in;
-    produced += room - stream.avail_out;
+ByteStream::ByteStream(std::span<const std::byte> bytes, Form form, std::string source)
+    : source_(std::move(source)), inflater_(nullptr, end_inflater) {
+  if (form == Form::kPlain) {
+    ready_ = bytes;
+    return;
   }
-  SY_CHECK(status == Z_STREAM_END, source, ": the compressed data is damaged or cut short");
-  SY_CHECK(produced <= limit, source, ": uncompressed it has more than ", limit, " bytes");
-  out.resize(produced);
-  return out;
+  deflated_ = bytes;
+  buffer_.resize(kBufferBytes);
+  auto stream = std::make_unique<z_stream>();
+  SY_CHECK(::inflateInit2(stream.get(), 15 + 32) == Z_OK, source_, ": zlib cannot start");  // 32: gzip or zlib
+  inflater_.reset(stream.release());
+}
+
+size_t ByteStream::inflate_into(std::span<std::byte> out) {
+  constexpr size_t kMost = size_t{1} << 30;  // zlib counts in 32 bits
+  size_t produced = 0;
+  while (inflater_ && produced == 0) {
+    const size_t input = std::min(deflated_.size(), kMost), room = std::min(out.size(), kMost);
+    inflater_->next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(deflated_.data()));
+    inflater_->avail_in = static_cast<uInt>(input);
+    inflater_->next_out = reinterpret_cast<Bytef*>(out.data());
+    inflater_->avail_out = static_cast<uInt>(room);
+    const int status = ::inflate(inflater_.get(), Z_NO_FLUSH);
+    SY_CHECK(status == Z_OK || status == Z_STREAM_END, source_, ": the compressed data is damaged or cut short");
+    deflated_ = deflated_.subspan(input - inflater_->avail_in);
+    produced = room - inflater_->avail_out;
+    if (status == Z_STREAM_END) inflater_.reset();
+  }
+  return produced;
+}
+
+bool ByteStream::refill() {
+  if (ready_.empty() && inflater_) ready_ = std::span(buffer_).first(inflate_into(buffer_));
+  return !ready_.empty();
+}
+
+void ByteStream::read(std::span<std::byte> out) {
+  while (!out.empty()) {
+    size_t count = 0;
+    if (ready_.empty() && out.size() >= kBufferBytes) {
+      count = inflate_into(out);
+    } else if (refill()) {
+      count = std::min(out.size(), ready_.size());
+      std::memcpy(out.data(), ready_.data(), count);
+      ready_ = ready_.subspan(count);
+    }
+    SY_CHECK(count > 0, source_, ": cut short: it ends at byte ", position_, ", ", out.size(), " more were expected");
+    position_ += count;
+    out = out.subspan(count);
+  }
+}
+
+void ByteStream::skip(uint64_t size) {
+  while (size > 0) {
+    SY_CHECK(refill(), source_, ": cut short: it ends at byte ", position_, ", ", size, " more were expected");
+    const auto count = static_cast<size_t>(std::min<uint64_t>(size, ready_.size()));
+    ready_ = ready_.subspan(count);
+    position_ += count;
+    size -= count;
+  }
+}
+
+bool ByteStream::at_end() { return !refill(); }
+
+uint64_t ByteStream::most_left() const {
+  return ready_.size() + (inflater_ ? (deflated_.size() + kBufferBytes) * kMostOfOne : 0);
 }
 
 }  // namespace switchyard

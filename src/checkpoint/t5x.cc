@@ -8,7 +8,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "base/files.h"
-#include "checkpoint/gzip.h"
+#include "checkpoint/byte_stream.h"
 #include "checkpoint/model_tensors.h"
 #include "checkpoint/msgpack.h"
 #include "checkpoint/t5x_scanned.h"
@@ -21,7 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kFile[] = "checkpoint";
-constexpr uint64_t kMaxUncompressed = uint64_t{1} << 32;
 
 // The rest of a path below "target", or nullopt.
 std::optional<std::string> below_target(const std::string& path) {
@@ -35,9 +34,8 @@ NamedTensors read_arrays(const fs::path& path) {
   const fs::path file = fs::is_directory(path) ? path / kFile : path;
   if (fs::exists(file)) {
     const MappedFile mapping(file);
-    const std::string inflated =
-        is_gzip(mapping.bytes()) ? inflate(mapping.bytes(), kMaxUncompressed, file.string()) : "";
-    const auto bytes = inflated.empty() ? mapping.bytes() : std::as_bytes(std::span(inflated));
+    const auto form = is_gzip(mapping.bytes()) ? ByteStream::Form::kDeflated : ByteStream::Form::kPlain;
+    ByteStream bytes(mapping.bytes(), form, file.string());
     for (auto& [name, array] :
          read_msgpack_arrays(bytes, file.string(), [](const auto& each) { return below_target(each).has_value(); }))
       arrays[*below_target(name)] = std::move(array);

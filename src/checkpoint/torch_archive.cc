@@ -6,23 +6,18 @@
 #include <cstring>
 #include <memory>
 #include <optional>
-#include <unordered_map>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "checkpoint/pickle.h"
 #include "checkpoint/zip_archive.h"
 
 namespace switchyard {
 namespace {
 
-enum class Kind { kNone, kNumber, kString, kList, kDict, kGlobal, kStorage, kTensor };
-
-// A value of the pickle: a number, or an index into the machine's tables, which own everything. Copies are cheap and
-// cycles harmless.
-struct Value {
-  Kind kind = Kind::kNone;
-  int64_t number = 0;
-};
+// Arguments can be recalled from the pickle's memo, so that a tensor costs five bytes there, whatever it holds here.
+constexpr size_t kMaxTensors = size_t{1} << 18, kMaxAxes = 8;
+constexpr size_t kMaxKey = 120;  // of a storage: torch counts them
 
 struct Storage {
   at::ScalarType dtype;
@@ -40,279 +35,70 @@ std::optional<at::ScalarType> storage_dtype(const std::string& global) {
   return std::nullopt;
 }
 
-// Pickle opcodes (CPython's pickletools), those that torch.save writes.
-enum Op : uint8_t {
-  kProto = 0x80,
-  kFrame = 0x95,
-  kStop = '.',
-  kMark = '(',
-  kEmptyDict = '}',
-  kEmptyList = ']',
-  kEmptyTuple = ')',
-  kTuple = 't',
-  kTuple1 = 0x85,
-  kTuple2 = 0x86,
-  kTuple3 = 0x87,
-  kBinPut = 'q',
-  kLongBinPut = 'r',
-  kMemoize = 0x94,
-  kBinGet = 'h',
-  kLongBinGet = 'j',
-  kBinUnicode = 'X',
-  kShortBinUnicode = 0x8c,
-  kGlobal = 'c',
-  kStackGlobal = 0x93,
-  kBinPersId = 'Q',
-  kBinInt = 'J',
-  kBinInt1 = 'K',
-  kBinInt2 = 'M',
-  kLong1 = 0x8a,
-  kBinFloat = 'G',
-  kTrue = 0x88,
-  kFalse = 0x89,
-  kNone = 'N',
-  kReduce = 'R',
-  kBuild = 'b',
-  kSetItem = 's',
-  kSetItems = 'u',
-  kAppend = 'a',
-  kAppends = 'e'
-};
-
-class Machine {
+class StateDictReader final : public PickleMachine {
  public:
   // `bytes` are those of the whole `file`.
-  Machine(std::span<const std::byte> pickle, const ZipEntries& entries, std::string prefix,
-          std::span<const std::byte> bytes, std::shared_ptr<const InputFile> file, const std::string& source)
-      : pickle_(pickle),
+  StateDictReader(std::span<const std::byte> pickle, const ZipEntries& entries, std::string prefix,
+                  std::span<const std::byte> bytes, std::shared_ptr<const InputFile> file, const std::string& source)
+      : PickleMachine(pickle, source),
         entries_(entries),
         prefix_(std::move(prefix)),
         bytes_(bytes),
-        file_(std::move(file)),
-        source_(source) {}
+        file_(std::move(file)) {}
 
-  StoredTensors run() {
-    while (!step()) {
-    }
-    const Value result = pop(Kind::kDict, "a state dict");
+  StoredTensors read() {
     StoredTensors tensors;
-    for (const auto& [key, value] : dicts_[static_cast<size_t>(result.number)]) {
-      SY_CHECK(key.kind == Kind::kString, source_, ": the state dict has a key that is no name");
-      const auto& name = strings_[static_cast<size_t>(key.number)];
-      SY_CHECK(value.kind == Kind::kTensor, source_, ": \"", name.substr(0, 120),
+    for (const auto& [key, value] : dict(run())) {
+      SY_CHECK(key.kind == Kind::kString, source(), ": the state dict has a key that is no name");
+      const auto& name = text(key);
+      SY_CHECK(value.kind == Kind::kTensor, source(), ": \"", name.substr(0, 120),
                "\" is not a tensor; expected a plain state dict");
-      tensors[name] = tensors_[static_cast<size_t>(value.number)];
+      SY_CHECK(tensors.emplace(name, tensors_[static_cast<size_t>(value.number)]).second, source(), ": \"",
+               name.substr(0, 120), "\" stands twice in the state dict");
     }
     return tensors;
   }
 
  private:
-  // Executes one opcode; true at the end.
-  bool step() {
-    const auto op = read<uint8_t>();
-    switch (op) {
-      case kProto:
-        read<uint8_t>();
-        break;
-      case kFrame:
-        read<uint64_t>();
-        break;
-      case kStop:
-        return true;
-      case kMark:
-        marks_.push_back(stack_.size());
-        break;
-      case kNone:
-        push({});
-        break;
-      case kTrue:
-        push({Kind::kNumber, 1});
-        break;
-      case kFalse:
-        push({Kind::kNumber, 0});
-        break;
-      case kBinInt:
-        push({Kind::kNumber, read<int32_t>()});
-        break;
-      case kBinInt1:
-        push({Kind::kNumber, read<uint8_t>()});
-        break;
-      case kBinInt2:
-        push({Kind::kNumber, read<uint16_t>()});
-        break;
-      case kLong1:
-        push({Kind::kNumber, read_long()});
-        break;
-      case kBinFloat:
-        read<uint64_t>();
-        push({});
-        break;
-      case kBinUnicode:
-        push_string(read_text(read<uint32_t>()));
-        break;
-      case kShortBinUnicode:
-        push_string(read_text(read<uint8_t>()));
-        break;
-      case kEmptyDict:
-        push_new(Kind::kDict, dicts_);
-        break;
-      case kEmptyList:
-      case kEmptyTuple:
-        push_new(Kind::kList, lists_);
-        break;
-      case kTuple:
-        push_list(pop_to_mark());
-        break;
-      case kTuple1:
-        push_list(pop_last(1));
-        break;
-      case kTuple2:
-        push_list(pop_last(2));
-        break;
-      case kTuple3:
-        push_list(pop_last(3));
-        break;
-      case kBinPut:
-        memo_[read<uint8_t>()] = top();
-        break;
-      case kLongBinPut:
-        memo_[read<uint32_t>()] = top();
-        break;
-      case kMemoize: {
-        const auto slot = static_cast<uint32_t>(memo_.size());
-        memo_[slot] = top();
-        break;
-      }
-      case kBinGet:
-        push(recall(read<uint8_t>()));
-        break;
-      case kLongBinGet:
-        push(recall(read<uint32_t>()));
-        break;
-      case kGlobal: {
-        const auto module = read_line();
-        push_global(module + " " + read_line());
-        break;
-      }
-      case kStackGlobal: {
-        const auto name = pop_string(), module = pop_string();
-        push_global(module + " " + name);
-        break;
-      }
-      case kBinPersId:
-        push_storage();
-        break;
-      case kReduce:
-        reduce();
-        break;
-      case kBuild:
-        pop();
-        break;  // attributes of a dict: HF's _metadata
-      case kSetItem:
-        set_items(pop_last(2));
-        break;
-      case kSetItems:
-        set_items(pop_to_mark());
-        break;
-      case kAppend:
-        append(pop_last(1));
-        break;
-      case kAppends:
-        append(pop_to_mark());
-        break;
-      default:
-        damaged(join("opcode ", static_cast<int>(op), " is not one that a state dict needs"));
+  bool is_known(const std::string& name) const override {
+    return name == "collections OrderedDict" || name == "torch._utils _rebuild_tensor_v2" ||
+           name == "torch._utils _rebuild_parameter" || storage_dtype(name);
+  }
+
+  // ("storage", type, key, device, number of elements)
+  Value persistent(Value value) override {
+    const auto& id = list(value);
+    if (id.size() != 5 || id[4].kind != Kind::kNumber) damaged("not a storage");
+    const auto dtype = storage_dtype(global(id[1]));
+    const auto& key = text(id[2]);
+    if (!dtype || key.size() > kMaxKey) damaged("not a storage");
+    const auto entry = entries_.find(prefix_ + "data/" + key);
+    SY_CHECK(entry != entries_.end(), source(), ": storage ", key, " is missing");
+    const auto held = static_cast<int64_t>(entry->second.size() / c10::elementSize(*dtype));
+    SY_CHECK(id[4].number >= 0 && id[4].number <= held, source(), ": storage ", key, " has ", held,
+             " elements, expected ", id[4].number);
+    const auto offset = static_cast<uint64_t>(entry->second.data() - bytes_.data());
+    storages_.push_back({*dtype, offset, id[4].number});
+    return {Kind::kStorage, static_cast<int64_t>(storages_.size()) - 1};
+  }
+
+  Value call(const std::string& function, const std::vector<Value>& arguments) override {
+    if (function == "collections OrderedDict") {
+      if (!arguments.empty()) damaged("expected an empty OrderedDict");
+      return new_dict();
     }
-    return false;
+    if (function == "torch._utils _rebuild_parameter") {
+      if (arguments.empty() || arguments[0].kind != Kind::kTensor) damaged("expected a parameter's tensor");
+      return arguments[0];
+    }
+    if (function != "torch._utils _rebuild_tensor_v2") damaged("a storage type is no function");
+    tensors_.push_back(rebuild_tensor(arguments));
+    if (tensors_.size() > kMaxTensors) damaged(join("it has more than ", kMaxTensors, " tensors"));
+    return {Kind::kTensor, static_cast<int64_t>(tensors_.size()) - 1};
   }
 
-  [[noreturn]] void damaged(const std::string& what) const {
-    throw Error(join(source_, ": cannot read the pickle: ", what, " (byte ", position_, ")"));
-  }
-  std::span<const std::byte> take(size_t size) {
-    if (size > pickle_.size() - position_) damaged("it is cut short");
-    const auto part = pickle_.subspan(position_, size);
-    position_ += size;
-    return part;
-  }
-  template <class T>
-  T read() {
-    T value;
-    std::memcpy(&value, take(sizeof(T)).data(), sizeof(T));
-    return value;
-  }
-  std::string read_text(size_t size) {
-    const auto bytes = take(size);
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-  }
-  std::string read_line() {
-    std::string line;
-    for (char letter = read<char>(); letter != '\n'; letter = read<char>()) line += letter;
-    return line;
-  }
-  int64_t read_long() {
-    const auto bytes = take(read<uint8_t>());
-    if (bytes.size() > 8) damaged("a number has more than 64 bits");
-    uint64_t value = 0;
-    for (size_t i = 0; i < bytes.size(); ++i) value |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
-    if (!bytes.empty() && bytes.size() < 8 && std::to_integer<int>(bytes.back()) >= 0x80)
-      value |= ~uint64_t{0} << (8 * bytes.size());
-    return static_cast<int64_t>(value);
-  }
-
-  void push(Value value) { stack_.push_back(value); }
-  void push_string(std::string text) {
-    strings_.push_back(std::move(text));
-    push({Kind::kString, static_cast<int64_t>(strings_.size()) - 1});
-  }
-  template <class Table>
-  void push_new(Kind kind, Table& table) {
-    table.emplace_back();
-    push({kind, static_cast<int64_t>(table.size()) - 1});
-  }
-  void push_list(std::vector<Value> items) {
-    lists_.push_back(std::move(items));
-    push({Kind::kList, static_cast<int64_t>(lists_.size()) - 1});
-  }
-  Value top() const {
-    if (stack_.empty()) damaged("the stack is empty");
-    return stack_.back();
-  }
-  Value pop() {
-    const Value value = top();
-    stack_.pop_back();
-    if (!marks_.empty() && marks_.back() > stack_.size()) damaged("it takes more than it put");
-    return value;
-  }
-  Value pop(Kind kind, const char* what) {
-    const Value value = pop();
-    if (value.kind != kind) damaged(std::string("expected ") + what);
-    return value;
-  }
-  std::string pop_string() { return strings_[static_cast<size_t>(pop(Kind::kString, "a string").number)]; }
-  std::vector<Value> pop_last(size_t count) {
-    std::vector<Value> items(count);
-    for (size_t i = count; i-- > 0;) items[i] = pop();
-    return items;
-  }
-  std::vector<Value> pop_to_mark() {
-    if (marks_.empty()) damaged("a mark is missing");
-    std::vector<Value> items(stack_.begin() + static_cast<std::ptrdiff_t>(marks_.back()), stack_.end());
-    stack_.resize(marks_.back());
-    marks_.pop_back();
-    return items;
-  }
-  Value recall(uint32_t slot) const {
-    const auto found = memo_.find(slot);
-    if (found == memo_.end()) damaged("it recalls what it never stored");
-    return found->second;
-  }
-  const std::vector<Value>& list(Value value) const {
-    if (value.kind != Kind::kList) damaged("expected a tuple");
-    return lists_[static_cast<size_t>(value.number)];
-  }
   std::vector<int64_t> numbers(Value value) const {
-    if (list(value).size() > 64) damaged("a tensor has too many axes");
+    if (list(value).size() > kMaxAxes) damaged("a tensor has too many axes");
     std::vector<int64_t> result;
     for (const Value each : list(value)) {
       if (each.kind != Kind::kNumber) damaged("expected a tuple of numbers");
@@ -321,63 +107,8 @@ class Machine {
     return result;
   }
 
-  void set_items(const std::vector<Value>& items) {
-    if (items.size() % 2 != 0 || top().kind != Kind::kDict) damaged("expected a dict and pairs");
-    auto& dict = dicts_[static_cast<size_t>(top().number)];
-    for (size_t i = 0; i < items.size(); i += 2) dict.emplace_back(items[i], items[i + 1]);
-  }
-  void append(const std::vector<Value>& items) {
-    if (top().kind != Kind::kList) damaged("expected a list");
-    auto& target = lists_[static_cast<size_t>(top().number)];
-    target.insert(target.end(), items.begin(), items.end());
-  }
-
-  void push_global(const std::string& name) {
-    const bool known = name == "collections OrderedDict" || name == "torch._utils _rebuild_tensor_v2" ||
-                       name == "torch._utils _rebuild_parameter" || storage_dtype(name);
-    SY_CHECK(known, source_, ": the pickle asks for \"", name.substr(0, 120),
-             "\"; only plain tensors are read, code is never run");
-    globals_.push_back(name);
-    push({Kind::kGlobal, static_cast<int64_t>(globals_.size()) - 1});
-  }
-
-  // ("storage", type, key, device, number of elements)
-  void push_storage() {
-    const auto& id = list(pop());
-    if (id.size() != 5 || id[1].kind != Kind::kGlobal || id[2].kind != Kind::kString || id[4].kind != Kind::kNumber)
-      damaged("not a storage");
-    const auto dtype = storage_dtype(globals_[static_cast<size_t>(id[1].number)]);
-    if (!dtype) damaged("not a storage");
-    const auto& key = strings_[static_cast<size_t>(id[2].number)];
-    const auto entry = entries_.find(prefix_ + "data/" + key);
-    SY_CHECK(entry != entries_.end(), source_, ": storage ", key.substr(0, 60), " is missing");
-    const auto held = static_cast<int64_t>(entry->second.size() / c10::elementSize(*dtype));
-    SY_CHECK(id[4].number >= 0 && id[4].number <= held, source_, ": storage ", key.substr(0, 60), " has ", held,
-             " elements, expected ", id[4].number);
-    const auto offset = static_cast<uint64_t>(entry->second.data() - bytes_.data());
-    storages_.push_back({*dtype, offset, id[4].number});
-    push({Kind::kStorage, static_cast<int64_t>(storages_.size()) - 1});
-  }
-
-  void reduce() {
-    const Value arguments = pop();
-    const auto& name = globals_[static_cast<size_t>(pop(Kind::kGlobal, "a function").number)];
-    const auto& items = list(arguments);
-    if (name == "collections OrderedDict") {
-      if (!items.empty()) damaged("expected an empty OrderedDict");
-      push_new(Kind::kDict, dicts_);
-    } else if (name == "torch._utils _rebuild_parameter") {
-      if (items.empty() || items[0].kind != Kind::kTensor) damaged("expected a parameter's tensor");
-      push(items[0]);
-    } else if (name == "torch._utils _rebuild_tensor_v2") {
-      rebuild_tensor(items);
-    } else {
-      damaged("a storage type is no function");
-    }
-  }
-
   // (storage, offset, sizes, strides, ...)
-  void rebuild_tensor(const std::vector<Value>& items) {
+  StoredTensor rebuild_tensor(const std::vector<Value>& items) const {
     if (items.size() < 4 || items[0].kind != Kind::kStorage || items[1].kind != Kind::kNumber) damaged("not a tensor");
     const Storage& storage = storages_[static_cast<size_t>(items[0].number)];
     const int64_t offset = items[1].number;
@@ -391,27 +122,16 @@ class Machine {
       last += static_cast<__int128>(sizes[axis] - 1) * strides[axis];
       if (numel > storage.numel || last >= storage.numel) damaged("a tensor reaches past its storage");
     }
-    if (!is_empty && last >= storage.numel) damaged("a tensor reaches past its storage");
+    if (is_empty) return stored_in_memory(at::empty({0}, storage.dtype));  // whatever its sizes: they may overflow
+    if (last >= storage.numel) damaged("a tensor reaches past its storage");
     const uint64_t begin = storage.offset + static_cast<uint64_t>(offset) * c10::elementSize(storage.dtype);
-    tensors_.push_back(is_empty
-                           ? stored_in_memory(at::empty({0}, storage.dtype))  // whatever its sizes: they may overflow
-                           : stored_in_file(file_, begin, storage.dtype, sizes, strides));
-    push({Kind::kTensor, static_cast<int64_t>(tensors_.size()) - 1});
+    return stored_in_file(file_, begin, storage.dtype, sizes, strides);
   }
 
-  std::span<const std::byte> pickle_;
   const ZipEntries& entries_;
   std::string prefix_;
   std::span<const std::byte> bytes_;
   std::shared_ptr<const InputFile> file_;
-  const std::string& source_;
-  size_t position_ = 0;
-  std::vector<Value> stack_;
-  std::vector<size_t> marks_;
-  std::unordered_map<uint32_t, Value> memo_;
-  std::vector<std::string> strings_, globals_;
-  std::vector<std::vector<Value>> lists_;
-  std::vector<std::vector<std::pair<Value, Value>>> dicts_;
   std::vector<Storage> storages_;
   std::vector<StoredTensor> tensors_;
 };
@@ -430,7 +150,7 @@ StoredTensors list_torch_archive(const std::filesystem::path& path) {
     const auto order = entries.find(prefix + "byteorder");
     const bool is_big = order != entries.end() && order->second.size() == 3;
     SY_CHECK(!is_big, source, ": big-endian data is not supported");
-    return Machine(bytes, entries, prefix, mapping.bytes(), file, source).run();
+    return StateDictReader(bytes, entries, prefix, mapping.bytes(), file, source).read();
   }
   throw Error(join(source, ": no data.pkl in it; expected a file that torch.save wrote"));
 }

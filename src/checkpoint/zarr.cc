@@ -7,7 +7,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "base/files.h"
-#include "checkpoint/gzip.h"
+#include "checkpoint/byte_stream.h"
 
 namespace switchyard {
 namespace {
@@ -15,6 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxChunkElements = int64_t{1} << 31;
+constexpr int64_t kSmallChunk = int64_t{1} << 16;  // elements; a chunk may be larger than its array up to here
 
 struct Layout {
   std::vector<int64_t> shape, chunks;
@@ -42,6 +43,9 @@ Layout read_layout(const fs::path& path) {
                  !__builtin_mul_overflow(numel, layout.shape[axis], &numel) && numel < int64_t{1} << 48,
              source, ": shape or chunks are out of range");
   }
+  // A writer may cut a small array with a large knife, but what a chunk takes is bounded by the array.
+  SY_CHECK(chunk <= std::max(numel, kSmallChunk), source, ": a chunk has ", chunk, " elements, the whole array ",
+           numel);
   const std::string dtype = field("dtype").is_string() ? field("dtype").get<std::string>() : "";
   const std::pair<const char*, at::ScalarType> types[] = {
       {"<f4", at::kFloat}, {"<f8", at::kDouble}, {"<f2", at::kHalf}, {"bfloat16", at::kBFloat16}};
@@ -76,7 +80,6 @@ at::Tensor read_zarr(const fs::path& folder) {
   }
   const auto options = at::TensorOptions().dtype(layout.dtype);
   const uint64_t chunk_bytes = static_cast<uint64_t>(chunk_elements) * c10::elementSize(layout.dtype);
-  // A chunk's file before any memory: a shape alone must not make it allocate.
   const auto path_of = [&](int64_t number) {
     std::string name;
     std::vector<int64_t> index(rank);
@@ -84,17 +87,25 @@ at::Tensor read_zarr(const fs::path& folder) {
     for (size_t axis = 0; axis < rank; ++axis) name += (axis > 0 ? layout.separator : "") + std::to_string(index[axis]);
     return folder / (rank == 0 ? "0" : name);
   };
-  for (int64_t number = 0; number < num_chunks; ++number)
-    SY_CHECK(fs::exists(path_of(number)), path_of(number).string(), " is missing; the array has ", num_chunks,
-             " chunks");
+  // Every chunk's file before any memory: a shape alone must not make it allocate.
+  const auto form = layout.compressed ? ByteStream::Form::kDeflated : ByteStream::Form::kPlain;
+  for (int64_t number = 0; number < num_chunks; ++number) {
+    const auto path = path_of(number);
+    std::error_code absent;
+    const uint64_t size = fs::file_size(path, absent);
+    SY_CHECK(!absent, path.string(), " is missing; the array has ", num_chunks, " chunks");
+    SY_CHECK(layout.compressed ? chunk_bytes <= (size + 1) * ByteStream::kMostOfOne : chunk_bytes == size,
+             path.string(), ": ", size, " bytes", layout.compressed ? " of compressed data" : "", ", a chunk has ",
+             chunk_bytes);
+  }
 
   const at::Tensor array = at::empty(layout.shape, options), chunk = at::empty(layout.chunks, options);
   for (int64_t number = 0; number < num_chunks; ++number) {
     const auto path = path_of(number);
-    std::string bytes = read_file(path, chunk_bytes + (1 << 20));
-    if (layout.compressed) bytes = inflate(std::as_bytes(std::span(bytes)), chunk_bytes, path.string());
-    SY_CHECK(bytes.size() == chunk_bytes, path.string(), ": ", bytes.size(), " bytes, a chunk has ", chunk_bytes);
-    std::copy(bytes.begin(), bytes.end(), static_cast<char*>(chunk.mutable_data_ptr()));
+    const std::string file = read_file(path, chunk_bytes + (1 << 20));
+    ByteStream bytes(std::as_bytes(std::span(file)), form, path.string());
+    bytes.read({static_cast<std::byte*>(chunk.mutable_data_ptr()), chunk_bytes});
+    SY_CHECK(bytes.at_end(), path.string(), ": more than the ", chunk_bytes, " bytes of a chunk");
     at::Tensor target = array, source = chunk;  // the part inside the array: chunks at the far edges reach past it
     int64_t rest = number;
     for (size_t axis = rank; axis-- > 0; rest /= counts[axis]) {

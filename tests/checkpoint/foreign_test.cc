@@ -4,7 +4,6 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
-#include <zlib.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -154,20 +153,6 @@ TEST(T5x, ReadsThePublishedTinyCheckpoint) {
   EXPECT_FLOAT_EQ(decoder.self_attention.v[11][7].item<float>(), 0.3794417083263397f);
   EXPECT_FLOAT_EQ(decoder.feed_forward.wo[1][0].item<float>(), 0.06107146292924881f);
   EXPECT_FLOAT_EQ(weights.lm_head[1][0].item<float>(), -0.25001105666160583f);
-}
-
-std::string gzipped(const std::string& bytes) {
-  z_stream stream{};
-  deflateInit2(&stream, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
-  std::string out(deflateBound(&stream, bytes.size()), '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
-  stream.avail_in = static_cast<uInt>(bytes.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  deflate(&stream, Z_FINISH);
-  out.resize(stream.total_out);
-  deflateEnd(&stream);
-  return out;
 }
 
 // Writes an array as TensorStore does: two chunks along the first axis, the last one padded.
