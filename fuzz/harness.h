@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <span>
 #include <string>
 #include <string_view>
@@ -37,6 +38,27 @@ class MemoryFile {
  private:
   int descriptor_;
 };
+
+// A folder for readers that want one; files in it are written anew for every input, by write_plainly().
+inline const std::filesystem::path& scratch_folder() {
+  static const struct Folder {
+    Folder() {
+      std::string pattern = (std::filesystem::temp_directory_path() / "switchyard-fuzz-XXXXXX").string();
+      if (::mkdtemp(pattern.data()) == nullptr) std::abort();
+      path = pattern;
+    }
+    ~Folder() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+    std::filesystem::path path;
+  } folder;
+  return folder.path;
+}
+
+inline void write_plainly(const std::filesystem::path& path, std::string_view bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
 
 inline std::string_view as_text(const uint8_t* data, size_t size) {
   return {reinterpret_cast<const char*>(data), size};

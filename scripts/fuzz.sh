@@ -17,7 +17,7 @@ for target in "${targets[@]}"; do
   mkdir -p "build/fuzz/corpus/$target"
   log=build/fuzz/findings/$target.log
   # 2 GiB in all, one allocation of 512 MiB, 10 s an input.
-  if build/fuzz/fuzz/fuzz_"$target" -max_total_time="$seconds" -max_len=20000 -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 \
+  if build/fuzz/fuzz/fuzz_"$target" -max_total_time="$seconds" -max_len=1048576 -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 \
       -detect_leaks=0 -print_final_stats=1 -artifact_prefix="build/fuzz/findings/$target-" \
       "build/fuzz/corpus/$target" "fuzz/corpus/$target" >"$log" 2>&1; then
     echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs, nothing found"

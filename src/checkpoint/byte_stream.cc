@@ -86,8 +86,6 @@ void ByteStream::skip(uint64_t size) {
 
 bool ByteStream::at_end() { return !refill(); }
 
-uint64_t ByteStream::most_left() const {
-  return ready_.size() + (inflater_ ? (deflated_.size() + kBufferBytes) * kMostOfOne : 0);
-}
+uint64_t ByteStream::most_left() const { return ready_.size() + (inflater_ ? (deflated_.size() + 1) * kMostOfOne : 0); }
 
 }  // namespace switchyard
