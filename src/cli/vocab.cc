@@ -79,7 +79,7 @@ void add_vocab(CLI::App& app) {
   auto* train = vocab->add_subcommand("train", "Train a unigram vocabulary with T5's ids (pad 0, eos 1, unk 2)");
   train
       ->add_option("--text", training->text,
-                   "text files (.txt, .jsonl, also .gz or .zst), folders, or - for standard input")
+                   "text files (.txt, .jsonl, C4's .json, also .gz or .zst), folders, or - for standard input")
       ->required();
   train->add_option("--size", training->size, "pieces; the 100 sentinels come on top")->capture_default_str();
   train->add_option("--out", training->out, "where to put the model")->capture_default_str();

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <fstream>
+#include <iostream>
+#include <utility>
 
 #include "base/config.h"
 #include "base/error.h"
@@ -27,7 +30,20 @@ std::string format_extension(fs::path path) {
 
 bool is_json_lines(const fs::path& path) {
   const std::string extension = format_extension(path);
-  return extension == ".jsonl" || extension == ".ndjson";
+  return extension == ".jsonl" || extension == ".ndjson" || extension == ".json";
+}
+
+// Whether a plain .json file that nobody named holds texts, one a line, as far as its first line shows: folders of text
+// keep JSON about it too, such as dataset_info.json.
+bool begins_with_a_text(const fs::path& path) {
+  constexpr size_t kStartBytes = 1 << 16;
+  std::string start(kStartBytes, '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(start.data(), static_cast<std::streamsize>(start.size()));
+  start.resize(static_cast<size_t>(file.gcount()));
+  const size_t begin = start.find_first_not_of(" \t\r\n");
+  if (begin == std::string::npos || start[begin] != '{') return false;
+  return std::string_view(start).substr(begin, start.find('\n', begin) - begin).find("\"text\"") != std::string::npos;
 }
 
 bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
@@ -35,8 +51,8 @@ bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\
 }  // namespace
 
 bool is_text_file(const fs::path& path) {
-  static constexpr std::array<const char*, 8> kExtensions = {".txt", ".text", ".md",    ".rst",
-                                                             ".pod", ".tex",  ".jsonl", ".ndjson"};
+  static constexpr std::array kExtensions = {".txt", ".text",  ".md",     ".rst", ".pod",
+                                             ".tex", ".jsonl", ".ndjson", ".json"};
   const std::string extension = format_extension(path);
   return std::find(kExtensions.begin(), kExtensions.end(), extension) != kExtensions.end();
 }
@@ -54,12 +70,13 @@ std::vector<fs::path> find_text_files(const std::vector<fs::path>& paths) {
       fs::recursive_directory_iterator entry(path, error), end;
       for (; !error && entry != end; entry.increment(error)) {
         std::error_code ignored;
-        if (entry->is_regular_file(ignored) && is_text_file(entry->path())) found.push_back(entry->path());
+        if (!entry->is_regular_file(ignored) || !is_text_file(entry->path())) continue;
+        if (entry->path().extension() != ".json" || begins_with_a_text(entry->path())) found.push_back(entry->path());
       }
       SY_CHECK(!error, "cannot list ", path.string(), ": ", error.message());
       SY_CHECK(!found.empty(), path.string(),
-               ": no text files in this folder; expected .txt, .md, .rst, .pod, .tex or .jsonl, "
-               "each also with .gz or .zst");
+               ": no text files in this folder; expected .txt, .md, .rst, .pod, .tex, .jsonl or .json "
+               "(one object a line), each also with .gz or .zst");
       std::sort(found.begin(), found.end());
       files.insert(files.end(), found.begin(), found.end());
     } else {
@@ -92,6 +109,8 @@ class TextReader::OpenFile {
 
   std::optional<std::string> next_document() { return json_lines_ ? next_json() : next_text(); }
   std::string place() const { return join(name_, ":", document_line_); }
+  int64_t num_null_texts() const { return num_null_texts_; }
+  const std::string& first_null_text() const { return first_null_text_; }
 
  private:
   bool fill() {
@@ -179,6 +198,10 @@ class TextReader::OpenFile {
       SY_CHECK(json.is_object(), place(), ": expected a JSON object with the field \"text\", got ", json.type_name());
       const auto text = json.find("text");
       SY_CHECK(text != json.end(), place(), ": no field \"text\" in this object", first_keys(json));
+      if (text->is_null()) {
+        if (num_null_texts_++ == 0) first_null_text_ = place();
+        continue;
+      }
       SY_CHECK(text->is_string(), place(), ": field \"text\" is ", text->type_name(), ", expected a string");
       const auto& document = text->get_ref<const std::string&>();
       if (!is_blank(document)) return document;
@@ -225,6 +248,8 @@ class TextReader::OpenFile {
   int64_t line_number_ = 0;  // of the line last given
   size_t line_bytes_ = 0;    // bytes of it given so far
   int64_t document_line_ = 0;
+  int64_t num_null_texts_ = 0;  // lines of JSON whose "text" is null
+  std::string first_null_text_;
 };
 
 TextReader::TextReader(const std::vector<fs::path>& paths, EmptyText empty_text)
@@ -242,7 +267,10 @@ std::optional<std::string> TextReader::next_document() {
     if (file_ == nullptr) {
       SY_CHECK(!files_.empty() || found_any_, description_,
                ": no text in it; expected at least one line that is not blank");
-      if (files_.empty()) return std::nullopt;
+      if (files_.empty()) {
+        report_null_texts();
+        return std::nullopt;
+      }
       file_ = std::make_unique<OpenFile>(files_.front());
       files_.pop_front();
     }
@@ -252,8 +280,16 @@ std::optional<std::string> TextReader::next_document() {
       found_any_ = true;
       return document;
     }
+    if (num_null_texts_ == 0) first_null_text_ = file_->first_null_text();
+    num_null_texts_ += file_->num_null_texts();
     file_.reset();
   }
+}
+
+void TextReader::report_null_texts() {
+  if (const int64_t count = std::exchange(num_null_texts_, 0); count > 0)
+    std::cerr << join(first_null_text_, ": \"text\" is null; ",
+                      count == 1 ? "this line was left out" : join(count, " such lines were left out"), "\n");
 }
 
 std::string TextReader::place() const { return place_; }

@@ -87,8 +87,31 @@ TEST(TextReader, ReadsFoldersSortedAndDeep) {
   folder.write("c/deep/er.rst.zst", zstd("c"));
   folder.write("b/image.png", "\x89PNG");
   folder.write("b/notes.json", "{}");
+  folder.write("b/dataset_info.json", "{\n  \"features\": {\"text\": \"string\"}\n}\n");
   EXPECT_THAT(read_all({folder.path()}), ElementsAre("a", "b1", "b2", "c"));
   EXPECT_THAT(read_all({folder.path() / "c", folder.path() / "a.md"}), ElementsAre("c", "a"));
+}
+
+TEST(TextReader, ReadsCorporaUnderTheirOwnNames) {
+  const ScratchFolder folder;
+  const auto line = [](const std::string& text) {
+    return "{\"text\": \"" + text + "\", \"timestamp\": \"2019-04-25T12:57:54Z\", \"url\": \"https://example.org\"}\n";
+  };
+  folder.write("en/c4-train.00000-of-01024.json.gz", gzip(line("one") + line("two")));
+  folder.write("en/c4-train.00001-of-01024.json.zst", zstd(line("three")));
+  folder.write("en/c4-validation.json", line("four") + line(std::string(1 << 17, 'x')));
+  EXPECT_THAT(read_all({folder.path()}), ElementsAre("one", "two", "three", "four", std::string(1 << 17, 'x')));
+  EXPECT_THAT(read_all({folder.path() / "en/c4-train.00000-of-01024.json.gz"}), ElementsAre("one", "two"));
+}
+
+TEST(TextReader, LeavesOutNullTextsAndSaysSoOnce) {
+  const ScratchFolder folder;
+  const auto first = folder.write("a.jsonl", "{\"text\": \"x\"}\n{\"text\": null}\n{\"id\": 3, \"text\": null}\n");
+  const auto second = folder.write("b.json", "{\"text\": null}\n{\"text\": \"y\"}\n");
+  testing::internal::CaptureStderr();
+  EXPECT_THAT(read_all({first, second}), ElementsAre("x", "y"));
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            first.string() + ":2: \"text\" is null; 3 such lines were left out\n");
 }
 
 TEST(TextReader, TellsThePlaceOfADocument) {
