@@ -9,6 +9,7 @@
 #include <exception>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -59,10 +60,15 @@ void run_parallel(size_t count, size_t num_threads, const std::function<void(siz
       failures[thread] = std::current_exception();
     }
   };
-  std::vector<std::thread> threads;
-  for (size_t thread = 1; thread < std::min(num_threads, count); ++thread) threads.emplace_back(run, thread);
-  run(0);
-  for (auto& thread : threads) thread.join();
+  {
+    std::vector<std::jthread> threads;  // which wait for their end where the block ends, in whatever way
+    try {
+      for (size_t thread = 1; thread < std::min(num_threads, count); ++thread) threads.emplace_back(run, thread);
+    } catch (const std::system_error&) {
+      // The system gives no more threads: those that it gave do the work.
+    }
+    run(0);
+  }
   for (const auto& failure : failures) {
     if (failure) std::rethrow_exception(failure);
   }
