@@ -87,6 +87,10 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view b
   file.commit();
 }
 
+void remove_files(std::span<const std::filesystem::path> paths) noexcept {
+  for (const auto& path : paths) ::unlink(path.c_str());
+}
+
 void sync_folder(const std::filesystem::path& folder) {
   const int descriptor = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) return;

@@ -33,6 +33,9 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
+// Removes files where it can: the clean-up of a caller that reports another error.
+void remove_files(std::span<const std::filesystem::path> paths) noexcept;
+
 // fsync of a folder, so that renames in it survive a power cut.
 void sync_folder(const std::filesystem::path& folder);
 

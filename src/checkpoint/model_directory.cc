@@ -43,12 +43,17 @@ const char* hf_dtype_name(at::ScalarType dtype) {
   }
 }
 
-// Weights of a save that was cut short; the folder holds no config.json.
-void remove_leftovers(const fs::path& folder) {
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("model") && name.find(".safetensors") != std::string::npos) fs::remove(entry.path());
-  }
+// Stands in a folder while a model is saved there, and stays if that is cut short: the folder had no weights before.
+constexpr char kUnfinishedMark[] = ".switchyard-unfinished";
+
+void begin_save(const fs::path& folder) {
+  const auto mark = folder / kUnfinishedMark;
+  const auto weights = list_written_tensors(folder);
+  SY_CHECK(weights.empty() || fs::exists(mark), folder.string(),
+           " holds weights without a config.json: ", weights.front().filename().string(),
+           "; remove them or choose another folder");
+  write_file_atomically(mark, "A model is being saved here. Without config.json it is not whole.\n");
+  remove_files(weights);
 }
 
 void save_tensors(const fs::path& folder, const ModelConfig& config, std::vector<TensorToWrite> tensors,
@@ -60,12 +65,13 @@ void save_tensors(const fs::path& folder, const ModelConfig& config, std::vector
   SY_CHECK(fs::is_directory(folder), "cannot make the folder ", folder.string(), ": ", error.message());
   SY_CHECK(!fs::exists(folder / "config.json"), folder.string(),
            " already holds a model; remove it or choose another folder");
-  remove_leftovers(folder);
+  begin_save(folder);
   write_model_tensors(folder, std::move(tensors), options.max_shard_bytes);
   if (!options.vocabulary.empty()) write_tokenizer_files(folder, options.vocabulary, options.tokenizer_json);
   write_file_atomically(folder / "generation_config.json",
                         Json{{"decoder_start_token_id", 0}, {"eos_token_id", 1}, {"pad_token_id", 0}}.dump(2) + "\n");
   write_file_atomically(folder / "config.json", config_to_hf(config, dtype).dump(2) + "\n");
+  fs::remove(folder / kUnfinishedMark, error);
 }
 
 }  // namespace

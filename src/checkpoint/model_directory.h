@@ -51,7 +51,8 @@ struct SaveOptions {
   std::string tokenizer_json = {};  // bytes of tokenizer.json, which goes with a vocabulary; empty: none
 };
 
-// Writes a model into `folder`, made if need be. Throws Error if it already holds a model, and when the disk refuses.
+// Writes a model into `folder`, made if need be. Throws Error if it already holds a model, or weights that are not
+// those of a save that was cut short, and when the disk refuses.
 void save_model(const std::filesystem::path& folder, const ModelConfig& config, const ModelWeights& weights,
                 const SaveOptions& options = {});
 

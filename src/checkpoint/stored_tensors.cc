@@ -83,6 +83,18 @@ StoredTensors list_model_tensors(const fs::path& folder) {
                    kFormats[1].file, " or ", kFormats[1].index));
 }
 
+std::vector<fs::path> list_written_tensors(const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    size_t number = 0, count = 0;
+    const bool is_shard =
+        std::sscanf(name.c_str(), "model-%zu-of-%zu", &number, &count) == 2 && name == shard_name(number, count);
+    if (is_shard || name == kFormats[0].file || name == kFormats[0].index) files.push_back(entry.path());
+  }
+  return files;
+}
+
 void write_model_tensors(const fs::path& folder, std::vector<TensorToWrite> tensors, uint64_t max_shard_bytes) {
   std::vector<std::vector<TensorToWrite>> shards(1);
   uint64_t total = 0, in_shard = 0;
@@ -100,7 +112,7 @@ void write_model_tensors(const fs::path& folder, std::vector<TensorToWrite> tens
     write_safetensors(folder / kFormats[0].file, std::move(shards[0]));
     return;
   }
-  nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", nlohmann::json::object()}};
+  LargeJson index = {{"metadata", {{"total_size", total}}}, {"weight_map", LargeJson::object()}};
   for (size_t shard = 0; shard < shards.size(); ++shard) {
     const auto file = shard_name(shard + 1, shards.size());
     for (const auto& each : shards[shard]) index["weight_map"][each.name] = file;

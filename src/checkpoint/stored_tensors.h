@@ -18,4 +18,7 @@ StoredTensors list_model_tensors(const std::filesystem::path& folder);
 void write_model_tensors(const std::filesystem::path& folder, std::vector<TensorToWrite> tensors,
                          uint64_t max_shard_bytes);
 
+// Files in `folder` that have a name under which write_model_tensors() writes.
+std::vector<std::filesystem::path> list_written_tensors(const std::filesystem::path& folder);
+
 }  // namespace switchyard

@@ -312,15 +312,35 @@ TEST(ModelDirectory, ASaveThatWasCutShortNeitherOpensNorDisturbs) {
   ScratchFolder folder;
   const auto config = small("t5-tiny");
   const auto weights = initialize(config, 3);
-  save_model(folder / "model", config, weights, {.max_shard_bytes = 100'000});
-  fs::remove(folder / "model/config.json");  // the last file
+  // A save that fails before its last file, as if it were killed there.
+  fs::create_directories(folder / "model/generation_config.json");
+  EXPECT_THROW(save_model(folder / "model", config, weights, {.max_shard_bytes = 100'000}), Error);
+  EXPECT_TRUE(fs::exists(folder / "model/model.safetensors.index.json"));
   EXPECT_THAT([&] { open_model(folder / "model", at::kFloat); },
               ThrowsMessage<Error>(HasSubstr("config.json is missing")));
+  fs::remove(folder / "model/generation_config.json");
   const auto other = initialize(config, 4);
   save_model(folder / "model", config, other);
   EXPECT_FALSE(fs::exists(folder / "model/model.safetensors.index.json"));
   expect_equal_weights(config, other, open_model(folder / "model", at::kFloat).weights);
   EXPECT_THAT([&] { open_model(folder / "nothing", at::kFloat); }, ThrowsMessage<Error>(HasSubstr("is not a folder")));
+}
+
+TEST(ModelDirectory, ASaveRemovesNothingThatWasThere) {
+  ScratchFolder folder;
+  const auto config = small("t5-tiny");
+  const auto weights = initialize(config, 3);
+  for (const char* name : {"model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"}) {
+    write_file_atomically(folder / name, "precious");
+    EXPECT_THAT([&] { save_model(folder.path(), config, weights); },
+                ThrowsMessage<Error>(AllOf(HasSubstr("holds weights without a config.json"), HasSubstr(name))));
+    EXPECT_EQ(read_file(folder / name), "precious");
+    fs::remove(folder / name);
+  }
+  write_file_atomically(folder / "model_b.safetensors", "precious");
+  save_model(folder.path(), config, weights);
+  EXPECT_EQ(read_file(folder / "model_b.safetensors"), "precious");
+  expect_equal_weights(config, weights, open_model(folder.path(), at::kFloat).weights);
 }
 
 }  // namespace
