@@ -7,7 +7,6 @@
 
 #include "base/config.h"
 #include "base/error.h"
-#include "base/files.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/t5x.h"
@@ -83,7 +82,12 @@ Source open_source(const ConvertCommand& command) {
       source.vocabulary = Vocabulary::load(folder).model_bytes();
   }
   if (!command.vocab.empty()) {
-    source.vocabulary = read_file(command.vocab, uint64_t{1} << 28);
+    const auto vocabulary = Vocabulary::load(command.vocab);
+    const auto& config = source.model ? source.model->config : source.files->config;
+    const int32_t num_pieces = vocabulary.size() - vocabulary.num_sentinels();
+    SY_CHECK(num_pieces <= config.vocab_size, command.vocab, ": ", num_pieces, " pieces, but the embedding of ",
+             command.from, " has ", config.vocab_size, " rows; use the vocabulary that this model was trained with");
+    source.vocabulary = vocabulary.model_bytes();
     source.tokenizer_json.clear();
   }
   return source;

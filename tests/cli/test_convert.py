@@ -1,0 +1,48 @@
+"""convert: what lies in the folder that it writes to, and vocabularies that are none."""
+
+import pytest
+
+from conftest import refused, switchyard
+
+
+@pytest.fixture(scope="module")
+def model(workshop, tmp_path_factory):
+    run = tmp_path_factory.mktemp("convert") / "run"
+    done = switchyard("train", workshop / "tiny.toml", "--out", run, "--set", "train.steps=1", "--set", "train.eval_every=1")
+    assert done.returncode == 0, done.stderr
+    return run / "checkpoints" / "step-000001"
+
+
+def test_weights_of_others_stay(model, tmp_path):
+    (tmp_path / "model.safetensors").write_text("precious")
+    message = refused("convert", "--from", model, "--to", tmp_path)
+    assert "model.safetensors" in message and "holds weights" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert (tmp_path / "model.safetensors").read_text() == "precious"
+
+
+def test_a_folder_with_other_files_is_written_to(model, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    done = switchyard("convert", "--from", model, "--to", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert switchyard("inspect", tmp_path).returncode == 0
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_vocab_is_a_sentencepiece_model(workshop, model, tmp_path):
+    (tmp_path / "notes.txt").write_text("no vocabulary, but a file\n")
+    for name in (tmp_path / "notes.txt", model / "model.safetensors", model / "config.json"):
+        message = refused("convert", "--from", model, "--to", tmp_path / "out", "--vocab", name)
+        assert str(name) in message and "SentencePiece" in message
+        assert not (tmp_path / "out").exists()
+    done = switchyard("convert", "--from", model, "--to", tmp_path / "out", "--vocab", workshop / "spiece.model")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "spiece.model").read_bytes() == (workshop / "spiece.model").read_bytes()
+
+
+def test_vocab_fits_the_embedding(workshop, model, tmp_path):
+    done = switchyard("vocab", "train", "--text", workshop / "train.txt", "--size", 600, "--out", tmp_path / "large.model")
+    assert done.returncode == 0, done.stderr
+    message = refused("convert", "--from", model, "--to", tmp_path / "out", "--vocab", tmp_path / "large.model")
+    assert "large.model: 600 pieces" in message and "rows" in message
