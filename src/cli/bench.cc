@@ -141,11 +141,12 @@ void bench_generate(const BenchCommand& command) {
   for (int64_t repeat = 0; repeat < command.repeats + 1; ++repeat) {
     const double start = steady_seconds();
     const auto encoded = encode(config, weights, ids, {}, {.drop_tokens = false});
-    auto cache = start_decoding(config, weights, encoded.hidden, {}, command.max_tokens);
+    DecoderCache cache(config, weights, batch, command.max_tokens);
+    const auto slots = cache.add_rows(weights, encoded.hidden, {});
     const double decoding = steady_seconds();
     auto next = at::zeros({batch, 1}, at::kLong);
     for (int64_t token = 0; token < command.max_tokens; ++token)
-      next = output_logits(weights, decode_step(config, weights, cache, next)).argmax(-1);
+      next = output_logits(weights, decode_step(config, weights, cache, slots, next)).argmax(-1);
     if (repeat > 0)
       seconds.push_back(steady_seconds() - start),
           step_seconds.push_back((steady_seconds() - decoding) / static_cast<double>(command.max_tokens));

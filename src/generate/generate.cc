@@ -4,9 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gather.h>
-#include <ATen/ops/index_select.h>
 #include <ATen/ops/logsumexp.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -55,46 +53,31 @@ ForwardOptions encoder_options(const ModelConfig& config) {
 // The decoder with its cache as a search sees it.
 class DecoderRows : public NextTokens {
  public:
-  DecoderRows(const ModelConfig& config, const ComputeWeights& weights, const PaddedRows& prompts, int64_t max_length)
-      : config_(config),
-        weights_(weights),
-        cache_(start_decoding(config, weights,
-                              encode(config, weights, prompts.ids, prompts.mask, encoder_options(config)).hidden,
-                              prompts.mask, max_length)),
-        source_(static_cast<size_t>(prompts.ids.size(0))) {
-    std::iota(source_.begin(), source_.end(), 0);
+  DecoderRows(const ModelConfig& config, const ComputeWeights& weights, const PaddedRows& prompts, int64_t num_beams,
+              int64_t max_length)
+      : config_(config), weights_(weights), cache_(config, weights, prompts.ids.size(0) * num_beams, max_length) {
+    const auto encoded = encode(config, weights, prompts.ids, prompts.mask, encoder_options(config));
+    slots_ = cache_.add_rows(weights, encoded.hidden, prompts.mask);
   }
 
   at::Tensor advance(std::span<const int32_t> ids) override {
     auto column = at::empty({static_cast<int64_t>(ids.size()), 1}, at::kLong);
     std::copy(ids.begin(), ids.end(), column.mutable_data_ptr<int64_t>());
-    const auto hidden = decode_step(config_, weights_, cache_, column.to(weights_.output.device()));
+    const auto hidden = decode_step(config_, weights_, cache_, slots_, column.to(weights_.output.device()));
     return output_logits(weights_, hidden.select(1, 0)).to(at::kCPU, at::kFloat).contiguous();
   }
 
   void select_rows(std::span<const int64_t> rows) override {
-    std::vector<int64_t> source;
-    for (const int64_t row : rows) source.push_back(source_[static_cast<size_t>(row)]);
-    const auto index = at::tensor(at::IntArrayRef(rows.data(), rows.size()), at::kLong).to(weights_.output.device());
-    if (source != source_) {
-      select_rows_(cache_, index);
-      source_ = std::move(source);
-      return;
-    }
-    // Beams changed places within their prompts: what comes from the encoder stays, and so do the positions not filled
-    // yet.
-    for (auto& layer : cache_.layers)
-      for (auto* tensor : {&layer.self_keys, &layer.self_values}) {
-        auto filled = tensor->slice(1, 0, cache_.length);
-        filled.copy_(filled.index_select(0, index));
-      }
+    std::vector<int64_t> parents;
+    for (const int64_t row : rows) parents.push_back(slots_[static_cast<size_t>(row)]);
+    slots_ = cache_.replace_rows(slots_, parents);
   }
 
  private:
   const ModelConfig& config_;
   const ComputeWeights& weights_;
   DecoderCache cache_;
-  std::vector<int64_t> source_;  // the prompt of each row
+  std::vector<int64_t> slots_;  // of each row
 };
 
 }  // namespace
@@ -127,7 +110,8 @@ std::vector<Hypotheses> generate(const ModelConfig& config, const ComputeWeights
     batch_options.first_prompt += first;
     if (options.search.on_token)
       batch_options.on_token = [&, first](size_t prompt, int32_t id) { options.search.on_token(first + prompt, id); };
-    DecoderRows rows(config, weights, pad(ids), static_cast<int64_t>(longest_prefix) + options.search.max_tokens);
+    DecoderRows rows(config, weights, pad(ids), options.search.beams.num_beams,
+                     static_cast<int64_t>(longest_prefix) + options.search.max_tokens);
     auto batch = search(rows, prefixes, batch_options);
     std::move(batch.begin(), batch.end(), std::back_inserter(results));
   }

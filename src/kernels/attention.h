@@ -40,10 +40,18 @@ struct AttentionArguments {
 template <class T>
 void attention_forward(const AttentionArguments<T>& arguments, Rows<T> out, float* log2_sum_exp);
 
+// Where the keys of each batch row lie, and how many it has: decoding over a cache of slots, whose rows have lengths of
+// their own and may share keys. Null: row n has slot n, and key_length keys.
+struct CachedKeys {
+  const int64_t* slot = nullptr;      // [batch]: place along the first axis of k, v and key_mask
+  const int64_t* num_keys = nullptr;  // [batch], at most key_length
+};
+
 // The same for few queries (decoding): reads k and v in place, nothing is packed and no brgemm kernel is generated, so
-// key_length may grow from call to call. Probabilities stay in f32.
+// key_length may grow from call to call. Probabilities stay in f32. Each row's last query stands at its last key: with
+// num_keys, the row's keys are the last num_keys of the bias's key_length, and query_offset is num_keys - query_length.
 template <class T>
-void attention_decode(const AttentionArguments<T>& arguments, Rows<T> out);
+void attention_decode(const AttentionArguments<T>& arguments, Rows<T> out, const CachedKeys& keys = {});
 
 // Gradients from out and log2_sum_exp of attention_forward. d_bias [batch, num_heads, query_length + key_length - 1]
 // gets each (batch, head)'s own share, to be summed over the batch by the caller; null: not wanted. d_q, d_k, d_v are

@@ -42,7 +42,7 @@ struct StackPass {
   at::Tensor position_bias;   // by distance, of the present self-attention layer
   at::Tensor encoder_hidden;  // decoder over whole sequences
   at::Tensor encoder_mask;
-  DecoderCache* cache = nullptr;  // decoding step by step
+  CachedRows* cached = nullptr;  // decoding step by step
   std::vector<SparseLayer> sparse_layers = {};
 
   double dropout_rate() const { return options.training ? config.dropout_rate : 0.0; }
@@ -115,19 +115,12 @@ at::Tensor self_attention(StackPass& pass, const at::Tensor& x, size_t block) {
   const auto& weights = pass.weights.blocks[block];
   auto [q, k, v] = self_projections(pass, x, block);
   v = drop_values(pass, v, block, Place::kSelfAttention);
-  ops::AttentionOptions attention{.num_heads = pass.config.num_heads, .causal = pass.is_decoder};
-  if (pass.cache != nullptr) {
-    auto& layer = pass.cache->layers[block];
-    const int64_t start = pass.cache->length, end = start + k.size(1);
-    layer.self_keys.slice(1, start, end).copy_(k);
-    layer.self_values.slice(1, start, end).copy_(v);
-    k = layer.self_keys.slice(1, 0, end);
-    v = layer.self_values.slice(1, 0, end);
-    attention.query_offset = start;
-  }
   // A decoder's padding lies after its real positions, where causality hides it already.
   const auto key_mask = pass.is_decoder ? at::Tensor() : pass.mask;
-  const auto mixed = ops::attention(q, k, v, pass.position_bias, key_mask, attention);
+  const auto mixed = pass.cached != nullptr
+                         ? pass.cached->attend_self(block, q, k, v, pass.position_bias, pass.config.num_heads)
+                         : ops::attention(q, k, v, pass.position_bias, key_mask,
+                                          {.num_heads = pass.config.num_heads, .causal = pass.is_decoder});
   return ops::add_residual(x, pass.dropout(ops::linear(mixed, weights.self_attention.o), block, Place::kSelfOutput));
 }
 
@@ -135,16 +128,15 @@ at::Tensor cross_attention(StackPass& pass, const at::Tensor& x, size_t block) {
   const auto& weights = pass.weights.blocks[block];
   const auto normed = ops::rms_norm(x, weights.cross_attention_norm, pass.config.layer_norm_epsilon, pass.dtype);
   const auto q = ops::linear(normed, weights.cross_attention.q);
-  at::Tensor k, v;
-  if (pass.cache != nullptr) {
-    k = pass.cache->layers[block].cross_keys;
-    v = pass.cache->layers[block].cross_values;
+  at::Tensor mixed;
+  if (pass.cached != nullptr) {
+    mixed = pass.cached->attend_encoder(block, q, pass.config.num_heads);
   } else {
-    k = ops::linear(pass.encoder_hidden, weights.cross_attention.k);
-    v = drop_values(pass, ops::linear(pass.encoder_hidden, weights.cross_attention.v), block, Place::kCrossAttention);
+    const auto k = ops::linear(pass.encoder_hidden, weights.cross_attention.k);
+    const auto v =
+        drop_values(pass, ops::linear(pass.encoder_hidden, weights.cross_attention.v), block, Place::kCrossAttention);
+    mixed = ops::attention(q, k, v, /*bias_by_distance=*/{}, pass.encoder_mask, {.num_heads = pass.config.num_heads});
   }
-  const auto mixed =
-      ops::attention(q, k, v, /*bias_by_distance=*/{}, pass.encoder_mask, {.num_heads = pass.config.num_heads});
   return ops::add_residual(x, pass.dropout(ops::linear(mixed, weights.cross_attention.o), block, Place::kCrossOutput));
 }
 
@@ -191,7 +183,8 @@ StackOutput run_stack(StackPass& pass, const at::Tensor& embedding, const at::Te
   const auto wide = pass.dtype == at::kDouble ? at::kDouble : at::kFloat;
   const size_t num_blocks = pass.weights.blocks.size();
   pass.ids = ids;
-  const int64_t query_offset = pass.cache != nullptr ? pass.cache->length : 0;
+  // In decoding the table is that of the longest row.
+  const int64_t query_offset = pass.cached != nullptr ? pass.cached->longest() - ids.size(1) : 0;
   const auto by_distance = [&](const at::Tensor& table) {
     return ops::relative_bias_by_distance(table, {.query_length = ids.size(1),
                                                   .key_length = ids.size(1) + query_offset,
@@ -258,17 +251,16 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
 }
 
 at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
-                       const at::Tensor& ids) {
+                       const std::vector<int64_t>& slots, const at::Tensor& ids) {
   const at::NoGradGuard no_grad;
   check_ids(ids, {}, "decoder input");
-  const int64_t max_length = cache.layers.at(0).self_keys.size(1);
-  SY_CHECK(cache.length + ids.size(1) <= max_length, "decoding: ", cache.length + ids.size(1),
-           " positions, the cache holds ", max_length);
+  SY_CHECK(static_cast<int64_t>(slots.size()) == ids.size(0), "decoder input: ", ids.size(0), " rows for ",
+           slots.size(), " slots");
   const ForwardOptions options{.drop_tokens = false};
-  StackPass pass{config, weights.decoder,    weights.dtype, /*is_decoder=*/true, options, {}, {}, {},
-                 {},     cache.encoder_mask, &cache};
+  CachedRows rows(cache, slots, ids.size(1));
+  StackPass pass{config, weights.decoder, weights.dtype, /*is_decoder=*/true, options, {}, {}, {}, {}, {}, &rows};
   auto output = run_stack(pass, weights.embedding, ids);
-  cache.length += ids.size(1);
+  rows.advance();
   return output.hidden;
 }
 

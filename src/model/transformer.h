@@ -15,7 +15,7 @@
 
 namespace switchyard {
 
-struct DecoderCache;  // model/decoder_cache.h
+class DecoderCache;  // model/decoder_cache.h
 
 // What the forward pass in `dtype` wants of a parameter: matrices in `dtype`, norm scales, router and position bias in
 // f32 (f64 if `dtype` is): they are small and enter f32 islands.
@@ -73,11 +73,11 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
                    const at::Tensor& mask, const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask,
                    const ForwardOptions& options);
 
-// Advances by ids [batch, new_length] i64 and returns their hidden states [batch, new_length, d_model]. Equal to the
-// same positions of decode() when no token is dropped. Without gradient; tokens are never dropped. Throws Error beyond
-// max_length.
+// Advances the rows in `slots` [rows] of the cache, each from its own length, by ids [rows, new_length] i64 and returns
+// their hidden states [rows, new_length, d_model]. Equal to the same positions of decode() when no token is dropped.
+// Without gradient; tokens are never dropped. Throws Error beyond the cache's length.
 at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
-                       const at::Tensor& ids);
+                       const std::vector<int64_t>& slots, const at::Tensor& ids);
 
 // Logits [..., vocab_size] f32 of hidden states [..., d_model] from a decoder.
 at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden);

@@ -153,6 +153,40 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   return out;
 }
 
+at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const at::Tensor& bias_by_distance, const at::Tensor& key_mask, const CachedKeys& keys,
+                            const AttentionOptions& options) {
+  SY_CHECK(q.dim() == 3 && k.dim() == 3 && static_cast<int64_t>(keys.slot.size()) == q.size(0) &&
+               keys.num_keys.size() == keys.slot.size(),
+           "attention over a cache: q ", q.sizes(), ", k ", k.sizes(), ", ", keys.slot.size(), " slots and ",
+           keys.num_keys.size(), " numbers of keys; expected one of each for every row of q");
+  for (size_t row = 0; row < keys.slot.size(); ++row)
+    SY_CHECK(keys.slot[row] >= 0 && keys.slot[row] < k.size(0) && keys.num_keys[row] <= k.size(1) &&
+                 keys.num_keys[row] >= (options.causal ? q.size(1) : 1),
+             "attention over a cache, row ", row, ": ", keys.num_keys[row], " keys of slot ", keys.slot[row], " for ",
+             q.size(1), " queries; the cache has ", k.size(0), " slots of ", k.size(1));
+  SY_CHECK(!options.causal || options.query_offset == k.size(1) - q.size(1), "attention over a cache: query_offset ",
+           options.query_offset, "; expected key_length - query_length = ", k.size(1) - q.size(1));
+  // One row stands for all: shapes and dtypes are those of attention().
+  if (q.size(0) == 0) return at::empty(q.sizes(), q.options());
+  check_arguments(q.slice(0, 0, 1), k.slice(0, 0, 1), v.slice(0, 0, 1), bias_by_distance,
+                  key_mask.defined() ? key_mask.slice(0, 0, 1) : key_mask, options);
+  SY_CHECK(v.sizes() == k.sizes() && (!key_mask.defined() || key_mask.size(0) == k.size(0)),
+           "attention over a cache: k ", k.sizes(), ", v ", v.sizes(), "; expected the same slots in all of them");
+  if (!is_fused(q)) return reference::cached_attention(q, k, v, bias_by_distance, key_mask, keys, options);
+
+  const auto q_rows = with_contiguous_rows(q), k_rows = with_contiguous_rows(k), v_rows = with_contiguous_rows(v);
+  const auto bias = bias_by_distance.defined() ? bias_by_distance.to(at::kFloat).contiguous() : at::Tensor();
+  const auto mask = key_mask.defined() ? key_mask.contiguous() : at::Tensor();
+  const auto out = at::empty(q.sizes(), q.options());
+  with_kernel_type(q.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    kernels::attention_decode(kernel_arguments<T>(q_rows, k_rows, v_rows, bias, mask, options), rows_of<T>(out),
+                              {keys.slot.data(), keys.num_keys.data()});
+  });
+  return out;
+}
+
 int64_t relative_position_bucket(int64_t relative_position, bool bidirectional, int64_t num_buckets,
                                  int64_t max_distance) {
   // Mesh TensorFlow, transformer/transformer_layers.py: half the buckets for each sign, half of those one distance

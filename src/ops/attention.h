@@ -6,6 +6,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace switchyard::ops {
 
 struct AttentionOptions {
@@ -24,6 +26,20 @@ struct AttentionOptions {
 // shapes.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias_by_distance,
                      const at::Tensor& key_mask, const AttentionOptions& options);
+
+// Which keys each row of q has in a cache.
+struct CachedKeys {
+  std::vector<int64_t> slot;      // [rows]: where they lie along the first axis of k and v; rows may share a slot
+  std::vector<int64_t> num_keys;  // [rows]: the first so many positions of the slot, 1 to key_length
+};
+
+// attention() of decoding over a cache of slots, for rows of different lengths; without gradient. k and v [slots,
+// key_length, heads * d_kv], key_mask [slots, key_length]; the last query of a row stands at the row's last key, so
+// options.query_offset is key_length - query_length: that of the longest row, whose bias_by_distance the others share.
+// A row's result does not depend on the other rows. Throws Error on other shapes, slots and numbers.
+at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const at::Tensor& bias_by_distance, const at::Tensor& key_mask, const CachedKeys& keys,
+                            const AttentionOptions& options);
 
 // The bucket of a relative position key - query (T5 §2.1; Mesh and HF agree for every integer).
 int64_t relative_position_bucket(int64_t relative_position, bool bidirectional, int64_t num_buckets,

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 
@@ -39,6 +40,24 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   scores = scores.masked_fill(hidden.logical_and(sees_some_key), -std::numeric_limits<double>::infinity());
   const auto probabilities = at::softmax(scores, -1).masked_fill(hidden, 0.0);
   return at::matmul(probabilities.to(q.scalar_type()), split_heads(v)).transpose(1, 2).flatten(2);
+}
+
+// Row by row, each with its own keys and the end of the longest row's table.
+at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const at::Tensor& bias_by_distance, const at::Tensor& key_mask, const CachedKeys& keys,
+                            const AttentionOptions& options) {
+  std::vector<at::Tensor> rows;
+  for (int64_t row = 0; row < q.size(0); ++row) {
+    const int64_t slot = keys.slot[static_cast<size_t>(row)], num_keys = keys.num_keys[static_cast<size_t>(row)];
+    const auto own = [&](const at::Tensor& x) { return x.slice(0, slot, slot + 1).slice(1, 0, num_keys); };
+    auto own_options = options;
+    own_options.query_offset = num_keys - q.size(1);
+    rows.push_back(reference::attention(
+        q.slice(0, row, row + 1), own(k), own(v),
+        bias_by_distance.defined() ? bias_by_distance.slice(1, k.size(1) - num_keys) : at::Tensor(),
+        key_mask.defined() ? own(key_mask) : at::Tensor(), own_options));
+  }
+  return at::cat(rows);
 }
 
 }  // namespace switchyard::ops::reference

@@ -10,4 +10,8 @@ namespace switchyard::ops::reference {
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias_by_distance,
                      const at::Tensor& key_mask, const AttentionOptions& options);
 
+at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const at::Tensor& bias_by_distance, const at::Tensor& key_mask, const CachedKeys& keys,
+                            const AttentionOptions& options);
+
 }  // namespace switchyard::ops::reference

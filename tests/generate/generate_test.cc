@@ -94,13 +94,15 @@ TEST(DecodeStep, EqualsTheWholeDecoder) {
     const auto whole =
         decode(model.config, model.weights, decoder_ids, {}, encoded.hidden, mask, {.drop_tokens = false}).hidden;
     for (const int64_t piece : {1, 4}) {
-      auto cache = start_decoding(model.config, model.weights, encoded.hidden, mask, 20);
+      DecoderCache cache(model.config, model.weights, /*slots=*/2, /*max_length=*/20);
+      const auto slots = cache.add_rows(model.weights, encoded.hidden, mask);
       for (int64_t start = 0; start < 20; start += piece) {
-        const auto step = decode_step(model.config, model.weights, cache, decoder_ids.slice(1, start, start + piece));
+        const auto step =
+            decode_step(model.config, model.weights, cache, slots, decoder_ids.slice(1, start, start + piece));
         EXPECT_LT(difference(step, whole.slice(1, start, start + piece)), tolerance)
             << "positions from " << start << ", " << piece << " at once";
       }
-      EXPECT_THROW(decode_step(model.config, model.weights, cache, decoder_ids.slice(1, 0, 1)), Error)
+      EXPECT_THROW(decode_step(model.config, model.weights, cache, slots, decoder_ids.slice(1, 0, 1)), Error)
           << "the cache is full";
     }
   }

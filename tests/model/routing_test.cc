@@ -167,9 +167,10 @@ TEST(RoutingVariant, StepwiseDecodingEqualsTheWholeSequenceWithoutDropping) {
     const auto input = random_input(2, 9, 6, config.vocab_size);
     const auto encoded = encode(config, weights, input.encoder_ids, {}, {});
     const auto whole = decode(config, weights, input.decoder_ids, {}, encoded.hidden, {}, {}).hidden;
-    auto cache = start_decoding(config, weights, encoded.hidden, {}, 6);
+    DecoderCache cache(config, weights, /*slots=*/2, /*max_length=*/6);
+    const auto slots = cache.add_rows(weights, encoded.hidden, {});
     for (int64_t n = 0; n < 6; ++n)
-      EXPECT_TRUE(at::allclose(decode_step(config, weights, cache, input.decoder_ids.slice(1, n, n + 1)),
+      EXPECT_TRUE(at::allclose(decode_step(config, weights, cache, slots, input.decoder_ids.slice(1, n, n + 1)),
                                whole.slice(1, n, n + 1), 1e-12, 1e-12));
   });
 }

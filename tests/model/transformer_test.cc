@@ -155,14 +155,15 @@ TEST(Transformer, StepwiseDecodingEqualsTheWholeSequence) {
   mask[1].slice(0, 6).fill_(false);
   const auto encoded = encode(config, weights, input.encoder_ids, mask, {});
   const auto whole = decode(config, weights, input.decoder_ids, {}, encoded.hidden, mask, {}).hidden;
-  auto cache = start_decoding(config, weights, encoded.hidden, mask, 11);
+  DecoderCache cache(config, weights, /*slots=*/3, /*max_length=*/11);
+  const auto slots = cache.add_rows(weights, encoded.hidden, mask);
   for (int64_t start = 0; start < 11;) {  // one position at a time, once three
     const int64_t count = start == 4 ? 3 : 1;
-    const auto step = decode_step(config, weights, cache, input.decoder_ids.slice(1, start, start + count));
+    const auto step = decode_step(config, weights, cache, slots, input.decoder_ids.slice(1, start, start + count));
     EXPECT_TRUE(at::allclose(step, whole.slice(1, start, start + count), 1e-12, 1e-12)) << "position " << start;
     start += count;
   }
-  EXPECT_THROW(decode_step(config, weights, cache, input.decoder_ids.slice(1, 0, 1)), Error);
+  EXPECT_THROW(decode_step(config, weights, cache, slots, input.decoder_ids.slice(1, 0, 1)), Error);
 }
 
 // Noise belongs to the example, not to its place in a batch: two halves draw what the whole draws.
