@@ -8,21 +8,21 @@ MINUTES ?= 6
 SECONDS ?= 60
 TEXT ?=
 PREFIX ?= /usr/local
+PRESET ?= release
 ARGS ?=
 PYTHON := .venv/bin/python3
 # Lets one compiler cache serve every checkout: paths below the project count as relative.
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
-SOURCES = $(shell git ls-files --cached --others --exclude-standard 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'examples/*.cc' 'fuzz/*.cc' 'fuzz/*.h')
 
-# $(call build,PRESET): configures once (ninja repeats it when a CMakeLists.txt changes), then builds.
+# $(call build,PRESET[,TARGET]): configures once (ninja repeats it when a CMakeLists.txt changes), then builds.
 define build
 @test -f build/$(1)/build.ninja || cmake --preset $(1)
-@cmake --build --preset $(1) -j $(JOBS)
+@cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install test quickstart bench sanitize fuzz format lint clean
+.PHONY: help setup build program install test quickstart bench sanitize fuzz format lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,17 +30,21 @@ help:  ## this list
 setup:  ## install missing system packages and the Python environment .venv
 	@scripts/setup.sh
 
-build: setup  ## the program, optimised: build/release/switchyard
-	$(call build,release)
+build: setup  ## program and tests, optimised: build/release/switchyard
+	$(call build,$(PRESET))
+
+program:  ## the program alone, with no more installed than it needs
+	@scripts/setup.sh program
+	$(call build,release,switchyard)
 
 install: build  ## program, headers, libraries and CMake package into PREFIX=/usr/local
 	@cmake --install build/release --prefix "$(PREFIX)"
 
 test: build  ## all tests; ONLY=ops runs those of tests/ops
-	@ctest --preset release --no-tests=error $(if $(ONLY),-R '^$(ONLY)$$')
+	@ctest --preset $(PRESET) --no-tests=error $(if $(ONLY),-R '^$(ONLY)$$')
 
-quickstart: build  ## train a sparse model and its dense twin on text, compare them; TEXT="files or folders" MINUTES=6
-	@scripts/setup.sh quickstart
+quickstart:  ## train a sparse model and its dense twin on text, compare them; TEXT="files or folders" MINUTES=6
+	@scripts/setup.sh program quickstart
 	@MINUTES="$(MINUTES)" scripts/quickstart.sh $(TEXT)
 
 bench: build  ## speed beside HF transformers in the same run; ARGS="--help" lists options
@@ -57,11 +61,11 @@ fuzz: setup  ## readers of foreign files against random input, SECONDS=60 each; 
 
 format:  ## clang-format every C++ file in place
 	@scripts/setup.sh lint
-	@clang-format -i $(SOURCES)
+	@scripts/lint.sh format
 
 lint:  ## folder dependencies, formatting, clang-tidy on files changed since the last commit; ALL=1 on all
 	@scripts/setup.sh lint
-	@scripts/lint.sh $(if $(ALL),--all)
+	@scripts/lint.sh $(if $(ALL),all,changed)
 
 clean:  ## remove build products; keeps .venv
 	@rm -rf build

@@ -1,24 +1,40 @@
 #!/usr/bin/env bash
-# Folder dependencies, clang-format and clang-tidy. Without --all clang-tidy reads only the files changed since the last
-# commit (12 s each); the cheap checks always read everything.
+# What can be said about the source without running it.
+#
+#   scripts/lint.sh format     clang-format every C++ file in place
+#   scripts/lint.sh cheap      folder dependencies, paper map, formatting: seconds
+#   scripts/lint.sh changed    those, and clang-tidy on the files changed since the last commit, 10 s each
+#   scripts/lint.sh all        those, and clang-tidy on every file
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-python3 scripts/check_includes.py
-python3 scripts/check_paper_map.py
-
 list() { git ls-files --cached --others --exclude-standard "$@"; }
-list 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'examples/*.cc' 'fuzz/*.cc' 'fuzz/*.h' | xargs -r clang-format --dry-run -Werror
-echo "format: fine"
+cpp_files() { list 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'examples/*.cc' 'fuzz/*.cc' 'fuzz/*.h' 'cmake/*.h'; }
 
-test -f build/dev/build.ninja || cmake --preset dev >/dev/null
-if [[ "${1:-}" == --all ]]; then
-  mapfile -t files < <(list 'src/*.cc')
-else
-  mapfile -t files < <({ git diff --name-only --diff-filter=d HEAD -- 'src/*.cc'; list --exclude-standard 'src/*.cc' \
-    | grep -vxFf <(git ls-files 'src/*.cc') || true; } | sort -u)
-fi
-if ((${#files[@]})); then
-  printf '%s\n' "${files[@]}" | xargs -P "$(nproc)" -n 1 clang-tidy -p build/dev --quiet
-fi
-echo "clang-tidy: ${#files[@]} files, fine"
+cheap() {
+  python3 scripts/check_includes.py
+  python3 scripts/check_paper_map.py
+  cpp_files | xargs clang-format --dry-run -Werror
+  echo "format: fine"
+}
+
+# Reads file names from stdin; the findings of each file come out together.
+tidy() {
+  test -f build/dev/build.ninja || cmake --preset dev >/dev/null
+  xargs -r -P "$(nproc)" -n 1 sh -c 'out=$(clang-tidy -p build/dev --quiet "$1" 2>/dev/null) || { printf "%s\n" "$out"; exit 1; }' tidy
+  echo "clang-tidy: fine"
+}
+
+case "${1:-}" in
+  format) cpp_files | xargs clang-format -i ;;
+  cheap) cheap ;;
+  changed)
+    cheap
+    { git diff --name-only --diff-filter=d HEAD -- 'src/*.cc'; git ls-files --others --exclude-standard 'src/*.cc'; } | sort -u | tidy
+    ;;
+  all)
+    cheap
+    list 'src/*.cc' | tidy
+    ;;
+  *) sed -n '2,7s/^# \?//p' "$0" >&2; exit 2 ;;
+esac
