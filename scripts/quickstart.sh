@@ -4,14 +4,14 @@
 #   scripts/quickstart.sh [FILE or FOLDER ...]     text of your own (.txt, .md, .jsonl, .gz); default: Debian's dictionary and manuals
 #
 # Environment: MINUTES of training over both models (6), OUT (quickstart), VOCAB_SIZE (one piece for 300 bytes of
-# text, 500 to 8000), PROGRAM (build/release/switchyard).
+# text, 500 to 8000), PROGRAM (by default build/release/switchyard, built while the text is prepared).
 # Each stage is done again only when what it is made from has changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 MINUTES=${MINUTES:-6}
 OUT=${OUT:-quickstart}
-PROGRAM=${PROGRAM:-build/release/switchyard}
+if [[ -n "${PROGRAM:-}" ]]; then build=true; else PROGRAM=build/release/switchyard build="make --no-print-directory program"; fi
 mkdir -p "$OUT"
 FOLDER=$(realpath "$OUT")  # run files take paths relative to themselves
 
@@ -51,7 +51,10 @@ compare() {
 }
 
 text_key=$(text_key "$@")
-stage text "$text_key" "$OUT/text/held_out.jsonl" python3 scripts/quickstart_text.py "$OUT/text" "$@"
+stage text "$text_key" "$OUT/text/held_out.jsonl" python3 scripts/quickstart_text.py "$OUT/text" "$@" &
+text=$!
+$build
+wait "$text"
 if [[ -z "${VOCAB_SIZE:-}" ]]; then
   VOCAB_SIZE=$(($(stat -c %s "$OUT/text/train.jsonl") / 300))
   VOCAB_SIZE=$((VOCAB_SIZE < 500 ? 500 : VOCAB_SIZE > 8000 ? 8000 : VOCAB_SIZE))

@@ -3,6 +3,7 @@
 # Does nothing, in well under a second, when all is there.
 #
 #   scripts/setup.sh [lint] [quickstart] [fuzz]     the packages of `make lint`, `make quickstart`, `make fuzz` too
+#   scripts/setup.sh program [quickstart]           of the Python environment only torch, which the program links
 #
 # SWITCHYARD_PACKAGES=skip leaves system packages alone (not a Debian system, or they come from elsewhere).
 set -euo pipefail
@@ -12,12 +13,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 packages=(cmake ninja-build g++ make git python3 python3-venv nlohmann-json3-dev libcli11-dev libtomlplusplus-dev
           libsentencepiece-dev zlib1g-dev libzstd-dev libgtest-dev libgmock-dev libbenchmark-dev)
 helpful=(ccache mold)  # only make builds faster: skipped where the system does not offer them
+requirements=(-r requirements.txt)
 for group in "$@"; do
   case "$group" in
+    program) requirements=("$(grep '^torch==' requirements.txt)") ;;
     lint) packages+=(clang-format clang-tidy) ;;
     quickstart) packages+=(dict-gcide perl-doc) ;;
     fuzz) packages+=(clang libclang-rt-dev) ;;
-    *) echo "setup: unknown group '$group'; known: lint, quickstart, fuzz" >&2; exit 2 ;;
+    *) echo "setup: unknown group '$group'; known: lint, quickstart, fuzz, program" >&2; exit 2 ;;
   esac
 done
 
@@ -76,9 +79,13 @@ choose_python() {
   exit 1
 }
 
-# The stamp holds the requirements it was made from, so an edit or a deleted .venv brings the installation back.
+# The stamp holds the requirements that were installed, so an edit or a deleted .venv brings the installation back.
 stamp=.venv/requirements.installed
-if ! cmp -s requirements.txt "$stamp" || ! .venv/bin/python3 -c '' 2>/dev/null; then
+installed() {
+  .venv/bin/python3 -c '' 2>/dev/null || return 1
+  cmp -s requirements.txt "$stamp" || { [[ "${requirements[0]}" != -r ]] && grep -qxF "${requirements[0]}" "$stamp" 2>/dev/null; }
+}
+if ! installed; then
   if ! .venv/bin/python3 -m pip --version >/dev/null 2>&1; then
     python=$(choose_python)
     echo "setup: making .venv with $("$python" --version)"
@@ -86,7 +93,7 @@ if ! cmp -s requirements.txt "$stamp" || ! .venv/bin/python3 -c '' 2>/dev/null; 
     "$python" -m venv .venv
   fi
   rm -f "$stamp"
-  echo "setup: installing requirements.txt into .venv"
-  .venv/bin/python3 -m pip install -qq --disable-pip-version-check -r requirements.txt
-  cp requirements.txt "$stamp"
+  echo "setup: installing ${requirements[*]} into .venv"
+  .venv/bin/python3 -m pip install -qq --disable-pip-version-check "${requirements[@]}"
+  if [[ "${requirements[0]}" == -r ]]; then cp requirements.txt "$stamp"; else printf '%s\n' "${requirements[@]}" >"$stamp"; fi
 fi
