@@ -1,7 +1,8 @@
-# Finds libtorch inside the `torch` pip wheel of the project's venv and makes torch::c10 and torch::cpu of it.
+# Finds libtorch inside the `torch` pip wheel of the project's venv and makes torch::c10 and torch::cpu of it, and of a
+# CUDA wheel torch::cuda, which every user of torch::cpu then links.
 #
 # Input:  TORCH_WHEEL_DIR (the wheel's `torch` folder); by default asked from ${SWITCHYARD_PYTHON}, without importing torch.
-# Output: targets torch::c10, torch::cpu; TORCH_WHEEL_VERSION. Accepts 2.11 to 2.13.
+# Output: targets torch::c10, torch::cpu, torch::cuda (CUDA wheels); TORCH_WHEEL_VERSION. Accepts 2.11 to 2.13.
 # Not find_package(Torch): its config enables CUDA and Python probes and appends global flags.
 
 set(SWITCHYARD_PYTHON "${CMAKE_SOURCE_DIR}/.venv/bin/python3" CACHE FILEPATH "Python whose environment holds the torch wheel")
@@ -39,5 +40,17 @@ if(NOT TARGET torch::cpu)
   target_compile_definitions(torch::cpu INTERFACE USE_DISTRIBUTED USE_C10D_GLOO AT_PER_OPERATOR_HEADERS TORCH_ASSERT_ONLY_METHOD_OPERATORS)
   target_compile_features(torch::cpu INTERFACE cxx_std_20)
 endif()
+# libtorch_cuda registers the device's operations when it is loaded; no symbol of it is used, so the linker has to be kept
+# from dropping it. It needs the CUDA packages beside torch when it runs (its own search path finds them), not at link time.
+if(EXISTS "${TORCH_WHEEL_DIR}/lib/libtorch_cuda.so" AND NOT TARGET torch::cuda)
+  add_library(torch::cuda INTERFACE IMPORTED)
+  target_link_options(torch::cuda INTERFACE "LINKER:--allow-shlib-undefined"
+    "LINKER:--push-state,--no-as-needed,${TORCH_WHEEL_DIR}/lib/libc10_cuda.so,${TORCH_WHEEL_DIR}/lib/libtorch_cuda.so,--pop-state")
+  target_link_libraries(torch::cpu INTERFACE torch::cuda)
+endif()
 set(TorchWheel_FOUND TRUE)
-message(STATUS "torch ${TORCH_WHEEL_VERSION} in ${TORCH_WHEEL_DIR}")
+if(TARGET torch::cuda)
+  message(STATUS "torch ${TORCH_WHEEL_VERSION} in ${TORCH_WHEEL_DIR}, with CUDA")
+else()
+  message(STATUS "torch ${TORCH_WHEEL_VERSION} in ${TORCH_WHEEL_DIR}, for the processor alone: --device cuda needs a CUDA wheel")
+endif()
