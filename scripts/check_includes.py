@@ -25,7 +25,7 @@ DEPENDS = {
     "eval": ["data", "generate"],
     "train": ["eval", "optim", "checkpoint", "parallel"],
     "report": ["base"],
-    "cli": ["train", "report"],
+    "cli": ["train", "report", "tasks"],
 }
 # Folders that are plain C++: no torch header, so that they compile in a second and run without a tensor.
 WITHOUT_TORCH = {"base", "metrics", "text", "data", "tasks", "report"}

@@ -12,6 +12,7 @@
 #include "checkpoint/model_directory.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
+#include "cli/eval_task.h"
 #include "data/pretraining.h"
 #include "eval/text_loss.h"
 #include "text/vocabulary.h"
@@ -26,6 +27,7 @@ struct EvalCommand {
   int64_t max_examples = 0, batch_size = 8, seed = 0;
   SegmentShape shape;
   ComputeOptions compute;
+  EvalTaskOptions task;
 };
 
 // UTF-8 bytes of the text behind target tokens: the masked-out spans, without sentinels, EOS and padding. A word mark
@@ -101,12 +103,12 @@ void add_eval(CLI::App& app) {
       "bits_per_byte: all those nats in bits, over the bytes of the masked-out text, so that models with different\n"
       "vocabularies compare; accuracy: share of target tokens that the model puts first; dropped_fraction: tokens "
       "that\n"
-      "found no slot at an expert, mean over sparse layers (capacity as in evaluation).");
-  eval->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")
-      ->required();
+      "found no slot at an expert, mean over sparse layers (capacity as in evaluation).\n"
+      "With --task: T5's metrics of a task, of the model's outputs or of given ones.");
+  eval->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint");
   eval->add_option("--text", command->text,
-                   "held-out text: files or folders; .txt, .jsonl (field text), also .gz or .zst")
-      ->required();
+                   "held-out text: files or folders; .txt, .jsonl (field text), also .gz or .zst");
+  add_eval_task_options(*eval, command->task);
   eval->add_flag("--json", command->json, "print one JSON object");
   eval->add_option("--max-examples", command->max_examples, "segments to use, from the beginning; 0: all")
       ->check(CLI::NonNegativeNumber)
@@ -124,8 +126,19 @@ void add_eval(CLI::App& app) {
       ->capture_default_str();
   eval->add_option("--seed", command->seed, "of the masks")->capture_default_str();
   add_compute_options(*eval, command->compute);
-  eval->footer("Example: switchyard eval --model runs/mini --text held-out.txt --json");
-  eval->callback([command] { run(*command); });
+  eval->footer(
+      "Example: switchyard eval --model runs/mini --text held-out.txt --json\n"
+      "         switchyard eval --task glue_sst2 --data DATA --from-predictions outputs.jsonl");
+  eval->callback([command] {
+    if (!command->task.task.empty()) {
+      SY_CHECK(command->text.empty(), "--task and --text are two evaluations; give one of them");
+      command->task.model.batch_size = command->batch_size;
+      command->task.model.encoder_length = command->shape.encoder_length;
+      return eval_task(command->task, command->model, command->compute, command->json);
+    }
+    SY_CHECK(!command->model.empty() && !command->text.empty(), "eval needs --model and --text, or --task");
+    run(*command);
+  });
 }
 
 }  // namespace switchyard

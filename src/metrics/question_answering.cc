@@ -86,8 +86,8 @@ AnswerScore score_answers(std::span<const std::vector<std::string>> answers, std
     sum.exact_match += exact;
     sum.f1 += f1;
   }
-  const double scale = 100.0 / static_cast<double>(answers.size());
-  return {sum.exact_match * scale, sum.f1 * scale};
+  const double count = static_cast<double>(answers.size());
+  return {100.0 * (sum.exact_match / count), 100.0 * (sum.f1 / count)};  // so that a perfect score is 100 exactly
 }
 
 }  // namespace switchyard

@@ -172,8 +172,8 @@ Rouge score_summaries(std::span<const std::vector<std::string>> targets, std::sp
     sum.rouge_l += one.rouge_l;
     sum.rouge_lsum += one.rouge_lsum;
   }
-  const double scale = 100.0 / static_cast<double>(targets.size());
-  return {sum.rouge1 * scale, sum.rouge2 * scale, sum.rouge_l * scale, sum.rouge_lsum * scale};
+  const auto percent = [&](double total) { return 100.0 * (total / static_cast<double>(targets.size())); };
+  return {percent(sum.rouge1), percent(sum.rouge2), percent(sum.rouge_l), percent(sum.rouge_lsum)};
 }
 
 }  // namespace switchyard

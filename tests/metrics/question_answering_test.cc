@@ -43,6 +43,12 @@ TEST(Answers, KeepArticlesInsideOtherWords) {
   EXPECT_EQ(normalize_squad("a1 the\u00a0end"), "a1 end");
 }
 
+TEST(Answers, ArePerfectAtExactlyAHundred) {
+  const auto score = score_answers(Answers(5457, {"yes"}), Texts(5457, "yes"), AnswerForm::kSquad);
+  EXPECT_EQ(score.exact_match, 100);
+  EXPECT_EQ(score.f1, 100);
+}
+
 TEST(Answers, AreNeeded) {
   EXPECT_THROW(score_answers(Answers{{}}, Texts{"x"}, AnswerForm::kSquad), Error);
   EXPECT_THROW(score_answers(Answers{{"x"}}, Texts{}, AnswerForm::kSquad), Error);

@@ -148,6 +148,7 @@ TEST(Files, AlignedTextMustHaveTheSameLines) {
             (Texts{"translate English to German: One. -> Eins.", "translate English to German: Two. -> Zwei."}));
   ASSERT_EQ(read.bad_rows.size(), 1u);
   EXPECT_NE(read.bad_rows[0].problem.find("has 1 lines, and 2 at"), std::string::npos);
+  EXPECT_EQ(default_eval_splits(task, folder.path()), (Texts{"flores_devtest"}));
   EXPECT_NE(message_of([&] { read_examples(task, folder.path(), "flores_dev"); }).find("no document"),
             std::string::npos);
   EXPECT_NE(

@@ -1,0 +1,212 @@
+#include "cli/eval_task.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <iomanip>
+#include <iostream>
+#include <optional>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "tasks/predictions.h"
+#include "tasks/score.h"
+#include "tasks/split_files.h"
+#include "tasks/template.h"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Scored {
+  std::string task, split;
+  size_t examples = 0, bad_rows = 0;
+  int64_t truncated_inputs = 0;
+  MetricValues metrics;
+};
+
+Json to_json(const Scored& scored) {
+  Json metrics = Json::object();
+  for (const auto& [name, value] : scored.metrics) metrics[name] = value;  // NaN prints as null
+  Json json = {{"task", scored.task}, {"split", scored.split}, {"examples", scored.examples}, {"metrics", metrics}};
+  if (scored.bad_rows > 0) json["bad_rows"] = scored.bad_rows;
+  if (scored.truncated_inputs > 0) json["truncated_inputs"] = scored.truncated_inputs;
+  return json;
+}
+
+void write_predictions(const fs::path& path, const std::vector<TaskExample>& examples,
+                       const std::vector<std::string>& predictions) {
+  std::string lines;
+  for (size_t n = 0; n < examples.size(); ++n) {
+    const Json json = {{"prediction", predictions[n]}, {"target", examples[n].targets}};
+    lines += json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  }
+  write_file_atomically(path, lines);
+}
+
+// Scores splits with one model, opened when it is first needed, or with given predictions.
+class Evaluation {
+ public:
+  Evaluation(const EvalTaskOptions& options, std::string model, const ComputeOptions& compute)
+      : options_(options), model_folder_(std::move(model)), compute_(compute) {}
+
+  // `given` and `written` are files of predictions; empty: none.
+  Scored score_split(const Task& task, const std::string& split, const fs::path& given, const fs::path& written) {
+    const auto bad_rows = options_.bad_rows == "skip" ? BadRows::kSkip : BadRows::kRefuse;
+    const auto read = read_examples(task, options_.data, split, {.bad_rows = bad_rows});
+    constexpr size_t kShown = 10;
+    for (size_t n = 0; n < std::min(kShown, read.bad_rows.size()); ++n)
+      std::cerr << "skipped " << read.bad_rows[n].place << ": " << read.bad_rows[n].problem << '\n';
+    if (read.bad_rows.size() > kShown) std::cerr << "skipped " << read.bad_rows.size() - kShown << " more rows\n";
+
+    Scored scored{task.name, split, read.examples.size(), read.bad_rows.size(), 0, {}};
+    std::vector<std::string> predictions;
+    if (!given.empty()) {
+      predictions = read_predictions(given, read.examples.size());
+    } else {
+      if (!model_) model_.emplace(model_folder_, compute_, options_.model);
+      const int64_t truncated = model_->truncated_inputs();
+      predictions = model_->predict(task, read.examples);
+      scored.truncated_inputs = model_->truncated_inputs() - truncated;
+      if (scored.truncated_inputs > 0)
+        std::cerr << task.name << ": " << scored.truncated_inputs << " inputs were cut at "
+                  << options_.model.encoder_length << " tokens (--encoder-length)\n";
+    }
+    if (!written.empty()) write_predictions(written, read.examples, predictions);
+    scored.metrics = score(task, read.examples, predictions);
+    return scored;
+  }
+
+ private:
+  const EvalTaskOptions& options_;
+  std::string model_folder_;
+  const ComputeOptions& compute_;
+  std::optional<TaskModel> model_;
+};
+
+void print_table(const std::vector<Scored>& rows) {
+  size_t task_width = 4, split_width = 5;
+  for (const auto& row : rows) {
+    task_width = std::max(task_width, row.task.size());
+    split_width = std::max(split_width, row.split.size());
+  }
+  const auto cell = [](const std::string& text, size_t width) {
+    return text + std::string(width + 2 - text.size(), ' ');
+  };
+  for (const auto& row : rows)
+    for (const auto& [name, value] : row.metrics)
+      std::cout << cell(row.task, task_width) << cell(row.split, split_width) << cell(std::to_string(row.examples), 7)
+                << cell(name, 18) << std::fixed << std::setprecision(2) << std::setw(7) << value << '\n';
+}
+
+// T5's average: each task counts once, whatever the number of its metrics and splits.
+double average_of(const std::vector<Scored>& rows) {
+  double sum = 0;
+  size_t tasks = 0;
+  for (size_t begin = 0, end = 0; begin < rows.size(); begin = end, ++tasks) {
+    double of_task = 0;
+    for (; end < rows.size() && rows[end].task == rows[begin].task; ++end) of_task += mean_of(rows[end].metrics);
+    sum += of_task / static_cast<double>(end - begin);
+  }
+  return sum / static_cast<double>(tasks);
+}
+
+bool has_folder(const Task& task, const fs::path& data) {
+  return std::any_of(task.folders.begin(), task.folders.end(),
+                     [&](const auto& name) { return fs::is_directory(data / name); });
+}
+
+// FOLDER/TASK.SPLIT.jsonl, or FOLDER/TASK.jsonl of a task with one split.
+fs::path predictions_file(const fs::path& folder, const Task& task, const std::string& split, bool only_split) {
+  const auto with_split = folder / (task.name + "." + split + ".jsonl");
+  return only_split && !fs::exists(with_split) ? folder / (task.name + ".jsonl") : with_split;
+}
+
+void eval_benchmark(const Benchmark& benchmark, const EvalTaskOptions& options, Evaluation& evaluation, bool json) {
+  if (!options.predictions.empty()) fs::create_directories(options.predictions);
+  std::vector<Scored> rows;
+  std::vector<std::string> missing;
+  for (const auto& name : benchmark.tasks) {
+    const auto task = find_task(name);
+    if (!has_folder(task, options.data)) {
+      missing.push_back(name);
+      continue;
+    }
+    const auto splits = options.split.empty() ? default_eval_splits(task, options.data) : std::vector{options.split};
+    for (const auto& split : splits) {
+      fs::path given, written;
+      if (!options.from_predictions.empty())
+        given = predictions_file(options.from_predictions, task, split, splits.size() == 1);
+      if (!options.predictions.empty())
+        written = predictions_file(options.predictions, task, split, splits.size() == 1);
+      if (given.empty() || fs::exists(given))
+        rows.push_back(evaluation.score_split(task, split, given, written));
+      else if (missing.empty() || missing.back() != name)
+        missing.push_back(name);
+    }
+  }
+  SY_CHECK(!rows.empty(), "--task ", benchmark.name, ": none of its tasks is there; --data holds their folders (",
+           join_names(benchmark.tasks), ")",
+           options.from_predictions.empty() ? "" : ", --from-predictions files TASK.jsonl");
+  const double average = average_of(rows);
+  if (json) {
+    Json result = {{"benchmark", benchmark.name}, {"average", average}, {"tasks", Json::array()}, {"missing", missing}};
+    for (const auto& row : rows) result["tasks"].push_back(to_json(row));
+    std::cout << result.dump() << std::endl;
+    return;
+  }
+  print_table(rows);
+  std::cout << "average of " << benchmark.name << (missing.empty() ? "" : " without " + join_names(missing)) << ": "
+            << std::fixed << std::setprecision(2) << average << '\n';
+}
+
+}  // namespace
+
+void add_eval_task_options(CLI::App& eval, EvalTaskOptions& options) {
+  auto* task = eval.add_option("--task", options.task,
+                               "score a task instead of text: one of the tasks of configs/tasks (glue_sst2, squad, "
+                               "xquad.de, translate_en_de, ...), a .toml file of that form, or glue or superglue");
+  eval.add_option("--data", options.data, "folder that holds the tasks' folders, or a task's own")->needs(task);
+  eval.add_option("--split", options.split, "split of the task; default: validation, or test where there is none")
+      ->needs(task);
+  auto* given = eval.add_option("--from-predictions", options.from_predictions,
+                                "outputs to score without a model: {\"prediction\": text} a line, in the examples' "
+                                "order; of a benchmark a folder of files TASK.jsonl")
+                    ->needs(task);
+  eval.add_option("--predictions", options.predictions, "write the model's outputs there, in that form")
+      ->needs(task)
+      ->excludes(given);
+  eval.add_option("--bad-rows", options.bad_rows,
+                  "refuse, or skip: rows with a missing, mistyped or empty field or an unknown label")
+      ->check(CLI::IsMember({"refuse", "skip"}))
+      ->capture_default_str();
+  eval.add_option("--max-tokens", options.model.max_tokens, "most tokens of an output")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  eval.add_option("--beams", options.model.beams, "beam search with that many beams; 1: greedy")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  eval.add_flag("--rank", options.model.rank, "output the label or choice that the model finds most likely")
+      ->needs(task)
+      ->excludes(given);
+}
+
+void eval_task(const EvalTaskOptions& options, const std::string& model, const ComputeOptions& compute, bool json) {
+  SY_CHECK(!model.empty() || !options.from_predictions.empty(),
+           "--task needs --model, or --from-predictions with outputs");
+  SY_CHECK(model.empty() || options.from_predictions.empty(),
+           "--from-predictions scores given outputs; leave --model out, or use --predictions to write its outputs");
+  Evaluation evaluation(options, model, compute);
+  if (const auto* benchmark = find_benchmark(options.task))
+    return eval_benchmark(*benchmark, options, evaluation, json);
+  auto task = find_task(options.task);
+  const auto split = options.split.empty() ? default_eval_splits(task, options.data).front() : options.split;
+  const auto scored = evaluation.score_split(task, split, options.from_predictions, options.predictions);
+  if (json)
+    std::cout << to_json(scored).dump() << std::endl;
+  else
+    print_table({scored});
+}
+
+}  // namespace switchyard
