@@ -2,7 +2,7 @@
 # What can be said about the source without running it.
 #
 #   scripts/lint.sh format     clang-format every C++ file in place
-#   scripts/lint.sh cheap      folder dependencies, paper map, formatting: seconds
+#   scripts/lint.sh cheap      folder dependencies, what documents name, formatting: seconds
 #   scripts/lint.sh changed    those, and clang-tidy on the files changed since the last commit, 10 s each
 #   scripts/lint.sh all        those, and clang-tidy on every file
 set -euo pipefail
@@ -14,6 +14,7 @@ cpp_files() { list 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'e
 cheap() {
   python3 scripts/check_includes.py
   python3 scripts/check_paper_map.py
+  python3 scripts/check_docs.py
   cpp_files | xargs clang-format --dry-run -Werror
   echo "format: fine"
 }

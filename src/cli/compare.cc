@@ -96,7 +96,7 @@ void add_compare(CLI::App& app) {
   compare->add_flag("--json", command->json, "print one JSON object, nothing else");
   compare->add_flag("--quiet", command->quiet, "no progress bar");
   add_compute_options(*compare, command->compute);
-  compare->footer("Example: switchyard compare configs/sparse.toml configs/dense.toml --out runs/twins --minutes 6");
+  compare->footer("Example: switchyard compare sparse.toml dense.toml --out runs/twins --minutes 6");
   compare->callback([command] { run(*command); });
 }
 

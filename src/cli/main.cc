@@ -16,7 +16,7 @@ int main(int argc, char** argv) {
 
   CLI::App app(
       "Switchyard: train, run and study Switch Transformers (sparse T5 models).\n"
-      "Example: switchyard train configs/mini.toml --out runs/mini");
+      "Example: switchyard train run.toml --out runs/mini");
   app.require_subcommand(1);
   app.set_version_flag("--version", SWITCHYARD_VERSION);
   app.get_formatter()->column_width(34);

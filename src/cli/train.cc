@@ -20,8 +20,7 @@ struct TrainCommand {
 };
 
 void run(TrainCommand& command) {
-  SY_CHECK(!command.run_file.empty(),
-           "train needs a run file, for example: switchyard train configs/mini.toml --out runs/mini");
+  SY_CHECK(!command.run_file.empty(), "train needs a run file, for example: switchyard train run.toml --out runs/mini");
   SY_CHECK(!command.out.empty(), "train needs --out DIR, the folder of the run");
   apply(command.compute);
   if (!command.compute.dtype.empty()) command.settings.push_back("train.dtype=" + command.compute.dtype);
@@ -55,8 +54,8 @@ void add_train(CLI::App& app) {
       "list every key of a run file");
   add_compute_options(*train, command->compute);
   train->footer(
-      "Examples:\n  switchyard train configs/mini.toml --out runs/mini --set train.steps=500\n"
-      "  switchyard train configs/mini.toml --out runs/mini --resume");
+      "Examples:\n  switchyard train run.toml --out runs/mini --set train.steps=500\n"
+      "  switchyard train run.toml --out runs/mini --resume");
   train->callback([command] { run(*command); });
 }
 
