@@ -1,0 +1,50 @@
+// A task's examples as training batches: one example a row, inputs and targets with EOS. A batch is a pure function of
+// (examples, options, step), as of every source.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "data/batch.h"
+#include "tasks/examples.h"
+#include "text/vocabulary.h"
+
+namespace switchyard {
+
+// What happens to examples whose targets, EOS included, do not fit. They are never cut.
+enum class LongTargets { kRefuse, kLeaveOut };
+
+struct TaskSourceOptions {
+  int64_t encoder_length = 512;  // longer inputs are cut, the EOS kept
+  int64_t decoder_length = 114;
+  uint64_t seed = 0;       // of the order, another one every epoch
+  int64_t batch_size = 8;  // examples a step, over all shards
+  int64_t shard_index = 0, num_shards = 1;
+  LongTargets long_targets = LongTargets::kRefuse;
+};
+
+class TaskSource {
+ public:
+  // Tokenizes the examples. Throws Error for lengths and shards that do not fit, if no example is left, and with
+  // kRefuse for a target that is too long, naming the first one's place and the length that all of them need.
+  TaskSource(std::span<const TaskExample> examples, const Vocabulary& vocabulary, const TaskSourceOptions& options);
+
+  // This shard's rows of a step's batch, steps from 0; first_example is the first row's number in the whole batch.
+  // Thread-safe.
+  Batch batch(int64_t step) const;
+  int64_t examples_per_epoch() const { return static_cast<int64_t>(examples_.size()); }
+
+  int64_t truncated_inputs() const { return truncated_inputs_; }
+  int64_t left_out() const { return left_out_; }
+
+ private:
+  struct Ids {
+    std::vector<int32_t> input, target;
+  };
+  std::vector<Ids> examples_;
+  TaskSourceOptions options_;
+  int64_t truncated_inputs_ = 0, left_out_ = 0;
+};
+
+}  // namespace switchyard

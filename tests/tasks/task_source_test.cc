@@ -1,0 +1,92 @@
+#include "tasks/task_source.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <optional>
+#include <set>
+
+#include "base/error.h"
+#include "tasks/scratch_folder.h"
+#include "text/vocabulary_training.h"
+
+namespace switchyard {
+namespace {
+
+class TaskSourceTest : public testing::Test {
+ protected:
+  TaskSourceTest() {
+    std::string text;
+    for (int n = 0; n < 400; ++n)
+      text += "cola sentence number " + std::to_string(n * 7919 % 1000) + " is acceptable.\n";
+    folder_.write("text.txt", text);
+    train_vocabulary({.text = {folder_.path() / "text.txt"}, .size = 60, .out = folder_.path() / "spiece.model"});
+    vocabulary_ = Vocabulary::load(folder_.path() / "spiece.model");
+    for (int n = 0; n < 10; ++n) {
+      auto& example = examples_.emplace_back();
+      example.inputs = "cola sentence: number " + std::to_string(n);
+      example.targets = "acceptable " + std::to_string(n);
+    }
+  }
+
+  std::string target_text(const Batch& batch, int64_t row) const {
+    const auto* begin = batch.decoder_target_tokens.data() + row * batch.decoder_length;
+    return vocabulary_->decode({begin, static_cast<size_t>(batch.decoder_length)});
+  }
+
+  ScratchFolder folder_;
+  std::optional<Vocabulary> vocabulary_;
+  std::vector<TaskExample> examples_;
+};
+
+TEST_F(TaskSourceTest, EveryEpochTakesEachExampleOnceInAnotherOrder) {
+  const TaskSource source(examples_, *vocabulary_,
+                          {.encoder_length = 64, .decoder_length = 32, .seed = 3, .batch_size = 5});
+  EXPECT_EQ(source.examples_per_epoch(), 10);
+  std::vector<std::vector<std::string>> epochs(2);
+  for (int64_t step = 0; step < 4; ++step)
+    for (int64_t row = 0; row < 5; ++row)
+      epochs[static_cast<size_t>(step / 2)].push_back(target_text(source.batch(step), row));
+  for (const auto& epoch : epochs) EXPECT_EQ(std::set<std::string>(epoch.begin(), epoch.end()).size(), 10u);
+  EXPECT_NE(epochs[0], epochs[1]);
+}
+
+TEST_F(TaskSourceTest, ShardsAreRowsOfTheWholeBatch) {
+  TaskSourceOptions options{.encoder_length = 64, .decoder_length = 32, .batch_size = 4};
+  const auto whole = TaskSource(examples_, *vocabulary_, options).batch(7);
+  options.num_shards = 2;
+  options.shard_index = 1;
+  const auto half = TaskSource(examples_, *vocabulary_, options).batch(7);
+  EXPECT_EQ(half.first_example, 2);
+  EXPECT_TRUE(std::equal(half.encoder_input_tokens.begin(), half.encoder_input_tokens.end(),
+                         whole.encoder_input_tokens.begin() + 2 * 64));
+  options.num_shards = 3;
+  EXPECT_THROW(TaskSource(examples_, *vocabulary_, options), Error);
+}
+
+TEST_F(TaskSourceTest, InputsAreCutAndCountedAndKeepTheirEos) {
+  const TaskSource source(examples_, *vocabulary_, {.encoder_length = 4, .decoder_length = 32, .batch_size = 10});
+  EXPECT_EQ(source.truncated_inputs(), 10);
+  const auto batch = source.batch(0);
+  for (size_t row = 0; row < 10; ++row) EXPECT_EQ(batch.encoder_input_tokens[row * 4 + 3], vocabulary_->eos_id());
+}
+
+TEST_F(TaskSourceTest, TargetsAreNeverCut) {
+  examples_[4].targets += " acceptable acceptable acceptable acceptable";
+  examples_[4].place = "dev.tsv:5";
+  const int64_t needed = static_cast<int64_t>(vocabulary_->encode(examples_[4].targets).size()) + 1;
+  const int64_t short_length = static_cast<int64_t>(vocabulary_->encode(examples_[0].targets).size()) + 1;
+  TaskSourceOptions options{.encoder_length = 64, .decoder_length = short_length, .batch_size = 2};
+  const auto message = message_of([&] { TaskSource(examples_, *vocabulary_, options); });
+  EXPECT_TRUE(message.starts_with("dev.tsv:5: a target")) << message;
+  EXPECT_NE(message.find("set decoder_length to " + std::to_string(needed)), std::string::npos) << message;
+  options.long_targets = LongTargets::kLeaveOut;
+  const TaskSource source(examples_, *vocabulary_, options);
+  EXPECT_EQ(source.left_out(), 1);
+  EXPECT_EQ(source.examples_per_epoch(), 9);
+  options.decoder_length = needed;
+  EXPECT_EQ(TaskSource(examples_, *vocabulary_, options).examples_per_epoch(), 10);
+}
+
+}  // namespace
+}  // namespace switchyard
