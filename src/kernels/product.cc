@@ -27,8 +27,25 @@ struct Item {
   int64_t matrix, first_row, rows, panel;
 };
 
-template <Epilogue kEpilogue, class T>
-void store_tile(const float* tile, int64_t rows, T* c, int64_t stride) {
+// What a sum becomes in c.
+template <class C>
+float finish(Epilogue epilogue, float sum, const C* c) {
+  switch (epilogue) {
+    case Epilogue::kStore:
+      return sum;
+    case Epilogue::kRelu:
+      return sum < 0.0f ? 0.0f : sum;
+    case Epilogue::kAdd:
+      return to_float(*c) + sum;
+  }
+  return sum;
+}
+
+inline void put(float* to, float value) { *to = value; }
+inline void put(BFloat16* to, float value) { *to = to_bfloat16(value); }
+
+template <Epilogue kEpilogue, class C>
+void store_tile(const float* tile, int64_t rows, C* c, int64_t stride) {
   for (int64_t row = 0; row < rows; ++row, tile += kPanel, c += stride)
     for (int64_t i = 0; i < kPanel; i += 2 * kLanes) {
       F32x16 low = load(tile + i), high = load(tile + i + kLanes);
@@ -43,8 +60,17 @@ void store_tile(const float* tile, int64_t rows, T* c, int64_t stride) {
     }
 }
 
-template <class T>
-void store_tile(Epilogue epilogue, const float* tile, int64_t rows, T* c, int64_t stride) {
+// The first `columns` of a tile's 64.
+template <class C>
+void store_tile(Epilogue epilogue, const float* tile, int64_t rows, int64_t columns, C* c, int64_t stride) {
+  if (columns < kPanel) {
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t i = 0; i < columns; ++i) {
+        C* to = c + row * stride + i;
+        put(to, finish(epilogue, tile[row * kPanel + i], to));
+      }
+    return;
+  }
   switch (epilogue) {
     case Epilogue::kStore:
       return store_tile<Epilogue::kStore>(tile, rows, c, stride);
@@ -66,13 +92,10 @@ inline F32x16 multiply_add(const BFloat16* x, const BFloat16* y, F32x16 sum) {
 #endif
 }
 
-inline void put(float* to, float value) { *to = value; }
-inline void put(BFloat16* to, float value) { *to = to_bfloat16(value); }
-
 // One column for kRows rows. Each row of the matrix is read from memory once, one after the other: a second stream
 // would slow the prefetcher. Two sums a row, so that one row alone does not wait for its own additions.
-template <int kRows, class T>
-void multiply_few(const Product<T>& product, const T* a, const T* matrix_row, T* c) {
+template <int kRows, class T, class C>
+void multiply_few(const Product<T, C>& product, const T* a, const T* matrix_row, C* c) {
   constexpr int64_t kStep = 64 / sizeof(T);
   const int64_t inner = product.inner;
   F32x16 sum[kRows][2];
@@ -83,11 +106,8 @@ void multiply_few(const Product<T>& product, const T* a, const T* matrix_row, T*
         sum[row][part] =
             multiply_add(a + row * inner + i + part * kStep, matrix_row + i + part * kStep, sum[row][part]);
   for (int row = 0; row < kRows; ++row) {
-    float total = reduce_add(sum[row][0] + sum[row][1]);
-    T* to = c + row * product.columns;
-    if (product.epilogue == Epilogue::kRelu) total = std::max(0.0f, total);
-    if (product.epilogue == Epilogue::kAdd) total += to_float(*to);
-    put(to, total);
+    C* to = c + row * product.columns;
+    put(to, finish(product.epilogue, reduce_add(sum[row][0] + sum[row][1]), to));
   }
 }
 
@@ -99,7 +119,7 @@ bool are_few(int64_t rows, int64_t inner) {
 // pack_transposed of 64 rows that lie in memory one after the other. The transpose reads sixteen rows at once, too many
 // streams for the prefetcher, so it asks for the next sixteen in the order in which they lie.
 template <class T>
-void pack_panel(const T* rows, int64_t inner, T* packed) {
+void transpose_panel(const T* rows, int64_t inner, T* packed) {
   const int64_t words = inner / kPerWord<T>, rows_bytes = 64 * words;
   const auto* from = reinterpret_cast<const char*>(rows);
   auto* to = reinterpret_cast<char*>(packed);
@@ -112,14 +132,18 @@ void pack_panel(const T* rows, int64_t inner, T* packed) {
     }
 }
 
+// Columns of panel `panel`: 64, or what is left.
+int64_t panel_columns(int64_t columns, int64_t panel) { return std::min(kPanel, columns - panel * kPanel); }
+
 // One panel of outputs for a few rows, without packing.
-template <class T>
-void multiply_few(const Product<T>& product, const Item& item, const T* matrix) {
-  for (int64_t column = item.panel * kPanel; column < (item.panel + 1) * kPanel; ++column)
+template <class T, class C>
+void multiply_few(const Product<T, C>& product, const Item& item, const T* matrix) {
+  const int64_t first = item.panel * kPanel, end = first + panel_columns(product.columns, item.panel);
+  for (int64_t column = first; column < end; ++column)
     for (int64_t row = 0; row < item.rows;) {
       const T* a = product.a + (item.first_row + row) * product.inner;
       const T* b = matrix + column * product.inner;
-      T* c = product.c + (item.first_row + row) * product.columns + column;
+      C* c = product.c + (item.first_row + row) * product.columns + column;
       switch (item.rows - row) {
         case 1:
           multiply_few<1>(product, a, b, c);
@@ -140,25 +164,52 @@ void multiply_few(const Product<T>& product, const Item& item, const T* matrix) 
     }
 }
 
+// A panel of the matrix as brgemm's second operand. A last panel of fewer rows is filled up with zeros in `packed`'s
+// second half first.
+template <class T, class C>
+void pack_panel(const Product<T, C>& product, const T* matrix, int64_t panel, T* packed) {
+  const int64_t inner = product.inner;
+  if (!product.transposed) return pack_rows(matrix + panel * kPanel, product.columns, inner, kPanel, packed);
+  const T* rows = matrix + panel * kPanel * inner;
+  if (const int64_t count = panel_columns(product.columns, panel); count < kPanel) {
+    T* filled = packed + inner * kPanel;
+    std::copy_n(rows, count * inner, filled);
+    std::fill_n(filled + count * inner, (kPanel - count) * inner, T{});
+    rows = filled;
+  }
+  transpose_panel(rows, inner, packed);
+}
+
+template <class T, class C>
+void multiply_packed(const Product<T, C>& product, const Item& item, const T* packed, float* tile) {
+  const int64_t inner = product.inner, columns = product.columns;
+  for (int64_t first = 0; first < item.rows; first += kRowBlock) {
+    const int64_t rows = std::min(kRowBlock, item.rows - first), row = item.first_row + first;
+    brgemm(rows, kPanel, inner, inner, kPanel, kPanel, false, product.a + row * inner, packed, tile);
+    store_tile(product.epilogue, tile, rows, panel_columns(columns, item.panel),
+               product.c + row * columns + item.panel * kPanel, columns);
+  }
+}
+
 }  // namespace
 
-template <class T>
-void multiply(const Product<T>& product) {
-  const int64_t inner = product.inner, columns = product.columns;
+template <class T, class C>
+void multiply(const Product<T, C>& product) {
+  const int64_t inner = product.inner, columns = product.columns, panels = (columns + kPanel - 1) / kPanel;
   std::vector<Item> items;
   int64_t start = 0;
   for (size_t matrix = 0; matrix < product.num_rows.size(); ++matrix) {
     const int64_t rows = product.num_rows[matrix];
     for (int64_t first = 0; first < rows; first += kMaxRows)
-      for (int64_t panel = 0; panel < columns / kPanel; ++panel)
+      for (int64_t panel = 0; panel < panels; ++panel)
         items.push_back({static_cast<int64_t>(matrix), start + first, std::min(kMaxRows, rows - first), panel});
     start += rows;
   }
   const auto num_items = static_cast<int64_t>(items.size());
+  ThreadScratch<T> packed(inner * kPanel * (columns % kPanel == 0 ? 1 : 2));
+  ThreadScratch<float> tile(kRowBlock * kPanel);
 #pragma omp parallel if (num_items > 1 && start * inner * columns > kMinParallel)
   {
-    Scratch<T> packed(inner * kPanel);
-    Scratch<float> tile(kRowBlock * kPanel);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t index = 0; index < num_items; ++index) {
       const Item& item = items[static_cast<size_t>(index)];
@@ -167,15 +218,8 @@ void multiply(const Product<T>& product) {
         multiply_few(product, item, matrix);
         continue;
       }
-      if (product.transposed)
-        pack_panel(matrix + item.panel * kPanel * inner, inner, packed.data());
-      else
-        pack_rows(matrix + item.panel * kPanel, columns, inner, kPanel, packed.data());
-      for (int64_t first = 0; first < item.rows; first += kRowBlock) {
-        const int64_t rows = std::min(kRowBlock, item.rows - first), row = item.first_row + first;
-        brgemm(rows, kPanel, inner, inner, kPanel, kPanel, false, product.a + row * inner, packed.data(), tile.data());
-        store_tile(product.epilogue, tile.data(), rows, product.c + row * columns + item.panel * kPanel, columns);
-      }
+      pack_panel(product, matrix, item.panel, packed.data());
+      multiply_packed(product, item, packed.data(), tile.data());
     }
     brgemm_release();
   }
@@ -203,69 +247,87 @@ void transpose_columns(const T* from, int64_t stride, int64_t rows, int64_t padd
                    padded_rows);
 }
 
+// Up to kMaxRows of a matrix's rows.
+struct Chunk {
+  int64_t first_row, rows;
+  int64_t first_padded;  // its place in ColumnWork's packed rows
+};
+
+// What multiply_columns does: items of chunks first_row .. first_row + rows for each panel of a matrix's result.
+struct ColumnWork {
+  std::vector<Chunk> chunks;
+  std::vector<Item> items;
+  int64_t rows = 0, padded = 0;
+
+  ColumnWork(std::span<const int64_t> num_rows, int64_t panels) {
+    for (size_t matrix = 0; matrix < num_rows.size(); ++matrix) {
+      const int64_t count = num_rows[matrix];
+      const auto first_chunk = static_cast<int64_t>(chunks.size());
+      for (int64_t first = 0; first < count; first += kMaxRows) {
+        chunks.push_back({rows + first, std::min(kMaxRows, count - first), padded});
+        padded += round_up(chunks.back().rows, 16);
+      }
+      for (int64_t panel = 0; panel < panels; ++panel)
+        items.push_back(
+            {static_cast<int64_t>(matrix), first_chunk, static_cast<int64_t>(chunks.size()) - first_chunk, panel});
+      rows += count;
+    }
+  }
+};
+
+// Rows [rows, 64] with a row stride as brgemm's second operand: neighbouring rows in pairs, zeros up to a multiple of
+// 16. `tail` has room for 16 rows of 64.
+template <class T>
+void pack_padded(const T* from, int64_t stride, int64_t rows, T* tail, T* to) {
+  const int64_t whole = rows / 16 * 16;
+  pack_rows(from, stride, whole, kPanel, to);
+  if (whole == rows) return;
+  std::fill_n(tail, 16 * kPanel, T{});
+  for (int64_t row = whole; row < rows; ++row) std::copy_n(from + row * stride, kPanel, tail + (row - whole) * kPanel);
+  pack_rows(tail, kPanel, 16, kPanel, to + whole * kPanel);
+}
+
 }  // namespace
 
 template <class T>
 void multiply_columns(const ColumnProduct<T>& product) {
-  // `rows` as the second operand: [in / 64][padded rows of all matrices][64], neighbouring rows in pairs.
-  struct Chunk {
-    int64_t matrix, first_row, rows, first_padded;
-  };
-  std::vector<Chunk> chunks;
-  std::vector<Item> items;
-  int64_t start = 0, padded = 0;
-  for (size_t matrix = 0; matrix < product.num_rows.size(); ++matrix) {
-    const int64_t rows = product.num_rows[matrix];
-    const auto first_chunk = static_cast<int64_t>(chunks.size());
-    for (int64_t first = 0; first < rows; first += kMaxRows) {
-      const int64_t count = std::min(kMaxRows, rows - first);
-      chunks.push_back({static_cast<int64_t>(matrix), start + first, count, padded});
-      padded += round_up(count, 16);
-    }
-    for (int64_t panel = 0; panel < product.out / kPanel; ++panel)
-      items.push_back(
-          {static_cast<int64_t>(matrix), first_chunk, static_cast<int64_t>(chunks.size()) - first_chunk, panel});
-    start += rows;
-  }
   const int64_t out = product.out, in = product.in, slices = in / kPanel;
-  const auto num_chunks = static_cast<int64_t>(chunks.size()), num_items = static_cast<int64_t>(items.size());
-  Scratch<T> packed(std::max<int64_t>(padded, 1) * in);
-#pragma omp parallel if (start * in * out > kMinParallel)
+  const ColumnWork work(product.num_rows, out / kPanel);
+  const auto num_chunks = static_cast<int64_t>(work.chunks.size()), num_items = static_cast<int64_t>(work.items.size());
+  // `rows` as the second operand: [in / 64][padded rows of all matrices][64].
+  Scratch<T> packed(std::max<int64_t>(work.padded, 1) * in);
+  const auto packed_rows = [&](const Chunk& chunk, int64_t slice) {
+    return packed.data() + (slice * work.padded + chunk.first_padded) * kPanel;
+  };
+  ThreadScratch<T> words(kPanel * kMaxRows), columns(kPanel * kMaxRows), tail(16 * kPanel);
+  ThreadScratch<float> sums(kPanel * in);
+#pragma omp parallel if (work.rows * in * out > kMinParallel)
   {
-    Scratch<T> words(kPanel * kMaxRows), columns(kPanel * kMaxRows), tail(16 * kPanel);
-    Scratch<float> sums(kPanel * in);
 #pragma omp for schedule(dynamic, 1) collapse(2)
     for (int64_t index = 0; index < num_chunks; ++index)
       for (int64_t slice = 0; slice < slices; ++slice) {
-        const Chunk& chunk = chunks[static_cast<size_t>(index)];
-        const T* from = product.rows + chunk.first_row * in + slice * kPanel;
-        T* to = packed.data() + (slice * padded + chunk.first_padded) * kPanel;
-        const int64_t whole = chunk.rows / 16 * 16;
-        pack_rows(from, in, whole, kPanel, to);
-        if (whole < chunk.rows) {
-          std::fill_n(tail.data(), 16 * kPanel, T{});
-          for (int64_t row = whole; row < chunk.rows; ++row)
-            std::copy_n(from + row * in, kPanel, tail.data() + (row - whole) * kPanel);
-          pack_rows(tail.data(), kPanel, 16, kPanel, to + whole * kPanel);
-        }
+        const Chunk& chunk = work.chunks[static_cast<size_t>(index)];
+        pack_padded(product.rows + chunk.first_row * in + slice * kPanel, in, chunk.rows, tail.data(),
+                    packed_rows(chunk, slice));
       }
 #pragma omp for schedule(dynamic, 1)
     for (int64_t index = 0; index < num_items; ++index) {
-      const Item& item = items[static_cast<size_t>(index)];
+      const Item& item = work.items[static_cast<size_t>(index)];
       T* result = product.c + (item.matrix * out + item.panel * kPanel) * in;
       if (item.rows == 0) std::fill_n(result, kPanel * in, T{});
       for (int64_t number = 0; number < item.rows; ++number) {
-        const Chunk& chunk = chunks[static_cast<size_t>(item.first_row + number)];
+        const Chunk& chunk = work.chunks[static_cast<size_t>(item.first_row + number)];
         const int64_t rows = round_up(chunk.rows, 16);
         transpose_columns(product.grad + chunk.first_row * out + item.panel * kPanel, out, chunk.rows, rows,
                           words.data(), tail.data(), columns.data());
         for (int64_t slice = 0; slice < slices; ++slice)
-          brgemm(kPanel, kPanel, rows, rows, kPanel, in, number > 0, columns.data(),
-                 packed.data() + (slice * padded + chunk.first_padded) * kPanel, sums.data() + slice * kPanel);
+          brgemm(kPanel, kPanel, rows, rows, kPanel, in, number > 0, columns.data(), packed_rows(chunk, slice),
+                 sums.data() + slice * kPanel);
       }
+      const float* from = sums.data();
       if (item.rows > 0)
         for (int64_t i = 0; i < kPanel * in; i += 2 * kLanes)
-          store_wide(result + i, load(sums.data() + i), load(sums.data() + i + kLanes));
+          store_wide(result + i, load(from + i), load(from + i + kLanes));
     }
     brgemm_release();
   }
@@ -273,6 +335,7 @@ void multiply_columns(const ColumnProduct<T>& product) {
 
 template void multiply(const Product<float>&);
 template void multiply(const Product<BFloat16>&);
+template void multiply(const Product<BFloat16, float>&);
 template void multiply_columns(const ColumnProduct<float>&);
 template void multiply_columns(const ColumnProduct<BFloat16>&);
 

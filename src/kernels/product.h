@@ -1,8 +1,9 @@
 // Products of rows with matrices, each taking its own run of rows: the linear layers (one matrix) and the experts.
 //
-// T is float or BFloat16, sums in f32. The matrix is packed panel by panel in cache as it is used, so that it is read
-// once for up to a thousand rows; a few rows go without packing, at the speed of memory. A row's result depends neither
-// on the number of threads nor, but for that distinction, on the other rows.
+// T is float or BFloat16, sums in f32, the result in C: T, or float below bf16 operands. The matrix is packed panel by
+// panel in cache as it is used, so that it is read once for up to a thousand rows; a few rows, up to eight of a matrix
+// and 16 KiB, go without packing, at the speed of memory. A row's result depends neither on the number of threads nor
+// on the other rows, except that the two ways add in different orders.
 #pragma once
 
 #include <cstdint>
@@ -12,21 +13,22 @@
 
 namespace switchyard::kernels {
 
-enum class Epilogue { kStore, kRelu, kAdd };  // c = sum, c = max(sum, 0), c += sum
+enum class Epilogue { kStore, kRelu, kAdd };  // c = sum, c = max(sum, 0) with NaN staying, c += sum
 
-template <class T>
+template <class T, class C = T>
 struct Product {
   const T* a;                         // [rows, inner], the matrices' runs one after the other
   const T* b;                         // [matrices] of [columns, inner] if transposed, else [inner, columns]
-  T* c;                               // [rows, columns]
+  C* c;                               // [rows, columns]
   std::span<const int64_t> num_rows;  // [matrices]
-  int64_t inner, columns;             // multiples of 64
+  int64_t inner;                      // a multiple of 64
+  int64_t columns;                    // a multiple of 64, or any number if transposed
   bool transposed;
   Epilogue epilogue = Epilogue::kStore;
 };
 
-template <class T>
-void multiply(const Product<T>& product);
+template <class T, class C>
+void multiply(const Product<T, C>& product);
 
 // The products of the columns, which are the gradients of the matrices: c[matrix] = grad^T rows over its run of
 // rows.

@@ -12,6 +12,7 @@
 #include "model/decoder_cache.h"
 #include "model/routing.h"
 #include "ops/attention.h"
+#include "ops/cross_entropy.h"
 #include "ops/experts.h"
 #include "ops/layers.h"
 
@@ -265,10 +266,10 @@ at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights,
 }
 
 at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden) {
-  // The scale goes into the hidden states, as in Mesh and HF, in the compute dtype.
-  const auto scaled = weights.output_scale == 1.0 ? hidden : hidden * weights.output_scale;
-  const auto logits = ops::linear(scaled, weights.output);
-  return logits.scalar_type() == at::kBFloat16 ? logits.to(at::kFloat) : logits;
+  auto sizes = hidden.sizes().vec();
+  sizes.back() = weights.output.size(0);
+  return ops::vocabulary_logits(hidden.reshape({-1, hidden.size(-1)}), weights.output, weights.output_scale)
+      .view(sizes);
 }
 
 at::Tensor shift_right(const at::Tensor& targets) {

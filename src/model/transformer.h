@@ -79,7 +79,8 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
 at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
                        const std::vector<int64_t>& slots, const at::Tensor& ids);
 
-// Logits [..., vocab_size] f32 of hidden states [..., d_model] from a decoder.
+// Logits [..., vocab_size] f32 (f64 in f64) of hidden states [..., d_model] from a decoder: those that the loss is made
+// of, not rounded to the compute dtype.
 at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden);
 
 // targets [batch, length] i64 shifted right: pad_id 0 first, -100 becomes 0 (T5's decoder inputs).

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "kernels/cross_entropy.h"
 #include "ops/backend.h"
+#include "ops/product.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
@@ -19,12 +20,16 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Labels on the CPU, checked.
-at::Tensor checked_labels(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels) {
+void check_projection(const char* what, const at::Tensor& hidden, const at::Tensor& weight) {
   SY_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) &&
                hidden.scalar_type() == weight.scalar_type(),
-           "cross entropy: expected hidden [tokens, d_model] and weight [vocab, d_model] of one dtype, got ",
+           what, ": expected hidden [tokens, d_model] and weight [vocab, d_model] of one dtype, got ",
            hidden.toString(), " ", hidden.sizes(), " and ", weight.toString(), " ", weight.sizes());
+}
+
+// Labels on the CPU, checked.
+at::Tensor checked_labels(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels) {
+  check_projection("cross entropy", hidden, weight);
   SY_CHECK(labels.dim() == 1 && labels.size(0) == hidden.size(0) && labels.scalar_type() == at::kLong,
            "cross entropy: expected int64 labels [", hidden.size(0), "], got ", labels.toString(), " ", labels.sizes());
   const auto cpu = labels.cpu().contiguous();
@@ -134,6 +139,25 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   }
 };
 
+struct VocabularyLogits : torch::autograd::Function<VocabularyLogits> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden, const at::Tensor& weight,
+                            double scale) {
+    context->save_for_backward({hidden, weight});
+    context->saved_data["scale"] = scale;
+    const auto logits = product_f32(hidden, weight);
+    return scale == 1.0 ? logits : logits.mul_(scale);
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const auto &hidden = saved[0], &weight = saved[1];
+    const auto grad = (grads[0] * context->saved_data["scale"].toDouble()).to(hidden.scalar_type());
+    const std::vector<int64_t> num_rows = {hidden.size(0)};
+    return {context->needs_input_grad(0) ? product(grad, weight.unsqueeze(0), num_rows) : at::Tensor(),
+            context->needs_input_grad(1) ? product_of_columns(grad, hidden, num_rows).squeeze(0) : at::Tensor(),
+            at::Tensor()};
+  }
+};
+
 bool any_label(const at::Tensor& labels) { return labels.numel() > 0 && labels.max().item<int64_t>() >= 0; }
 
 }  // namespace
@@ -158,6 +182,12 @@ at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& w
   const auto logits = run_forward(kept, hidden, weight, scale);
   const auto chosen = logits.label_logit.sub(logits.log_partition).narrow(0, 0, kept.count);
   return at::zeros({labels.size(0)}, at::kFloat).index_copy_(0, kept.token, chosen);
+}
+
+at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale) {
+  check_projection("vocabulary logits", hidden, weight);
+  if (!is_fused(hidden, Kernel::kPanels, {hidden.size(1)})) return reference::vocabulary_logits(hidden, weight, scale);
+  return VocabularyLogits::apply(hidden, weight, scale);
 }
 
 }  // namespace switchyard::ops

@@ -1,4 +1,5 @@
-// Output projection and cross entropy in one pass over blocks of tokens: no [tokens, vocab] logits are kept.
+// The output projection: its logits, and its cross entropy in one pass over blocks of tokens, which keeps no [tokens,
+// vocab] logits. All see the same logits, the sums of products of the operands in f32: nothing is rounded on the way.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,8 +19,12 @@ struct CrossEntropy {
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
                                   double scale);
 
-// log softmax(logits)[label] per token, [tokens] f32, 0 where ignored; no gradient (scoring).
+// log softmax(logits)[label] per token, [tokens] f32, 0 where ignored; no gradient (scoring). A token's does not
+// depend on the tokens beside it.
 at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
                                    double scale);
+
+// Those logits, [tokens, vocab] f32 (f64 for f64). Differentiable in hidden and weight.
+at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale);
 
 }  // namespace switchyard::ops

@@ -28,14 +28,14 @@ at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::ve
   if (is_fused(a, Kernel::kPanels, {inner, columns})) {
     with_kernel_type(a.scalar_type(), [&](auto type) {
       using T = decltype(type);
-      kernels::multiply<T>({.a = read<T>(a),
-                            .b = read<T>(b),
-                            .c = write<T>(out),
-                            .num_rows = num_rows,
-                            .inner = inner,
-                            .columns = columns,
-                            .transposed = transposed,
-                            .epilogue = epilogue});
+      kernels::multiply<T, T>({.a = read<T>(a),
+                               .b = read<T>(b),
+                               .c = write<T>(out),
+                               .num_rows = num_rows,
+                               .inner = inner,
+                               .columns = columns,
+                               .transposed = transposed,
+                               .epilogue = epilogue});
     });
     return out;
   }
@@ -62,6 +62,23 @@ at::Tensor product_transposed(const at::Tensor& a, const at::Tensor& b, const st
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows, Epilogue epilogue,
                    at::Tensor out) {
   return run(a, b, num_rows, /*transposed=*/false, epilogue, std::move(out));
+}
+
+at::Tensor product_f32(const at::Tensor& a, const at::Tensor& b) {
+  const auto rows = a.contiguous(), matrix = b.contiguous();
+  auto out = at::empty({a.size(0), b.size(0)}, a.options().dtype(at::kFloat));
+  const int64_t num_rows = a.size(0);
+  with_kernel_type(a.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    kernels::multiply<T, float>({.a = read<T>(rows),
+                                 .b = read<T>(matrix),
+                                 .c = write<float>(out),
+                                 .num_rows = {&num_rows, 1},
+                                 .inner = a.size(1),
+                                 .columns = b.size(0),
+                                 .transposed = true});
+  });
+  return out;
 }
 
 at::Tensor product_of_columns(const at::Tensor& grad, const at::Tensor& rows, const std::vector<int64_t>& num_rows) {

@@ -18,6 +18,10 @@ using kernels::Epilogue;
 at::Tensor product_transposed(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows,
                               Epilogue epilogue = Epilogue::kStore, at::Tensor out = {});
 
+// a [rows, in] by one matrix b [out, in] transposed, the sums as they are: [rows, out] f32. a and b of one dtype that
+// Kernel::kPanels takes, in a multiple of 64, out any number.
+at::Tensor product_f32(const at::Tensor& a, const at::Tensor& b);
+
 // a [rows, in] by b [matrices, in, out]: [rows, out].
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows,
                    Epilogue epilogue = Epilogue::kStore, at::Tensor out = {});

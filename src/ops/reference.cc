@@ -50,12 +50,6 @@ at::Tensor uniform_noise_of(const NoiseKey& key, const at::Tensor& number, int64
   return noise;
 }
 
-// [tokens, vocab] f32 (f64 for f64).
-at::Tensor wide_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale) {
-  const auto dtype = wide(hidden.scalar_type());
-  return at::mm(hidden.to(dtype), weight.to(dtype).t()) * scale;
-}
-
 }  // namespace
 
 at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width) {
@@ -152,9 +146,14 @@ at::Tensor expert_rows_linear(const at::Tensor& rows, const Dispatch& dispatch, 
   });
 }
 
+at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale) {
+  const auto dtype = wide(hidden.scalar_type());
+  return at::mm(hidden.to(dtype), weight.to(dtype).t()) * scale;
+}
+
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
                                   double scale) {
-  const auto logits = wide_logits(hidden, weight, scale);
+  const auto logits = vocabulary_logits(hidden, weight, scale);
   const auto kept = labels.ge(0);
   const auto target = labels.clamp_min(0);
   const auto log_partition = at::logsumexp(logits, 1);
@@ -169,7 +168,7 @@ CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& we
 
 at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
                                    double scale) {
-  const auto log_probabilities = at::log_softmax(wide_logits(hidden, weight, scale), 1);
+  const auto log_probabilities = at::log_softmax(vocabulary_logits(hidden, weight, scale), 1);
   const auto chosen = log_probabilities.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1);
   return at::where(labels.ge(0), chosen, at::zeros({}, chosen.options()));
 }

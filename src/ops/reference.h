@@ -32,6 +32,7 @@ CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& we
                                   double scale);
 at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
                                    double scale);
+at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale);
 
 // Uniform noise [rows, width] f32 on the CPU: row r is the first `width` numbers of subsequence first_row + r of `key`.
 at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width);

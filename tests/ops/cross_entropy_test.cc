@@ -180,6 +180,35 @@ TEST(LabelLogProbabilities, SumToTheLoss) {
   }
 }
 
+// The loss, scoring and decoding see the same logits, for vocabularies of any size and for few and many rows.
+TEST(VocabularyLogits, AreThoseOfTheLoss) {
+  for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16})
+    for (const int64_t vocab : {1, 64, 200, 1000})
+      for (const int64_t rows : {1, 8, 9, 140}) {
+        SCOPED_TRACE(testing::Message() << dtype << " " << rows << " x " << vocab);
+        const auto hidden = random_tensor({rows, 64}, 1, dtype, 3.0), weight = random_tensor({vocab, 64}, 2, dtype);
+        const auto logits = vocabulary_logits(hidden, weight, 0.3);
+        EXPECT_EQ(logits.scalar_type(), dtype == at::kDouble ? at::kDouble : at::kFloat);
+        EXPECT_LT(relative_error(logits, hidden.to(at::kDouble).matmul(weight.to(at::kDouble).t()) * 0.3),
+                  tolerance_of(at::kFloat));
+        const auto labels = random_labels(rows, vocab, 4, /*some_ignored=*/false);
+        const auto chosen = at::log_softmax(logits, 1).gather(1, labels.unsqueeze(1)).squeeze(1);
+        EXPECT_LT((label_log_probabilities(hidden, weight, labels, 0.3) - chosen).abs().max().item<double>(), 1e-5);
+        EXPECT_EQ(linear_cross_entropy(hidden, weight, logits.argmax(1), 0.3).num_correct, rows);
+      }
+}
+
+TEST(VocabularyLogits, GradientsMatchF64) {
+  expect_gradients_match_differences([](const Tensors& in) { return vocabulary_logits(in[0], in[1], 0.3); },
+                                     {random_tensor({3, 5}, 1), random_tensor({7, 5}, 2)});
+  for (const auto dtype : {at::kFloat, at::kBFloat16})
+    for (const int64_t vocab : {128, 200})
+      expect_same_as_f64([](const Tensors& in) { return vocabulary_logits(in[0], in[1], 0.3); },
+                         [](const Tensors& in) { return in[0].matmul(in[1].t()) * 0.3; },
+                         {random_tensor({20, 64}, 1, dtype), random_tensor({vocab, 64}, 2, dtype)},
+                         tolerance_of(dtype));
+}
+
 // Counts the bytes that tensors hold at once, through the allocator that they come from.
 class CountingAllocator final : public c10::Allocator {
  public:

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "base/error.h"
 #include "ops/gradient_check.h"
@@ -108,6 +109,24 @@ TEST(Linear, ARowDoesNotDependOnItsCompanions) {
     for (const int64_t rows : {16, 65, 129})
       EXPECT_TRUE(linear(x.narrow(0, 3, rows), weight).equal(whole.narrow(0, 3, rows)));
   }
+}
+
+// As in at::relu, a NaN does not become 0: in the product of a few rows, in that of many, and where a kernel applies
+// the activation by itself (with a gate or dropout).
+TEST(FeedForward, NanStaysNan) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16})
+    for (const auto name : {Activation::kRelu, Activation::kGeluNew, Activation::kSilu})
+      for (const int64_t rows : {1, 4, 8, 9, 65})
+        for (const bool gated : {false, true}) {
+          SCOPED_TRACE(testing::Message()
+                       << dtype << " " << static_cast<int>(name) << " " << rows << (gated ? " gated" : ""));
+          auto x = random_tensor({1, rows, 64}, 1, dtype);
+          x[0][rows - 1][5] = std::numeric_limits<float>::quiet_NaN();
+          const auto wi = random_tensor({128, 64}, 2, dtype), wo = random_tensor({64, 128}, 3, dtype);
+          const auto y = feed_forward(x, wi, gated ? wi : at::Tensor(), wo, {.activation = name, .key = kKey});
+          EXPECT_TRUE(y[0][rows - 1].isnan().all().item<bool>());
+          EXPECT_FALSE(y[0].slice(0, 0, rows - 1).isnan().any().item<bool>());
+        }
 }
 
 TEST(Embedding, GathersRowsAndSumsTheirGradients) {
