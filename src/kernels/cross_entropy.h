@@ -3,7 +3,8 @@
 //
 // T is float or BFloat16. hidden [rows, d_model], weight [vocab, d_model], contiguous; rows a multiple of 16 (pad with
 // zeros), d_model a multiple of 64; label [rows] in [0, vocab), or -1 for padding. logits = scale * hidden weight^T in
-// f32. Results do not depend on the number of threads; more than 16 have no work.
+// f32. Results do not depend on the number of threads (more than 16 have no work), nor a row's forward results on
+// the other rows.
 #pragma once
 
 #include <cstdint>

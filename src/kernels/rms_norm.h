@@ -1,7 +1,7 @@
 // RMSNorm over rows, forward and backward (T5 §2.1): y = scale * x / sqrt(mean(x^2) + epsilon), statistics in f32.
 //
-// Out is float or BFloat16. x, y and their gradients [rows, d_model] contiguous, scale [d_model]; d_model a multiple
-// of 16.
+// A row's result does not depend on the rows beside it. Out is float or BFloat16. x, y and their gradients [rows,
+// d_model] contiguous, scale [d_model]; d_model a multiple of 16.
 #pragma once
 
 #include <cstdint>

@@ -12,16 +12,75 @@ namespace switchyard::kernels {
 namespace {
 
 constexpr int64_t kMinParallel = 16384;
-constexpr float kLowest = -1e30f;  // pads a row to whole vectors: its power is 0
+constexpr int64_t kMinProducts = 1 << 17;  // multiplications below which one thread is faster
+constexpr float kLowest = -1e30f;          // pads a row to whole vectors: its power is 0
+constexpr int64_t kTile = 4;               // tokens, and experts, whose sums are made together
+
+// The sums of products of kTokens rows of x and kExperts of weight. Each has sixteen partial sums of its own, added up
+// in one order, so that it does not matter which tile a token falls into.
+template <int kTokens, int kExperts>
+void dot_tile(const float* x, const float* weight, int64_t d_model, float* sums, int64_t stride) {
+  const int64_t whole = d_model / kLanes * kLanes;
+  F32x16 sum[kTokens][kExperts];
+  for (auto& row : sum)
+    for (auto& element : row) element = splat(0.0f);
+  const auto accumulate = [&](const float* rows, const float* columns, int64_t x_stride, int64_t weight_stride) {
+    F32x16 column[kExperts];
+    for (int expert = 0; expert < kExperts; ++expert) column[expert] = load(columns + expert * weight_stride);
+    for (int token = 0; token < kTokens; ++token) {
+      const F32x16 value = load(rows + token * x_stride);
+      for (int expert = 0; expert < kExperts; ++expert)
+        sum[token][expert] = fma(value, column[expert], sum[token][expert]);
+    }
+  };
+  for (int64_t i = 0; i < whole; i += kLanes) accumulate(x + i, weight + i, d_model, d_model);
+  if (const int64_t rest = d_model - whole; rest > 0) {
+    float rows[kTokens * kLanes] = {}, columns[kExperts * kLanes] = {};
+    for (int64_t token = 0; token < kTokens; ++token)
+      std::copy_n(x + token * d_model + whole, rest, rows + token * kLanes);
+    for (int64_t expert = 0; expert < kExperts; ++expert)
+      std::copy_n(weight + expert * d_model + whole, rest, columns + expert * kLanes);
+    accumulate(rows, columns, kLanes, kLanes);
+  }
+  for (int64_t token = 0; token < kTokens; ++token)
+    for (int64_t expert = 0; expert < kExperts; ++expert)
+      sums[token * stride + expert] = reduce_add(sum[token][expert]);
+}
+
+// Tiles of whole kTile experts, then single ones.
+template <int kTokens>
+void dot_rows(const float* x, const float* weight, int64_t num_experts, int64_t d_model, float* sums) {
+  int64_t expert = 0;
+  for (; expert + kTile <= num_experts; expert += kTile)
+    dot_tile<kTokens, kTile>(x, weight + expert * d_model, d_model, sums + expert, num_experts);
+  for (; expert < num_experts; ++expert)
+    dot_tile<kTokens, 1>(x, weight + expert * d_model, d_model, sums + expert, num_experts);
+}
 
 }  // namespace
+
+void router_logits(const float* x, const float* weight, const float* bias, int64_t tokens, int64_t num_experts,
+                   int64_t d_model, float* logits) {
+#pragma omp parallel for schedule(static) if (tokens * num_experts * d_model > kMinProducts)
+  for (int64_t first = 0; first < tokens; first += kTile) {
+    const int64_t end = std::min(tokens, first + kTile);
+    if (end - first == kTile)
+      dot_rows<kTile>(x + first * d_model, weight, num_experts, d_model, logits + first * num_experts);
+    else
+      for (int64_t token = first; token < end; ++token)
+        dot_rows<1>(x + token * d_model, weight, num_experts, d_model, logits + token * num_experts);
+    if (bias != nullptr)
+      for (int64_t token = first; token < end; ++token)
+        for (int64_t expert = 0; expert < num_experts; ++expert) logits[token * num_experts + expert] += bias[expert];
+  }
+}
 
 void route_forward(const float* logits, int64_t tokens, int64_t num_experts, float* probability, int64_t* choice,
                    float* log_partition, float* entropy) {
   const int64_t padded = (num_experts + kLanes - 1) / kLanes * kLanes;
+  ThreadScratch<float> buffer(padded);
 #pragma omp parallel if (tokens * padded > kMinParallel)
   {
-    Scratch<float> buffer(padded);
     float* row = buffer.data();
     std::fill_n(row, padded, kLowest);
 #pragma omp for schedule(static)
@@ -55,9 +114,9 @@ void route_forward(const float* logits, int64_t tokens, int64_t num_experts, flo
 
 void top_choices(const float* score, int64_t tokens, int64_t num_experts, int64_t num_choices, int64_t* expert) {
   const int64_t padded = (num_experts + kLanes - 1) / kLanes * kLanes;
+  ThreadScratch<float> buffer(padded);
 #pragma omp parallel if (tokens * padded > kMinParallel)
   {
-    Scratch<float> buffer(padded);
     float* row = buffer.data();
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < tokens; ++token) {

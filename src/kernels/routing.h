@@ -1,9 +1,15 @@
-// The router's arithmetic on logits [tokens, num_experts] f32, forward and backward, one row at a time.
+// The router's arithmetic on logits [tokens, num_experts] f32, forward and backward, one row at a time: a token's
+// numbers are the same to the bit whatever tokens are beside it, since an expert is chosen by them.
 #pragma once
 
 #include <cstdint>
 
 namespace switchyard::kernels {
+
+// logits = x weight^T, plus bias unless it is null. x [tokens, d_model], weight [num_experts, d_model], bias
+// [num_experts], all f32 and of any size.
+void router_logits(const float* x, const float* weight, const float* bias, int64_t tokens, int64_t num_experts,
+                   int64_t d_model, float* logits);
 
 // For each token: probability [tokens, num_experts] = softmax, choice = argmax (the lowest of equals), log_partition =
 // logsumexp, entropy of the distribution in nats.

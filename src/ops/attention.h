@@ -23,7 +23,8 @@ struct AttentionOptions {
 //   key - query - query_offset, and with query_offset 0 the entry query_length - 1 is distance 0). Differentiable.
 // key_mask [batch, key_length] bool or undefined: false keys are never attended. A query with no key left gives 0.
 // Differentiable in q, k, v and bias. f64 and devices other than CPU take the reference path. Throws Error on other
-// shapes.
+// shapes. An example's result does not depend on the rest of the batch; without gradients up to four queries take a
+// kernel of their own, which adds in another order than that of more.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias_by_distance,
                      const at::Tensor& key_mask, const AttentionOptions& options);
 

@@ -17,7 +17,8 @@ struct ExpertsOptions {
 
 // Each expert's feed-forward network on its rows. rows [rows, d_model] compute dtype in the dispatch's order; wi
 // [num_experts, d_ff, d_model] (wi_0 if wi_1 is defined), wo [num_experts, d_model, d_ff], in the rows' dtype. Result
-// [rows, d_model]. Differentiable in rows and weights. Throws Error on other shapes or dtypes.
+// [rows, d_model]. Differentiable in rows and weights. Whether a row depends on the others of its expert is said in
+// kernels/product.h. Throws Error on other shapes or dtypes.
 at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& wi, const at::Tensor& wi_1,
                        const at::Tensor& wo, const ExpertsOptions& options);
 

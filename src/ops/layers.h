@@ -18,7 +18,8 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double epsilon
 // x + delta, where x is the residual stream and delta [same shape] a sublayer's output in the compute dtype.
 at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta);
 
-// x [..., in] by weight [out, in]: x weight^T, in x's dtype (weight is of the same dtype).
+// x [..., in] by weight [out, in]: x weight^T, in x's dtype (weight is of the same dtype). Whether rows depend on the
+// rows beside them is said in kernels/product.h; in the plain form they may.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
 
 // Rows of weight [vocab, d_model] at ids [...] i64: [..., d_model] in weight's dtype; the gradient is dense and its

@@ -23,7 +23,8 @@ struct RouterInputNoise {
 };
 
 // The router's product in f32: (x * noise) weight^T + bias. x [tokens, d_model] any dtype (cast up, the caller's tensor
-// is not touched), weight [num_experts, d_model], bias [num_experts] or undefined.
+// is not touched), weight [num_experts, d_model], bias [num_experts] or undefined. On the CPU in f32 a token's
+// logits are the same to the bit alone and in any batch.
 at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          const RouterInputNoise& noise);
 

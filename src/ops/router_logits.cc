@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/noise.h"
+#include "kernels/routing.h"
 #include "ops/backend.h"
 #include "ops/reference.h"
 #include "ops/router.h"
@@ -45,8 +46,11 @@ struct RouterLogits : torch::autograd::Function<RouterLogits> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias, const RouterInputNoise& input_noise) {
     auto noise = c10::make_intrusive<Noise>(input_noise);
-    auto logits = at::mm(noise->times(x, at::kFloat), weight.t());
-    if (bias) logits.add_(*bias);
+    const auto rows = noise->times(x, at::kFloat).contiguous(), table = weight.contiguous();
+    const auto shift = bias ? bias->contiguous() : at::Tensor();
+    auto logits = at::empty({x.size(0), weight.size(0)}, table.options());
+    kernels::router_logits(read<float>(rows), read<float>(table), shift.defined() ? read<float>(shift) : nullptr,
+                           rows.size(0), table.size(0), table.size(1), write<float>(logits));
     context->save_for_backward({x, weight});
     context->saved_data["noise"] = c10::IValue::make_capsule(std::move(noise));
     context->saved_data["has_bias"] =
