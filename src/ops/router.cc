@@ -57,7 +57,9 @@ void check_route(const at::Tensor& logits, const at::Tensor& token_mask, const R
 at::Tensor gumbel_noise(const RouteOptions& options, int64_t tokens, int64_t num_experts) {
   auto noise = reference::uniform_noise(options.noise, options.first_token, tokens, num_experts);
   auto* value = write<float>(noise);
-  for (int64_t n = 0; n < noise.numel(); ++n) value[n] = -std::log(-std::log(value[n] + 0x1p-25F));
+  // In f64: in f32 the largest uniform, 1 - 2^-24, would be rounded to 1 and its noise be infinite.
+  for (int64_t n = 0; n < noise.numel(); ++n)
+    value[n] = static_cast<float>(-std::log(-std::log(static_cast<double>(value[n]) + 0x1p-25)));
   return noise;
 }
 

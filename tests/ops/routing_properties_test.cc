@@ -399,6 +399,24 @@ TEST(SampledSoftmax, DrawsByProbabilityAndKeepsTheirGates) {
   EXPECT_NEAR(routing.gate.min().item<double>(), 0.2, 1e-9);
 }
 
+// The largest uniform, 1 - 2^-24, is drawn for expert 3 by this token: its noise is 17.3, and not infinite.
+TEST(SampledSoftmax, TheLargestNoiseIsFinite) {
+  RouteOptions options;
+  options.sample_temperature = 1.0;
+  options.noise = {.seed = 1, .purpose = NoisePurpose::kExploration};
+  options.first_token = 6316676;
+  NoiseStream stream(options.noise, static_cast<uint64_t>(options.first_token));
+  for (int64_t expert = 0; expert < 3; ++expert) stream.uniform();
+  ASSERT_EQ(stream.uniform(), 1.0F - 0x1p-24F);
+  options.group_size = 1;
+  options.expert_capacity = {1};
+  auto logits = at::zeros({1, 8}, at::kFloat);
+  for (const auto& [logit, wins] : {std::pair{-50.0, false}, std::pair{-5.0, true}}) {
+    logits[0][3] = logit;
+    EXPECT_EQ(route(logits, {}, options).expert_index[0].item<int64_t>() == 3, wins) << "logit " << logit;
+  }
+}
+
 TEST(SelectionBias, MovesChoicesButNotGates) {
   RouteOptions options;
   options.router_score = RouterScore::kSigmoid;
