@@ -292,21 +292,25 @@ void attention_backward(const AttentionArguments<T>& arguments, Rows<const T> ou
                         Rows<const T> d_out, Rows<T> d_q, Rows<T> d_k, Rows<T> d_v, float* d_bias) {
   const int64_t items = arguments.batch * arguments.num_heads;
   const int64_t distances = arguments.query_length + arguments.key_length - 1;
+  RegionErrors errors;
 #pragma omp parallel if (worth_threads(arguments))
   {
     static thread_local BackwardBuffers<T> buffers;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t item = 0; item < items; ++item)
-      backward_head(Head<T>{.arguments = arguments,
-                            .batch = item / arguments.num_heads,
-                            .index = item % arguments.num_heads,
-                            .queries = round_up(arguments.query_length, kBlock),
-                            .width = round_up(arguments.d_kv, 32),
-                            .buffers = buffers},
-                    out, log2_sum_exp + item * arguments.query_length, d_out, d_q, d_k, d_v,
-                    d_bias == nullptr ? nullptr : d_bias + item * distances);
+      errors.run([&] {
+        backward_head(Head<T>{.arguments = arguments,
+                              .batch = item / arguments.num_heads,
+                              .index = item % arguments.num_heads,
+                              .queries = round_up(arguments.query_length, kBlock),
+                              .width = round_up(arguments.d_kv, 32),
+                              .buffers = buffers},
+                      out, log2_sum_exp + item * arguments.query_length, d_out, d_q, d_k, d_v,
+                      d_bias == nullptr ? nullptr : d_bias + item * distances);
+      });
     brgemm_release();
   }
+  errors.rethrow();
 }
 
 template void attention_backward(const AttentionArguments<float>&, Rows<const float>, const float*, Rows<const float>,

@@ -93,89 +93,130 @@ void pack_keys(const AttentionArguments<T>& arguments, int64_t batch, int64_t he
   }
 }
 
+// One (batch, head): its keys up to the last that may be attended, and the padded sizes.
 template <class T>
-void forward_head(const AttentionArguments<T>& arguments, int64_t batch, int64_t head, Rows<T> out, float* log2_sum_exp,
-                  ForwardBuffers<T>& buffers) {
-  const int64_t query_length = arguments.query_length, d_kv = arguments.d_kv;
-  const int64_t num_keys = used_keys(arguments, batch);
-  const int64_t keys = round_up(num_keys, kBlock), width = round_up(d_kv, 32);
-  pack_keys(arguments, batch, head, num_keys, keys, width, buffers);
-  const T* k_packed = buffers.k_packed.data();
-  const T* v_packed = buffers.v_packed.data();
-  const float* mask = buffers.mask.data();
-  const float* bias = distance_terms(arguments, head, /*descending=*/false, buffers.bias);
+struct Head {
+  const AttentionArguments<T>& arguments;
+  int64_t batch, index;
+  int64_t num_keys, keys, width;
+  const float* bias;  // of distance_terms()
+  ForwardBuffers<T>& buffers;
 
-  T* rows = buffers.rows.reserve(kBlock * width);
-  const int64_t stride = std::min(keys, kChunk) + kPadding;
-  float* scores = buffers.scores.reserve(kBlock * kBlock);
-  T* probabilities = buffers.probabilities.reserve(kBlock * stride);
-  float* sums = buffers.sums.reserve(kBlock * kLanes);
-  float* result = buffers.result.reserve(round_up(width, kBlock) * kBlock);
+  int64_t stride() const { return std::min(keys, kChunk) + kPadding; }  // of the probabilities
+};
+
+// Up to 64 of its queries, the keys that they see (padded) and what their scores are shifted by.
+struct QueryBlock {
+  int64_t first, count, padded_count;
+  int64_t seen;
+  float* shift;  // [64]
+};
+
+template <class T>
+void multiply_tile(const Head<T>& head, const QueryBlock& block, int64_t key) {
+  brgemm(block.padded_count, kBlock, head.width, head.width, kBlock, kBlock, /*add=*/false, head.buffers.rows.data(),
+         head.buffers.k_packed.data() + key * head.width, head.buffers.scores.data());
+}
+
+template <class T>
+ScoreTerms terms(const Head<T>& head, const QueryBlock& block, int64_t key) {
+  const float* mask = head.buffers.mask.data() + key;
+  const bool masked = std::any_of(mask, mask + kBlock, [](float term) { return term != 0.0f; });
+  return {.bias = head.bias + key - block.first + head.arguments.query_length - 1, .mask = masked ? mask : nullptr};
+}
+
+template <class T>
+void find_maxima(const Head<T>& head, const QueryBlock& block, int64_t key) {
+  const ScoreTerms tile = terms(head, block, key);
+  const float* scores = head.buffers.scores.data();
+  multiply_tile(head, block, key);
+  tile.mask == nullptr ? update_maxima<false>(scores, tile, block.padded_count, block.shift)
+                       : update_maxima<true>(scores, tile, block.padded_count, block.shift);
+}
+
+// Probabilities against the present shifts, their sums and their products with v. False if a sum is too large.
+template <class T>
+bool attend(const Head<T>& head, const QueryBlock& block, bool first_tile_is_made) {
+  const int64_t stride = head.stride(), rows = block.padded_count;
+  const float* scores = head.buffers.scores.data();
+  T* probabilities = head.buffers.probabilities.data();
+  float* sums = head.buffers.sums.data();
+  std::fill(sums, sums + rows * kLanes, 0.0f);
+  for (int64_t chunk = 0; chunk < block.seen; chunk += kChunk) {
+    const int64_t chunk_end = std::min(chunk + kChunk, block.seen);
+    for (int64_t key = chunk; key < chunk_end; key += kBlock) {
+      const ScoreTerms tile = terms(head, block, key);
+      if (key > 0 || !first_tile_is_made) multiply_tile(head, block, key);
+      T* to = probabilities + key - chunk;
+      tile.mask == nullptr ? exponentiate<false>(scores, tile, rows, block.shift, to, stride, sums)
+                           : exponentiate<true>(scores, tile, rows, block.shift, to, stride, sums);
+    }
+    for (int64_t column = 0; column < head.width; column += kBlock) {
+      const int64_t columns = std::min(kBlock, head.width - column);
+      brgemm(rows, columns, chunk_end - chunk, stride, columns, kBlock, /*add=*/chunk > 0, probabilities,
+             head.buffers.v_packed.data() + column * head.keys + chunk * columns,
+             head.buffers.result.data() + column * kBlock);
+    }
+  }
+  for (int64_t row = 0; row < rows; ++row)
+    if (!(reduce_add(load(sums + row * kLanes)) <= kLargestSum)) return false;
+  return true;
+}
+
+// Divides the block's results by their sums.
+template <class T>
+void store_block(const Head<T>& head, const QueryBlock& block, Rows<T> out, float* log2_sum_exp) {
+  const int64_t d_kv = head.arguments.d_kv;
+  T* out_rows = head_rows(out, head.batch, head.index, d_kv) + block.first * out.row_stride;
+  for (int64_t row = 0; row < block.count; ++row) {
+    const float sum = reduce_add(load(head.buffers.sums.data() + row * kLanes));
+    const bool sees_no_key = sum == 0.0f;
+    if (log2_sum_exp != nullptr)
+      log2_sum_exp[block.first + row] = sees_no_key ? -kHidden : block.shift[row] + std::log2(sum);
+    for (int64_t column = 0; column < d_kv; column += kBlock) {
+      T* to = out_rows + row * out.row_stride + column;
+      const int64_t columns = std::min(kBlock, d_kv - column);
+      if (sees_no_key)
+        std::memset(static_cast<void*>(to), 0, sizeof(T) * columns);
+      else
+        store_scaled(head.buffers.result.data() + column * kBlock + row * kBlock, 1.0f / sum, to, columns);
+    }
+  }
+}
+
+template <class T>
+void forward_head(const AttentionArguments<T>& arguments, int64_t batch, int64_t index, Rows<T> out,
+                  float* log2_sum_exp, ForwardBuffers<T>& buffers) {
+  const int64_t num_keys = used_keys(arguments, batch);
+  const Head<T> head{.arguments = arguments,
+                     .batch = batch,
+                     .index = index,
+                     .num_keys = num_keys,
+                     .keys = round_up(num_keys, kBlock),
+                     .width = round_up(arguments.d_kv, 32),
+                     .bias = distance_terms(arguments, index, /*descending=*/false, buffers.bias),
+                     .buffers = buffers};
+  pack_keys(arguments, batch, index, num_keys, head.keys, head.width, buffers);
+  T* rows = buffers.rows.reserve(kBlock * head.width);
+  buffers.scores.reserve(kBlock * kBlock);
+  buffers.probabilities.reserve(kBlock * head.stride());
+  buffers.sums.reserve(kBlock * kLanes);
+  buffers.result.reserve(round_up(head.width, kBlock) * kBlock);
   alignas(64) float shift[kBlock];
 
-  for (int64_t query = 0; query < query_length; query += kBlock) {
-    const int64_t count = std::min(kBlock, query_length - query), padded_count = round_up(count, kLanes);
+  for (int64_t query = 0; query < arguments.query_length; query += kBlock) {
+    const int64_t count = std::min(kBlock, arguments.query_length - query), padded_count = round_up(count, kLanes);
     const int64_t num_seen = arguments.causal ? std::min(num_keys, query + count + arguments.query_offset) : num_keys;
-    const int64_t seen = round_up(num_seen, kBlock);
-    copy_rows(head_rows(arguments.q, batch, head, d_kv) + query * arguments.q.row_stride, arguments.q.row_stride, count,
-              d_kv, rows, padded_count, width);
-    const auto multiply = [&](int64_t key) {
-      brgemm(padded_count, kBlock, width, width, kBlock, kBlock, /*add=*/false, rows, k_packed + key * width, scores);
-    };
-    const auto terms = [&](int64_t key) {
-      const bool masked = std::any_of(mask + key, mask + key + kBlock, [](float term) { return term != 0.0f; });
-      return ScoreTerms{.bias = bias + key - query + query_length - 1, .mask = masked ? mask + key : nullptr};
-    };
-    const auto find_maxima = [&](int64_t key) {
-      const ScoreTerms tile = terms(key);
-      multiply(key);
-      tile.mask == nullptr ? update_maxima<false>(scores, tile, padded_count, shift)
-                           : update_maxima<true>(scores, tile, padded_count, shift);
-    };
-    // Probabilities against the present shifts, their sums and their products with v. False if a sum is too large.
-    const auto attend = [&](bool first_tile_is_made) {
-      std::fill(sums, sums + padded_count * kLanes, 0.0f);
-      for (int64_t chunk = 0; chunk < seen; chunk += kChunk) {
-        const int64_t chunk_end = std::min(chunk + kChunk, seen);
-        for (int64_t key = chunk; key < chunk_end; key += kBlock) {
-          const ScoreTerms tile = terms(key);
-          if (key > 0 || !first_tile_is_made) multiply(key);
-          T* to = probabilities + key - chunk;
-          tile.mask == nullptr ? exponentiate<false>(scores, tile, padded_count, shift, to, stride, sums)
-                               : exponentiate<true>(scores, tile, padded_count, shift, to, stride, sums);
-        }
-        for (int64_t column = 0; column < width; column += kBlock) {
-          const int64_t columns = std::min(kBlock, width - column);
-          brgemm(padded_count, columns, chunk_end - chunk, stride, columns, kBlock, /*add=*/chunk > 0, probabilities,
-                 v_packed + column * keys + chunk * columns, result + column * kBlock);
-        }
-      }
-      for (int64_t row = 0; row < padded_count; ++row)
-        if (!(reduce_add(load(sums + row * kLanes)) <= kLargestSum)) return false;
-      return true;
-    };
-
+    const QueryBlock block{query, count, padded_count, round_up(num_seen, kBlock), shift};
+    copy_rows(head_rows(arguments.q, batch, index, arguments.d_kv) + query * arguments.q.row_stride,
+              arguments.q.row_stride, count, arguments.d_kv, rows, padded_count, head.width);
     std::fill(shift, shift + padded_count, kUnseen);
-    if (seen > 0) find_maxima(0);
-    if (!attend(/*first_tile_is_made=*/true)) {
-      for (int64_t key = kBlock; key < seen; key += kBlock) find_maxima(key);
-      attend(/*first_tile_is_made=*/false);
+    if (block.seen > 0) find_maxima(head, block, 0);
+    if (!attend(head, block, /*first_tile_is_made=*/true)) {
+      for (int64_t key = kBlock; key < block.seen; key += kBlock) find_maxima(head, block, key);
+      attend(head, block, /*first_tile_is_made=*/false);
     }
-
-    T* out_rows = head_rows(out, batch, head, d_kv) + query * out.row_stride;
-    for (int64_t row = 0; row < count; ++row) {
-      const float sum = reduce_add(load(sums + row * kLanes));
-      const bool sees_no_key = sum == 0.0f;
-      if (log2_sum_exp != nullptr) log2_sum_exp[query + row] = sees_no_key ? -kHidden : shift[row] + std::log2(sum);
-      for (int64_t column = 0; column < d_kv; column += kBlock) {
-        T* to = out_rows + row * out.row_stride + column;
-        const int64_t columns = std::min(kBlock, d_kv - column);
-        if (sees_no_key)
-          std::memset(static_cast<void*>(to), 0, sizeof(T) * columns);
-        else
-          store_scaled(result + column * kBlock + row * kBlock, 1.0f / sum, to, columns);
-      }
-    }
+    store_block(head, block, out, log2_sum_exp);
   }
 }
 
@@ -184,15 +225,19 @@ void forward_head(const AttentionArguments<T>& arguments, int64_t batch, int64_t
 template <class T>
 void attention_forward(const AttentionArguments<T>& arguments, Rows<T> out, float* log2_sum_exp) {
   const int64_t items = arguments.batch * arguments.num_heads;
+  RegionErrors errors;
 #pragma omp parallel if (worth_threads(arguments))
   {
     static thread_local ForwardBuffers<T> buffers;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t item = 0; item < items; ++item)
-      forward_head(arguments, item / arguments.num_heads, item % arguments.num_heads, out,
-                   log2_sum_exp == nullptr ? nullptr : log2_sum_exp + item * arguments.query_length, buffers);
+      errors.run([&] {
+        forward_head(arguments, item / arguments.num_heads, item % arguments.num_heads, out,
+                     log2_sum_exp == nullptr ? nullptr : log2_sum_exp + item * arguments.query_length, buffers);
+      });
     brgemm_release();
   }
+  errors.rethrow();
 }
 
 template void attention_forward(const AttentionArguments<float>&, Rows<float>, float*);

@@ -12,6 +12,7 @@
 #include "kernels/attention.h"
 #include "kernels/lanes.h"
 #include "kernels/pack.h"
+#include "kernels/scratch.h"
 
 namespace switchyard::kernels {
 

@@ -37,9 +37,9 @@ ValueAndSlope activate(F32x16 x) {
 
 template <Activation kActivation, class T>
 void forward(const T* a, const T* b, const RowDropout& dropout, int64_t rows, int64_t width, T* hidden) {
+  ThreadScratch<float> buffer(width + 64);
 #pragma omp parallel if (rows * width > kMinParallel)
   {
-    Scratch<float> buffer(width + 64);
     DropoutRow noise(dropout, width, buffer.data());
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
@@ -57,9 +57,9 @@ void forward(const T* a, const T* b, const RowDropout& dropout, int64_t rows, in
 template <Activation kActivation, class T>
 void backward(const T* a, const T* b, const RowDropout& dropout, const T* grad_hidden, int64_t rows, int64_t width,
               T* grad_a, T* grad_b, T* hidden) {
+  ThreadScratch<float> buffer(width + 64);
 #pragma omp parallel if (rows * width > kMinParallel)
   {
-    Scratch<float> buffer(width + 64);
     DropoutRow noise(dropout, width, buffer.data());
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {

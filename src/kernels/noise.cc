@@ -84,9 +84,9 @@ void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to) 
 template <class X, class Y>
 void multiply_noise(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width,
                     const ElementNoise& noise) {
+  ThreadScratch<float> buffer(width + kBatch);
 #pragma omp parallel if (rows * width > 8192)
   {
-    Scratch<float> buffer(width + kBatch);
     float* factors = buffer.data();
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {

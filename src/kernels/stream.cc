@@ -26,9 +26,9 @@ void add_to_stream(const float* x, const T* delta, float* y, int64_t size) {
 
 template <class T>
 void drop_channels(const T* x, const RowDropout& dropout, T* y, int64_t rows, int64_t width) {
+  ThreadScratch<float> buffer(width + 64);
 #pragma omp parallel if (rows * width > kMinParallel)
   {
-    Scratch<float> buffer(width + 64);
     DropoutRow noise(dropout, width, buffer.data());
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
