@@ -25,7 +25,7 @@ at::ScalarType wide(at::ScalarType dtype) { return dtype == at::kDouble ? at::kD
 
 // The elementwise product of x and factors [broadcastable] f32, rounded once to x's dtype.
 at::Tensor scaled_by(const at::Tensor& x, const at::Tensor& factors) {
-  return (x.to(wide(x.scalar_type())) * factors.to(x.device())).to(x.scalar_type());
+  return (x.to(wide(x.scalar_type())) * factors).to(x.scalar_type());
 }
 
 // function(expert, first row, rows) of each expert's rows, one after the other.
@@ -41,25 +41,25 @@ at::Tensor by_expert(const at::Tensor& rows, const Dispatch& dispatch, Function&
   return at::cat(outputs);
 }
 
-// Uniform noise of the rows whose numbers are given. [rows, width] f32
-at::Tensor uniform_noise_of(const NoiseKey& key, const at::Tensor& number, int64_t width) {
+// Uniform noise of the rows whose numbers are given. [rows, width] f32 on `device`
+at::Tensor uniform_noise_of(const NoiseKey& key, const at::Tensor& number, int64_t width, at::Device device) {
   const auto numbers = number.cpu();
   auto noise = at::empty({number.size(0), width}, at::kFloat);
   for (int64_t row = 0; row < number.size(0); ++row)
     noise.narrow(0, row, 1).copy_(uniform_noise(key, numbers.const_data_ptr<int64_t>()[row], 1, width));
-  return noise;
+  return noise.to(device);
 }
 
 }  // namespace
 
-at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width) {
+at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width, at::Device device) {
   auto noise = at::empty({rows, width}, at::kFloat);
   float* values = noise.mutable_data_ptr<float>();
   for (int64_t row = 0; row < rows; ++row) {
     NoiseStream stream(key, static_cast<uint64_t>(first_row + row));
     for (int64_t column = 0; column < width; ++column) *values++ = stream.uniform();
   }
-  return noise;
+  return noise.to(device);
 }
 
 at::Tensor dropout_factors(const at::Tensor& noise, double rate) {
@@ -78,7 +78,7 @@ at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids) { return a
 
 at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example) {
   if (rate == 0.0) return x;
-  const auto noise = uniform_noise(key, first_example, x.size(0), x.size(2));
+  const auto noise = uniform_noise(key, first_example, x.size(0), x.size(2), x.device());
   return scaled_by(x, dropout_factors(noise, rate).unsqueeze(1));
 }
 
@@ -107,11 +107,11 @@ at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at
                          const RouterInputNoise& noise) {
   auto input = x.to(weight.scalar_type());
   if (noise.jitter > 0.0 || noise.dropout > 0.0) {
-    const auto uniform = uniform_noise(noise.key, noise.first_token, x.size(0), x.size(1));
+    const auto uniform = uniform_noise(noise.key, noise.first_token, x.size(0), x.size(1), x.device());
     const auto spread = static_cast<float>(noise.jitter);
     const auto factors =
         noise.dropout > 0.0 ? dropout_factors(uniform, noise.dropout) : uniform * (2.0F * spread) + (1.0F - spread);
-    input = input * factors.to(input.device());
+    input = input * factors;
   }
   const auto logits = at::mm(input, weight.t());
   return bias.defined() ? logits + bias : logits;
@@ -131,7 +131,8 @@ at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const a
                        const at::Tensor& wo, const ExpertsOptions& options) {
   at::Tensor factors;
   if (options.dropout_rate > 0.0)
-    factors = dropout_factors(uniform_noise_of(options.key, dispatch.number, wi.size(1)), options.dropout_rate);
+    factors = dropout_factors(uniform_noise_of(options.key, dispatch.number, wi.size(1), rows.device()),
+                              options.dropout_rate);
   return by_expert(rows, dispatch, [&](int64_t expert, int64_t start, const at::Tensor& input) {
     auto hidden = activation(at::mm(input, wi.select(0, expert).t()), options.activation);
     if (wi_1.defined()) hidden = hidden * at::mm(input, wi_1.select(0, expert).t());

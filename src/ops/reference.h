@@ -34,8 +34,10 @@ at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& w
                                    double scale);
 at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale);
 
-// Uniform noise [rows, width] f32 on the CPU: row r is the first `width` numbers of subsequence first_row + r of `key`.
-at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width);
+// Uniform noise [rows, width] f32 on `device`: row r is the first `width` numbers of subsequence first_row + r of
+// `key`. Made on the CPU and moved, so that every device sees the same numbers.
+at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width,
+                         at::Device device = at::kCPU);
 
 // What a dropout factor is from uniform noise of the same shape: 0 where noise < rate, else 1 / (1 - rate). f32.
 at::Tensor dropout_factors(const at::Tensor& noise, double rate);
