@@ -4,7 +4,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
-#include <iostream>
+#include <map>
 
 #include "base/error.h"
 #include "checkpoint/checkpoint_store.h"
@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #include "cli/compute_options.h"
 #include "model/loss.h"
+#include "ops/backend.h"
 
 namespace switchyard {
 namespace {
@@ -95,6 +96,16 @@ void add_gradient(const NamedParameter& parameter, Outputs& out) {
     add(out, "grad." + expert_tensor_name(spec.name, expert), gradient[expert]);
 }
 
+// What the file says of how its numbers came about: products and attentions in fast kernels and in the plain form.
+std::map<std::string, std::string> kernel_metadata() {
+  const auto products = ops::kernel_choices(ops::Kernel::kPanels), attention = ops::kernel_choices(ops::Kernel::kTiles);
+  return {{"format", "pt"},
+          {"fused_products", std::to_string(products.fused)},
+          {"plain_products", std::to_string(products.plain)},
+          {"fused_attention", std::to_string(attention.fused)},
+          {"plain_attention", std::to_string(attention.plain)}};
+}
+
 void run(const ForwardCommand& command) {
   apply(command.compute);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
@@ -142,7 +153,7 @@ void run(const ForwardCommand& command) {
   for (const auto& [name, loss] :
        {std::pair{"load_balance_loss", losses.load_balance}, std::pair{"router_z_loss", losses.router_z}})
     add(out, name, loss.defined() ? loss.detach() : at::zeros({}));
-  write_safetensors(command.output, std::move(out));
+  write_safetensors(command.output, std::move(out), kernel_metadata());
 }
 
 }  // namespace

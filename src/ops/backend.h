@@ -25,6 +25,12 @@ enum class Kernel {
 // `sizes`. Where it does not, the operation's plain form runs.
 bool is_fused(const at::Tensor& x, Kernel kernel = Kernel::kElements, std::initializer_list<int64_t> sizes = {});
 
+// How often is_fused() said yes and no in this process. A test of a kernel looks here that it was the kernel which ran.
+struct KernelChoices {
+  int64_t fused = 0, plain = 0;
+};
+KernelChoices kernel_choices(Kernel kernel);
+
 template <class T>
 const T* read(const at::Tensor& tensor) {
   return static_cast<const T*>(tensor.const_data_ptr());
