@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 PROGRAM = pathlib.Path(os.environ.get("SWITCHYARD_PROGRAM", pathlib.Path(__file__).parents[2] / "build/release/switchyard"))
@@ -50,3 +51,9 @@ def forward(model: pathlib.Path, inputs: dict, folder: pathlib.Path, *options: s
     switchyard("forward", "--model", model, "--inputs", folder / "in.safetensors",
                "--output", folder / "out.safetensors", "--threads", threads, *options)  # fmt: skip
     return load_file(folder / "out.safetensors")
+
+
+def metadata(path: pathlib.Path) -> dict:
+    """What a safetensors file says of itself; `switchyard forward` counts there how often a fast kernel ran."""
+    with safe_open(path, "pt") as file:
+        return file.metadata()

@@ -51,6 +51,14 @@ MODELS = {
     "switch_untied": ("switch_transformers", _SPARSE | dict(tie_word_embeddings=False, untied=True)),
 }
 
+# Sizes that the fast products take: multiples of 64, but for the vocabulary, which may be any.
+_FAST = dict(vocab_size=200, d_model=64, d_kv=16, d_ff=128, num_heads=4)
+FAST_MODELS = {
+    "fast_t5_v1_1": ("t5", _FAST | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, untied=True)),
+    "fast_switch": ("switch_transformers", _SPARSE | _FAST),
+    "fast_switch_overflow": ("switch_transformers", _SPARSE | _FAST | dict(expert_capacity=2)),
+}
+
 _CLASSES = {
     "t5": (transformers.T5Config, transformers.T5ForConditionalGeneration),
     "mt5": (transformers.MT5Config, transformers.MT5ForConditionalGeneration),
@@ -79,7 +87,7 @@ def _draw(model: torch.nn.Module, seed: int) -> None:
 
 def save_model(name: str, folder: pathlib.Path, seed: int = 1, **more_changes) -> pathlib.Path:
     """Writes the model `name` as save_pretrained does, and returns its directory."""
-    model_type, changes = MODELS[name]
+    model_type, changes = (MODELS | FAST_MODELS)[name]
     changes = changes | more_changes
     untied = changes.pop("untied", False)
     config_class, model_class = _CLASSES[model_type]
