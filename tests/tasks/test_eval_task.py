@@ -98,7 +98,7 @@ def test_wrong_usage_is_told(data):
     assert 'did you mean "glue_sst2"?' in evaluate("--task", "glue_sst", "--from-predictions", given, code=2).stderr
     assert "there are dev" in evaluate(*task, "--split", "test", "--from-predictions", given, code=2).stderr
     assert "--task needs --model" in evaluate(*task, code=2).stderr
-    assert "eval needs --model and --text, or --task" in evaluate(code=2).stderr
+    assert "eval needs --model" in evaluate(code=2).stderr
     assert "two evaluations" in evaluate(*task, "--text", given, "--from-predictions", given, code=2).stderr
     assert "leave --model out" in evaluate(*task, "--model", data, "--from-predictions", given, code=2).stderr
 
