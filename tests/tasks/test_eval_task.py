@@ -109,6 +109,8 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     draw = random.Random(1)
     words = "sentence number of the old red bridge lamp negative positive a b c d".split()
+    syllables = "ba ro mi ten sul ka ver do lin pa gor fe".split()
+    words += ["".join(draw.choices(syllables, k=3)) for _ in range(300)]
     text = "\n".join(" ".join(draw.choices(words, k=9)) + "." for _ in range(3000))
     (folder / "train.txt").write_text(text)
     (folder / "run.toml").write_text(
