@@ -153,13 +153,13 @@ void read_t5(const Keys& keys, bool has_block, const std::string& model_type, Mo
     read_feed_forward(feed_forward, keys.source(), config);
   if (keys.read("dense_act_fn", act)) config.activation = activation_from_hf(act, keys.source());
   keys.read("is_gated_act", config.gated);
-  // HF: T5 scales unless told that nothing is tied; a file saved by HF itself says so under scale_decoder_outputs.
-  // mT5 never scales. umT5 does as its file says; HF 5.23 scales whatever the file says, which published files (tied:
-  // false) are not made for.
-  bool tie = true;
-  keys.read("tie_word_embeddings", tie);
-  keys.read("scale_decoder_outputs", tie);
-  config.tie_output = tie && model_type != "mt5";
+  // HF ties the output in this family whatever the config says, unless the file has another head. tie_word_embeddings
+  // tells whether T5 scales; a file saved by HF itself says so under scale_decoder_outputs. mT5 never scales. umT5 does
+  // as its file says; HF 5.23 scales whatever the file says, which published files (tied: false) are not made for.
+  bool scale = true;
+  keys.read("tie_word_embeddings", scale);
+  keys.read("scale_decoder_outputs", scale);
+  config.scale_output = scale && model_type != "mt5";
   config.relative_bias_every_layer = model_type == "umt5";
   config.routing.num_experts = 0;
   if (!has_block) config.initializer_scale = 1.0;  // Mesh's, for dense models
@@ -171,8 +171,10 @@ void read_switch(const Keys& keys, bool has_block, ModelConfig& config) {
     keys.read("dense_act_fn", act);
     read_feed_forward(act, keys.source(), config);
   }
-  config.tie_output = true;
-  keys.read("tie_word_embeddings", config.tie_output);
+  bool tie = true;
+  keys.read("tie_word_embeddings", tie);
+  config.scale_output = tie;
+  if (!has_block) config.tie_output = tie;
   auto& routing = config.routing;
   keys.require("num_experts", routing.num_experts);
   keys.read("router_bias", routing.router_bias);
@@ -258,7 +260,7 @@ Json config_to_hf(const ModelConfig& config, const std::string& dtype) {
       {"layer_norm_epsilon", config.layer_norm_epsilon},
       {"dropout_rate", config.dropout_rate},
       {"initializer_factor", 1.0},
-      {"tie_word_embeddings", config.tie_output},
+      {"tie_word_embeddings", config.scale_output},
       {"pad_token_id", 0},
       {"eos_token_id", 1},
       {"decoder_start_token_id", 0},
@@ -283,6 +285,10 @@ Json config_to_hf(const ModelConfig& config, const std::string& dtype) {
     json["feed_forward_proj"] = feed_forward;
     json["dense_act_fn"] = to_word(config.activation);
     json["is_gated_act"] = config.gated;
+  }
+  if (json["model_type"] == "t5") {  // where HF says both
+    json["tie_word_embeddings"] = config.tie_output || config.scale_output;
+    json["scale_decoder_outputs"] = config.scale_output;
   }
   json[kBlock] = fields_to_json(config);
   return json;

@@ -14,8 +14,8 @@
 
 namespace switchyard {
 
-// What config.json says. tie_output is "hidden scaled by d_model^-0.5", as HF decides it; whether the file has a head
-// of its own is for the caller to reconcile. Throws Error naming `source`, the key, and what is supported.
+// What config.json says. Of tables (tie_output, tie_encoder_input, tie_decoder_input) it is what HF assumes before it
+// has seen the file's; plan_weights() reconciles. Throws Error naming `source`, the key, and what is supported.
 ModelConfig config_from_hf(const Json& json, const std::string& source, const std::vector<std::string>& tensor_names);
 
 // dtype: "float32", "bfloat16" or "float16", that of the stored weights.

@@ -92,13 +92,12 @@ InferenceModel open_for_inference(const fs::path& folder, at::ScalarType dtype) 
   return model;
 }
 
-ModelConfig open_config(const fs::path& folder) { return read_config(folder, list_folder(folder)); }
+ModelConfig open_config(const fs::path& folder) { return open_files(folder).config; }
 
 ModelFiles open_files(const fs::path& folder) {
   ModelFiles files{folder.string(), {}, list_folder(folder)};
   files.config = read_config(folder, files.tensors);
-  ModelConfig reconciled = files.config;
-  plan_weights(reconciled, files.tensors, files.folder);
+  plan_weights(files.config, files.tensors, files.folder);
   return files;
 }
 

@@ -32,8 +32,8 @@ struct InferenceModel {
 };
 InferenceModel open_for_inference(const std::filesystem::path& folder, at::ScalarType dtype);
 
-// A model without its values: config.json with the sparse layers that the weights show, and the tensors by the headers
-// of their files. Throws as open_model() does.
+// A model without its values: the config as open_model() gives it, and the tensors by the headers of their files.
+// Throws as open_model() does.
 struct ModelFiles {
   std::string folder;
   ModelConfig config;
@@ -41,7 +41,7 @@ struct ModelFiles {
 };
 ModelFiles open_files(const std::filesystem::path& folder);
 
-// config.json alone, with the sparse layers that the weights show. Reads no weights.
+// Of open_files(): the config alone, with the sparse layers and the tables of their own that the weights show.
 ModelConfig open_config(const std::filesystem::path& folder);
 
 struct SaveOptions {

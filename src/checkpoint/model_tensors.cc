@@ -13,17 +13,6 @@
 namespace switchyard {
 namespace {
 
-// A scale enters in f32 at least, whatever the dtype read.
-void read_scaled(const ParameterSource& source, const at::Tensor& to) {
-  if (source.scale == 1.0) return source.parts[0]->read(0, to);
-  to.copy_(read_tensor(*source.parts[0], at::promoteTypes(to.scalar_type(), at::kFloat)).mul_(source.scale));
-}
-at::Tensor read_scaled(const ParameterSource& source, at::ScalarType dtype) {
-  auto tensor = at::empty(source.parts[0]->shape, at::TensorOptions().dtype(dtype));
-  read_scaled(source, tensor);
-  return tensor;
-}
-
 // The parameters other than experts in the dtypes of the forward pass, and the output table once more where it is the
 // embedding in another dtype.
 struct DensePlan {
@@ -40,8 +29,9 @@ DensePlan plan_dense(const ModelConfig& config, const std::vector<ParameterSpec>
   };
   for (size_t number = 0; number < specs.size(); ++number) {
     plan.dtypes.push_back(compute_dtype(specs[number], dtype));
-    // The embedding is wide, but where its values are of `dtype` anyway.
-    if (number == 0 && sources[0].parts[0]->dtype != dtype) plan.dtypes[0] = at::promoteTypes(dtype, at::kFloat);
+    // Embeddings are wide, but where their values are of `dtype` anyway.
+    if (specs[number].role == Role::kEmbedding && sources[number][0]->dtype != dtype)
+      plan.dtypes[number] = at::promoteTypes(dtype, at::kFloat);
     if (!specs[number].is_expert()) add(specs[number], plan.dtypes[number]);
   }
   plan.copies_output = config.tie_output && plan.dtypes[0] != dtype;
@@ -53,7 +43,7 @@ DensePlan plan_dense(const ModelConfig& config, const std::vector<ParameterSpec>
 at::Tensor read_experts(const ParameterSpec& spec, const ParameterSource& source, at::ScalarType dtype) {
   auto tensor = at::empty(spec.shape, at::TensorOptions().dtype(dtype));
   for (int64_t expert = 0; expert < spec.shape[0]; ++expert)
-    source.parts[static_cast<size_t>(expert)]->read(0, tensor.select(0, expert));
+    source[static_cast<size_t>(expert)]->read(0, tensor.select(0, expert));
   return tensor;
 }
 
@@ -64,14 +54,14 @@ void put_experts_on_demand(FeedForwardWeights& layer,
   for (at::Tensor* matrix : {&layer.wi, &layer.wi_0, &layer.wi_1, &layer.wo}) {
     const auto found = experts.find(matrix);
     if (found == experts.end()) continue;
-    const auto& parts = found->second->parts;
+    const auto& parts = *found->second;
     if (!on_demand) on_demand = std::make_shared<ExpertsOnDemand>(static_cast<int64_t>(parts.size()));
     *matrix = on_demand->add(parts, dtype);
   }
   if (on_demand) layer.want_experts = [on_demand](const std::vector<int64_t>& num_rows) { on_demand->read(num_rows); };
 }
 
-// Calls add(name, tensor, is input embedding) for every tensor that files of a model of `config` have.
+// Calls add(name, number of its parameter, expert) for every tensor that files of a model of `config` have.
 template <class Function>
 void for_each_tensor(const ModelConfig& config, Function&& add) {
   const auto specs = parameter_specs(config);
@@ -80,8 +70,11 @@ void for_each_tensor(const ModelConfig& config, Function&& add) {
     for (int64_t expert = 0; expert < (spec.is_expert() ? spec.shape[0] : 1); ++expert)
       add(spec.is_expert() ? expert_tensor_name(spec.name, expert) : spec.name, number, expert);
   }
-  if (!config.tie_output && config.has_sparse_layers())
-    for (const char* name : kInputTables) add(name, 0, 0);  // shared.weight is the first parameter
+  if (config.scale_output || !config.has_sparse_layers()) return;
+  for (const auto& [tied, name] :
+       {std::pair{config.tie_output, kHead}, std::pair{config.tie_encoder_input, kEncoderInput},
+        std::pair{config.tie_decoder_input, kDecoderInput}})
+    if (tied) add(name, 0, 0);  // shared.weight is the first parameter
 }
 
 }  // namespace
@@ -93,7 +86,7 @@ ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::
   const auto parameters = list_parameters(config, weights);
   for (size_t number = 0; number < parameters.size(); ++number) {
     const auto& [spec, tensor] = parameters[number];
-    *tensor = spec.is_expert() ? read_experts(spec, plan[number], dtype) : read_scaled(plan[number], dtype);
+    *tensor = spec.is_expert() ? read_experts(spec, plan[number], dtype) : read_tensor(*plan[number][0], dtype);
   }
   return weights;
 }
@@ -112,7 +105,7 @@ ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& st
       experts[tensor] = &sources[number];
     } else {
       *tensor = arena.take(spec.shape, dense.dtypes[number]);
-      read_scaled(sources[number], *tensor);
+      sources[number][0]->read(0, *tensor);
     }
   }
   for (auto* stack : {&weights.encoder, &weights.decoder})
@@ -145,11 +138,9 @@ std::vector<TensorToWrite> tensors_of(ModelConfig& config, const StoredTensors& 
   const auto plan = plan_weights(config, stored, source);
   std::vector<TensorToWrite> tensors;
   for_each_tensor(config, [&](const std::string& name, size_t number, int64_t expert) {
-    const StoredTensor& part = *plan[number].parts[static_cast<size_t>(expert)];
+    const StoredTensor& part = *plan[number][static_cast<size_t>(expert)];
     tensors.push_back({name, at::empty(part.shape, at::TensorOptions().dtype(dtype).device(at::kMeta)), dtype,
-                       [part, scale = plan[number].scale, dtype] {
-                         return read_scaled({{&part}, scale}, dtype);
-                       }});
+                       [part, dtype] { return read_tensor(part, dtype); }});
   });
   return tensors;
 }

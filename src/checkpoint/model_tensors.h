@@ -20,8 +20,8 @@ ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::
 ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
                                     const std::string& source);
 
-// A model's tensors as HF stores them: experts one by one, a tied head absent, and an untied sparse model's embedding
-// under its three names (HF 5.23.0 unties the input tables too and fills missing ones with noise).
+// A model's tensors as HF stores them: experts one by one, tied tables absent. Where HF ties nothing (a sparse model
+// that does not scale its output), the embedding stands under every name: HF 5.23.0 fills missing tables with noise.
 std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype);
 // From other files, each tensor read while it is written.
 std::vector<TensorToWrite> tensors_of(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,

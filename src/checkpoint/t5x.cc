@@ -172,7 +172,7 @@ ModelConfig infer_shape(const NamedTensors& arrays, const std::string& source) {
                                                              : "encoder/relpos_bias/rel_embedding";
   config.num_heads = size_of(table, 0);
   config.relative_attention_num_buckets = size_of(table, 1);
-  config.tie_output = !has("decoder/logits_dense/kernel");
+  config.tie_output = config.scale_output = !has("decoder/logits_dense/kernel");
   SY_CHECK(config.num_heads > 0 && config.d_model > 0, source, ": an array is empty");
   const auto& query = arrays.find("encoder/layers_0/attention/query/kernel");
   SY_CHECK(query != arrays.end(), source, ": encoder/layers_0/attention/query/kernel is missing");

@@ -1,6 +1,5 @@
 #include "checkpoint/weight_names.h"
 
-#include <cmath>
 #include <set>
 
 #include "base/error.h"
@@ -8,7 +7,6 @@
 namespace switchyard {
 namespace {
 
-constexpr char kHead[] = "lm_head.weight";
 constexpr char kShared[] = "shared.weight";
 // A table that T5's first files hold and no T5 reads.
 constexpr char kUnusedTable[] = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
@@ -91,55 +89,40 @@ const StoredTensor* find_in(const StoredTensors& stored, const char* name) {
   return found == stored.end() ? nullptr : &found->second;
 }
 
-// What the file's own head means: HF scales by the config's word, and takes the head from the file if it has another
-// one than the embedding.
-struct Head {
-  bool from_shared = false;  // untied config without a head in the file: a copy of the embedding
-  double scale = 1.0;
-};
-
-Head reconcile_head(ModelConfig& config, const StoredTensors& stored, Lookup& lookup) {
+// Unties what the file has with values of its own, and ties what it does not have.
+void reconcile_tables(ModelConfig& config, const StoredTensors& stored, Lookup& lookup) {
   const StoredTensor* shared = find_in(stored, kShared);
-  const StoredTensor* head = find_in(stored, kHead);
-  const bool own_head = head != nullptr && (shared == nullptr || !equal_values(*shared, *head));
-  Head result;
-  if (config.tie_output) {
-    if (own_head) {
-      result.scale = 1.0 / std::sqrt(static_cast<double>(config.d_model));
-      config.tie_output = false;
-    } else if (head != nullptr) {
-      lookup.use(kHead);
-    }
-  } else if (head == nullptr && !config.has_sparse_layers()) {
-    result.from_shared = true;
-  }
-  for (const char* name : kInputTables) {
+  const auto reconcile = [&](const char* name, bool& tied, bool tied_if_absent) {
     const StoredTensor* table = find_in(stored, name);
-    if (table == nullptr) continue;
-    lookup.use(name);
-    if (shared != nullptr && !equal_values(*shared, *table))
-      lookup.refuse(join(name, " differs from ", kShared, "; encoder and decoder must share their input embedding"));
-  }
+    if (table == nullptr)
+      tied = tied || tied_if_absent;
+    else if (tied && shared != nullptr && equal_values(*shared, *table))
+      lookup.use(name);
+    else
+      tied = false;
+  };
+  // A sparse model may say that it has a head of its own, and is not believed without one; T5's family is tied then.
+  reconcile(kHead, config.tie_output, !config.has_sparse_layers());
+  reconcile(kEncoderInput, config.tie_encoder_input, true);
+  reconcile(kDecoderInput, config.tie_decoder_input, true);
   lookup.use(kUnusedTable);
-  return result;
 }
 
 }  // namespace
 
 std::vector<ParameterSource> plan_weights(ModelConfig& config, const StoredTensors& stored, const std::string& source) {
   Lookup lookup(stored, source);
-  const Head head = reconcile_head(config, stored, lookup);
+  reconcile_tables(config, stored, lookup);
   std::vector<ParameterSource> plan;
   for (const auto& spec : parameter_specs(config)) {
-    auto& [parts, scale] = plan.emplace_back();
-    if (spec.name == kHead) scale = head.scale;
+    auto& parts = plan.emplace_back();
     if (spec.is_expert() && static_cast<uint64_t>(spec.shape[0]) > stored.size()) {
       lookup.miss_experts(spec);  // before a list of that length is made
     } else if (spec.is_expert()) {
       for (int64_t expert = 0; expert < spec.shape[0]; ++expert)
         parts.push_back(lookup.find(expert_tensor_name(spec.name, expert), at::IntArrayRef(spec.shape).slice(1)));
     } else {
-      parts.push_back(lookup.find(head.from_shared && spec.name == kHead ? kShared : spec.name, spec.shape));
+      parts.push_back(lookup.find(spec.name, spec.shape));
     }
   }
   lookup.finish();

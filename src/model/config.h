@@ -26,8 +26,11 @@ struct ModelConfig {
   int64_t num_encoder_layers = 6;
   int64_t num_decoder_layers = 6;
   Activation activation = Activation::kRelu;
-  bool gated = false;      // activation(x wi_0) * (x wi_1) in place of activation(x wi)
-  bool tie_output = true;  // logits from the embedding, hidden scaled by d_model^-0.5
+  bool gated = false;             // activation(x wi_0) * (x wi_1) in place of activation(x wi)
+  bool tie_output = true;         // logits from the shared embedding, not from a head of its own
+  bool scale_output = true;       // hidden states times d_model^-0.5 before the output
+  bool tie_encoder_input = true;  // the stack looks ids up in the shared embedding, not in a table of its own
+  bool tie_decoder_input = true;
   int64_t relative_attention_num_buckets = 32;
   int64_t relative_attention_max_distance = 128;
   bool relative_bias_every_layer = false;  // a table in every self-attention layer (umT5), not one a stack
@@ -65,6 +68,10 @@ struct ModelConfig {
     field("activation", self.activation, "relu, gelu (erf), gelu_new (tanh) or silu");
     field("gated", self.gated, "gated feed-forward: activation(x wi_0) * (x wi_1)");
     field("tie_output", self.tie_output, "output projection shares the embedding");
+    field("scale_output", self.scale_output,
+          "hidden states times d_model^-0.5 before the output; in a run file it follows tie_output");
+    field("tie_encoder_input", self.tie_encoder_input, "the encoder's input embedding is the shared one");
+    field("tie_decoder_input", self.tie_decoder_input, "the decoder's input embedding is the shared one");
     field("relative_attention_num_buckets", self.relative_attention_num_buckets, "relative position buckets");
     field("relative_attention_max_distance", self.relative_attention_max_distance,
           "distance from which all share a bucket");

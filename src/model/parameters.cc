@@ -176,7 +176,12 @@ std::vector<NamedParameter> list_parameters(const ModelConfig& config, ModelWeig
     return Form{.shape = {config.vocab_size, config.d_model}, .role = role, .tensor_axis = 0};
   };
   lister.add("shared.weight", weights.shared, table(Role::kEmbedding), Initializer::kNormal, 1.0);
+  const auto add_input = [&](bool tied, const char* name, StackWeights& stack) {
+    if (!tied) lister.add(name, stack.embedding, table(Role::kEmbedding), Initializer::kNormal, 1.0);
+  };
+  add_input(config.tie_encoder_input, "encoder.embed_tokens.weight", weights.encoder);
   lister.add_stack("encoder", weights.encoder, /*is_decoder=*/false);
+  add_input(config.tie_decoder_input, "decoder.embed_tokens.weight", weights.decoder);
   lister.add_stack("decoder", weights.decoder, /*is_decoder=*/true);
   if (!config.tie_output) lister.add_scaled("lm_head.weight", weights.lm_head, table(Role::kOutput));
   return std::move(lister.list);

@@ -87,10 +87,11 @@ struct StackWeights {
   at::Tensor relative_attention_bias;  // [num_buckets, heads], of the self-attention layers without one of their own
   std::vector<BlockWeights> blocks;
   at::Tensor final_norm;  // [d_model]
+  at::Tensor embedding;   // [vocab_size, d_model], of the stack's own input ids; undefined: ModelWeights::shared
 };
 
 struct ModelWeights {
-  at::Tensor shared;   // [vocab_size, d_model]: both stacks' input embedding, and the output's when tied
+  at::Tensor shared;   // [vocab_size, d_model]: the embedding of all inputs and outputs that are tied
   at::Tensor lm_head;  // [vocab_size, d_model] when not tied
   StackWeights encoder, decoder;
 };

@@ -37,7 +37,7 @@ ModelConfig with_experts(ModelConfig dense, int64_t num_experts, int64_t group_s
 ModelConfig with_geglu(ModelConfig config) {
   config.activation = Activation::kGeluNew;
   config.gated = true;
-  config.tie_output = false;
+  config.tie_output = config.scale_output = false;
   return config;
 }
 
@@ -61,7 +61,7 @@ ModelConfig switch_c() {
   auto config = with_experts(dense_t5({.d_model = 2080, .d_ff = 6144, .d_kv = 64, .num_heads = 30, .num_layers = 15}),
                              2048, 2048);
   config.encoder_sparse_step = config.decoder_sparse_step = 1;
-  config.tie_output = false;
+  config.tie_output = config.scale_output = false;
   config.routing.train_capacity_factor = 1.0;
   config.routing.min_expert_capacity = 2;
   return config;

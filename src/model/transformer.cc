@@ -195,7 +195,8 @@ StackOutput run_stack(StackPass& pass, const at::Tensor& embedding, const at::Te
                                                   .max_distance = pass.config.relative_attention_max_distance});
   };
   pass.position_bias = by_distance(pass.weights.relative_attention_bias);
-  auto x = pass.dropout(ops::embedding(embedding, ids).to(wide), num_blocks, Place::kEmbedding);
+  const auto& table = pass.weights.embedding.defined() ? pass.weights.embedding : embedding;
+  auto x = pass.dropout(ops::embedding(table, ids).to(wide), num_blocks, Place::kEmbedding);
   for (size_t block = 0; block < num_blocks; ++block) {
     if (const auto& own = pass.weights.blocks[block].relative_attention_bias; own.defined())
       pass.position_bias = by_distance(own);
@@ -223,12 +224,13 @@ at::ScalarType compute_dtype(const ParameterSpec& spec, at::ScalarType dtype) {
 ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype) {
   ModelWeights cast = weights;
   for (auto& [spec, tensor] : list_parameters(config, cast)) {
-    if (tensor != &cast.shared) *tensor = tensor->to(compute_dtype(spec, dtype));
+    // Input embeddings stay as they are: a look-up reads few of their rows.
+    if (spec.role != Role::kEmbedding || dtype == at::kDouble) *tensor = tensor->to(compute_dtype(spec, dtype));
   }
   return {dtype,
-          dtype == at::kDouble ? cast.shared.to(at::kDouble) : cast.shared,
+          cast.shared,
           config.tie_output ? cast.shared.to(dtype) : cast.lm_head,
-          config.tie_output ? 1.0 / std::sqrt(static_cast<double>(config.d_model)) : 1.0,
+          config.scale_output ? 1.0 / std::sqrt(static_cast<double>(config.d_model)) : 1.0,
           std::move(cast.encoder),
           std::move(cast.decoder)};
 }

@@ -25,9 +25,9 @@ at::ScalarType compute_dtype(const ParameterSpec& spec, at::ScalarType dtype);
 // gradients arrive at the given weights; a tensor already in the right dtype is not copied. Made once a step.
 struct ComputeWeights {
   at::ScalarType dtype;
-  at::Tensor embedding;  // [vocab_size, d_model] as given, for input ids
+  at::Tensor embedding;  // [vocab_size, d_model] as given, for input ids of stacks without a table of their own
   at::Tensor output;     // [vocab_size, d_model] in dtype, for logits
-  double output_scale;   // d_model^-0.5 when tied, else 1 (T5; conventions of Mesh and HF)
+  double output_scale;   // d_model^-0.5 if the config scales, else 1
   StackWeights encoder, decoder;
 };
 ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype);

@@ -7,9 +7,13 @@ namespace {
 
 const std::vector<std::string> kSections = {"model", "routing", "data", "train", "optimizer", "parallel"};
 
+bool has_key(const ConfigDocument& document, const std::string& section, const std::string& key) {
+  return document.sections.contains(section) && document.sections.at(section).contains(key);
+}
+
 std::string string_at(const ConfigDocument& document, const std::string& section, const std::string& key) {
   std::string value;
-  if (document.sections.contains(section) && document.sections.at(section).contains(key))
+  if (has_key(document, section, key))
     config_detail::read_value(document.sections.at(section).at(key), document.place(section + "." + key), value);
   return value;
 }
@@ -56,6 +60,9 @@ RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::pat
   if (!run.init.empty()) run.model = open_config(run.init);
   for (const char* section : {"model", "routing"}) read_convention(run.model.routing, document, section);
   read_section(run.model, document, "model", {"preset", "init"});
+  // T5's habit: a tied output is scaled, a head of its own is not.
+  if (has_key(document, "model", "tie_output") && !has_key(document, "model", "scale_output"))
+    run.model.scale_output = run.model.tie_output;
   read_section(run.model.routing, document, "routing");
   read_section(run.data, document, "data");
   read_section(run.train, document, "train");

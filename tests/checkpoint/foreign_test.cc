@@ -138,7 +138,7 @@ TEST(T5x, ReadsThePublishedTinyCheckpoint) {
   EXPECT_EQ(config.vocab_size, 32128);
   EXPECT_TRUE(config.gated);
   EXPECT_EQ(config.activation, Activation::kGeluNew);
-  EXPECT_FALSE(config.tie_output);
+  EXPECT_FALSE(config.tie_output || config.scale_output);
   EXPECT_FALSE(config.has_sparse_layers());
   // Kernels are [in, out] there: its second value is ours at [1, 0].
   const auto& decoder = weights.decoder.blocks[0];

@@ -59,7 +59,7 @@ TEST(HfConfig, Umt5HasATableEveryLayer) {
   auto json =
       published_t5(R"({"model_type": "umt5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})");
   const auto config = read(json);
-  EXPECT_TRUE(config.relative_bias_every_layer && config.gated && !config.tie_output);
+  EXPECT_TRUE(config.relative_bias_every_layer && config.gated && !config.scale_output);
   EXPECT_EQ(config.activation, Activation::kGeluNew);
   const auto written = config_to_hf(config, "float32");
   EXPECT_EQ(written["model_type"], "umt5");
@@ -100,24 +100,41 @@ TEST(HfConfig, ReadsTheT5Family) {
   EXPECT_EQ(config.num_decoder_layers, 6);
   EXPECT_EQ(config.relative_attention_max_distance, 128);
   EXPECT_EQ(config.activation, Activation::kRelu);
-  EXPECT_TRUE(config.tie_output);
+  EXPECT_TRUE(config.tie_output && config.scale_output);
   config = read(
       published_t5(R"({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "num_decoder_layers": 4})"));
   EXPECT_TRUE(config.gated);
   EXPECT_EQ(config.activation, Activation::kGeluNew);
-  EXPECT_FALSE(config.tie_output);
+  EXPECT_TRUE(config.tie_output && !config.scale_output);
   EXPECT_EQ(config.num_decoder_layers, 4);
   // As HF 5 saves what it read as above.
   config = read(published_t5(
       R"({"feed_forward_proj": "gated-silu", "tie_word_embeddings": true, "scale_decoder_outputs": false})"));
   EXPECT_EQ(config.activation, Activation::kSilu);
-  EXPECT_FALSE(config.tie_output);
+  EXPECT_TRUE(config.tie_output && !config.scale_output);
   config = read(published_t5(R"({"feed_forward_proj": "gelu"})"));
   EXPECT_EQ(config.activation, Activation::kGelu);
   EXPECT_FALSE(config.gated);
   config = read(published_t5(R"({"model_type": "mt5"})"));
   EXPECT_TRUE(config.gated);
-  EXPECT_FALSE(config.tie_output);
+  EXPECT_TRUE(config.tie_output && !config.scale_output);
+}
+
+// Both facts, in every form that a model may have; HF's words for them are those of 5.23.0.
+TEST(HfConfig, KeepsTyingApartFromScaling) {
+  for (const bool sparse : {false, true})
+    for (const bool tie : {false, true})
+      for (const bool scale : {false, true}) {
+        auto config = preset(sparse ? "switch-tiny-4" : "t5-tiny");
+        config.tie_output = tie;
+        config.scale_output = scale;
+        const auto json = config_to_hf(config, "float32");
+        EXPECT_EQ(fields_to_json(read(json, sparse ? router_names({1}, {1}) : std::vector<std::string>{})),
+                  fields_to_json(config));
+        EXPECT_EQ(json["tie_word_embeddings"], sparse ? scale : scale || tie);
+        EXPECT_EQ(json.contains("scale_decoder_outputs"), !sparse);
+        EXPECT_EQ(json.value("scale_decoder_outputs", scale), scale);
+      }
 }
 
 struct BadJson {

@@ -23,7 +23,7 @@ ModelConfig small(bool gated, bool tie_output) {
   config.vocab_size = 128;
   config.gated = gated;
   config.activation = gated ? Activation::kGeluNew : Activation::kRelu;
-  config.tie_output = tie_output;
+  config.tie_output = config.scale_output = tie_output;
   config.routing.num_experts = 12;
   return config;
 }
@@ -116,7 +116,7 @@ TEST(ForInference, AFileThatIsReplacedDoesNotMatter) {
 }
 
 // Convention: HF 5.23.0. A tied config scales, whatever head the file has.
-TEST(ForInference, ScalesAHeadOfItsOwnBeforeItIsRounded) {
+TEST(ForInference, TakesAHeadOfItsOwnAndScales) {
   ScratchFolder folder;
   auto config = small(false, true);
   config.d_model = 80;  // its root is no power of two
@@ -130,7 +130,7 @@ TEST(ForInference, ScalesAHeadOfItsOwnBeforeItIsRounded) {
   const auto lazy = open_for_inference(folder / "model", at::kBFloat16);
   EXPECT_FALSE(lazy.config.tie_output);
   EXPECT_TRUE(at::equal(lazy.weights.output, cast_weights(whole.config, whole.weights, at::kBFloat16).output));
-  EXPECT_EQ(lazy.weights.output_scale, 1.0);
+  EXPECT_DOUBLE_EQ(lazy.weights.output_scale, 1.0 / std::sqrt(80.0));
 }
 
 TEST(ModelFiles, PassThroughTensorByTensor) {

@@ -35,7 +35,7 @@ ModelConfig small_config() {
   config.encoder_sparse_step = config.decoder_sparse_step = 2;
   config.routing.num_experts = 4;
   config.initializer_scale = 1.0;
-  config.tie_output = false;
+  config.tie_output = config.scale_output = false;
   return config;
 }
 

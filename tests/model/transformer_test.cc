@@ -60,7 +60,7 @@ TEST(Transformer, GradientsOfEveryParameterMatchFiniteDifferences) {
     auto config = tiny();
     config.gated = gated;
     config.activation = gated ? Activation::kGeluNew : Activation::kRelu;
-    config.tie_output = !gated;
+    config.tie_output = config.tie_decoder_input = !gated;
     config.routing.router_z_loss_coef = 0.1;
     config.routing.load_balance_loss_coef = 0.3;
     auto weights = random_weights(config);

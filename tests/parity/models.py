@@ -17,10 +17,14 @@ _SHAPE = dict(
 )  # fmt: skip
 _SPARSE = dict(num_experts=4, expert_capacity=512, num_sparse_encoder_layers=1, num_sparse_decoder_layers=1)
 
-# name: (model_type, what differs from _SHAPE). "untied" gives the output its own table.
+# name: (model_type, what differs from _SHAPE). "untied" gives the output its own table, "own_tables" stacks theirs.
 MODELS = {
     "t5": ("t5", dict(feed_forward_proj="relu")),
     "t5_v1_1": ("t5", dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, untied=True)),
+    "t5_unscaled": ("t5", dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),  # and tied all the same
+    "t5_scaled_head": ("t5", dict(feed_forward_proj="relu", untied=True)),
+    "t5_own_tables": ("t5", dict(feed_forward_proj="relu", own_tables=("encoder", "decoder"))),
+    "t5_decoder_table": ("t5", dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, own_tables=("decoder",))),
     "t5_gated_silu": ("t5", dict(feed_forward_proj="gated-silu", num_heads=2, d_kv=16, num_decoder_layers=3)),
     "t5_buckets": ("t5", dict(feed_forward_proj="relu", relative_attention_num_buckets=12, relative_attention_max_distance=20)),
     "t5_gelu": ("t5", dict(feed_forward_proj="gelu", num_layers=1)),
@@ -48,6 +52,12 @@ MODELS = {
     "switch_encoder_only": ("switch_transformers", _SPARSE | dict(num_sparse_decoder_layers=3)),
     "switch_none_sparse": ("switch_transformers", _SPARSE | dict(num_sparse_encoder_layers=3, num_sparse_decoder_layers=3)),
     "switch_count_zero": ("switch_transformers", _SPARSE | dict(num_sparse_encoder_layers=0, num_sparse_decoder_layers=0)),
+    "switch_scaled_head": ("switch_transformers", _SPARSE | dict(untied=True)),
+    # What transformers itself makes of an untied config.
+    "switch_own_tables": (
+        "switch_transformers",
+        _SPARSE | dict(tie_word_embeddings=False, untied=True, own_tables=("encoder", "decoder")),
+    ),
     "switch_untied": ("switch_transformers", _SPARSE | dict(tie_word_embeddings=False, untied=True)),
 }
 
@@ -89,16 +99,17 @@ def save_model(name: str, folder: pathlib.Path, seed: int = 1, **more_changes) -
     """Writes the model `name` as save_pretrained does, and returns its directory."""
     model_type, changes = (MODELS | FAST_MODELS)[name]
     changes = changes | more_changes
-    untied = changes.pop("untied", False)
+    untied, own_tables = changes.pop("untied", False), changes.pop("own_tables", ())
     config_class, model_class = _CLASSES[model_type]
     model = model_class(config_class(**(_SHAPE | changes)))
     if untied and model.lm_head.weight is model.shared.weight:
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
+    for stack in own_tables:
+        getattr(model, stack).embed_tokens.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
     _draw(model, seed)
-    if untied and model_type == "switch_transformers":
-        # transformers unties the stacks' input tables as well; T5's family has one.
-        for stack in (model.encoder, model.decoder):
-            stack.embed_tokens.weight.data.copy_(model.shared.weight.data)
+    for stack in {"encoder", "decoder"} - set(own_tables):
+        # An untied config unties them from Switch's input tables as well: here they are equal.
+        getattr(model, stack).embed_tokens.weight.data.copy_(model.shared.weight.data)
     model.save_pretrained(folder)
     return folder
 

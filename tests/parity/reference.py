@@ -42,7 +42,8 @@ def forward(model: torch.nn.Module, inputs: dict, gradients: bool = False, route
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             if not any(_routers(model)):  # a dense model has T5's names in Switchyard, whatever class it comes from
                 name = name.replace(".mlp.", ".DenseReluDense.")
-            # One input table in Switchyard, up to three in transformers: its gradient is the sum of theirs.
-            name = name.replace("encoder.embed_tokens", "shared").replace("decoder.embed_tokens", "shared")
+            # Equal input tables are one in Switchyard: its gradient is the sum of theirs.
+            if name.endswith(".embed_tokens.weight") and torch.equal(parameter, model.shared.weight):
+                name = "shared.weight"
             out[f"grad.{name}"] = out.get(f"grad.{name}", 0) + gradient
     return out

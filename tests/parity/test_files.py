@@ -51,7 +51,7 @@ def write_bin_shards(model, folder):
 
 
 @pytest.mark.parametrize("write", [write_shards, write_bin, write_bin_shards])
-@pytest.mark.parametrize("name", ["t5", "t5_v1_1", "mt5", "switch", "switch_untied"])
+@pytest.mark.parametrize("name", ["t5", "t5_v1_1", "t5_unscaled", "t5_own_tables", "mt5", "switch", "switch_untied", "switch_own_tables"])
 def test_files_hold_the_same_model(name, write, model_folder, hf_model, tmp_path):
     (tmp_path / "other").mkdir()
     write(hf_model(name), tmp_path / "other")

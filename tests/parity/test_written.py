@@ -46,11 +46,16 @@ DENSE = "num_experts = 0\nencoder_sparse_step = 0\ndecoder_sparse_step = 0\n"
 FORMS = {
     "sparse": SPARSE,
     "sparse untied": "tie_output = false\n",
+    "sparse with a scaled head": "tie_output = false\nscale_output = true\n",
+    "sparse tied, not scaled": "scale_output = false\n",
+    "sparse with an encoder's table": "tie_encoder_input = false\n",
     # 0 means 0, which transformers' own configs cannot say: a count of 0 there makes block 1 sparse.
     "decoder sparse": "encoder_sparse_step = 0\n",
     "all sparse": "encoder_sparse_step = 1\ndecoder_sparse_step = 1\n",
     "dense": DENSE,
     "dense with a bias every layer": DENSE + 'gated = true\nactivation = "gelu_new"\nrelative_bias_every_layer = true\n',
+    "dense tied, not scaled": DENSE + "scale_output = false\n",
+    "dense with its own tables": DENSE + "tie_output = false\nscale_output = true\ntie_decoder_input = false\n",
     "dense gated untied": DENSE + 'gated = true\nactivation = "gelu_new"\ntie_output = false\n',
 }
 MODULES = ["argparse", "collections", "datetime", "decimal", "logging", "random", "statistics", "string", "unittest.mock"]
@@ -123,7 +128,7 @@ def test_transformers_opens_a_checkpoint(form, runs, tmp_path):
     check("logits", out["logits"], expected["logits"], 1e-4)
     check("loss", out["loss"].reshape(()), expected["loss"], 1e-4)
     routed = [name for name in expected if name.startswith("expert_index")]
-    assert len(routed) == {"sparse": 2, "sparse untied": 2, "decoder sparse": 1, "all sparse": 4}.get(form, 0)
+    assert len(routed) == (0 if form.startswith("dense") else {"decoder sparse": 1, "all sparse": 4}.get(form, 2))
     for name in routed:
         assert torch.equal(out[name], expected[name]), name
 
@@ -141,6 +146,10 @@ CONVERSIONS = {
     "bf16": ("switch", ["--dtype", "bf16"]),
     "untied in fp16": ("switch_untied", ["--dtype", "fp16", "--max-shard-size", "40KB"]),
     "dense": ("t5_v1_1", ["--dtype", "fp32"]),
+    "tied, not scaled": ("t5_unscaled", []),
+    "a scaled head": ("switch_scaled_head", []),
+    "own input tables": ("switch_own_tables", ["--max-shard-size", "30KB"]),
+    "a decoder's table": ("t5_decoder_table", ["--dtype", "bf16"]),
     "without sparse layers": ("switch_none_sparse", []),
 }
 

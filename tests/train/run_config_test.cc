@@ -55,6 +55,17 @@ TEST(RunConfig, RoutingSectionAndConventions) {
   EXPECT_THAT(refusal("[routing]\ndrop_prioriti = \"batch\"\n"), HasSubstr("drop_priority"));
 }
 
+// T5 scales where it ties; either can be said alone.
+TEST(RunConfig, ScalingFollowsTyingUnlessItIsSaid) {
+  const auto model = [](const std::string& keys) {
+    return resolve("[model]\npreset = \"t5-mini\"\n" + keys + "[data]\ntext = [\"a\"]\nvocab = \"v\"\n").model;
+  };
+  EXPECT_TRUE(model("").scale_output);
+  EXPECT_FALSE(model("tie_output = false\n").scale_output);
+  EXPECT_TRUE(model("tie_output = false\nscale_output = true\n").scale_output);
+  EXPECT_TRUE(model("scale_output = false\n").tie_output);
+}
+
 TEST(RunConfig, RefusesWhatItCannotDo) {
   EXPECT_THAT(refusal("[trian]\nsteps = 1\n"), HasSubstr("[train]"));
   EXPECT_THAT(refusal("[train]\nbatch_size = 0\n"), HasSubstr("batch_size"));
