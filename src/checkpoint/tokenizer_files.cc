@@ -7,14 +7,15 @@ namespace switchyard {
 
 void write_tokenizer_files(const std::filesystem::path& folder, std::string_view vocabulary,
                            std::string_view tokenizer_json) {
-  constexpr int kNumSentinels = 100;
+  const bool has_own = vocabulary.find("<extra_id_0>") != std::string_view::npos;
+  const int num_sentinels = has_own ? 0 : 100;
   Json sentinels = Json::array();
-  for (int i = 0; i < kNumSentinels; ++i) sentinels.push_back("<extra_id_" + std::to_string(i) + ">");
+  for (int i = 0; i < num_sentinels; ++i) sentinels.push_back("<extra_id_" + std::to_string(i) + ">");
   Json tokens = {{"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"pad_token", "<pad>"}};
   Json config = {{"tokenizer_class", "T5Tokenizer"}, {"model_max_length", 512}};
   if (tokenizer_json.empty()) {
-    tokens["additional_special_tokens"] = sentinels;
-    config["extra_ids"] = kNumSentinels;
+    if (!has_own) tokens["additional_special_tokens"] = sentinels;
+    config["extra_ids"] = num_sentinels;
   } else {
     write_file_atomically(folder / "tokenizer.json", tokenizer_json);
   }

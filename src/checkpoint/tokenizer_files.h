@@ -8,7 +8,8 @@
 namespace switchyard {
 
 // Writes spiece.model (its bytes as given), tokenizer_config.json and special_tokens_map.json: 100 sentinels behind the
-// pieces, <extra_id_0> last. A tokenizer.json, if there is one, is written as given and then speaks of the sentinels.
+// pieces, <extra_id_0> last, or none where the pieces have them (mT5). A tokenizer.json, if there is one, is written as
+// given and then speaks of the sentinels.
 void write_tokenizer_files(const std::filesystem::path& folder, std::string_view vocabulary,
                            std::string_view tokenizer_json);
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "base/config.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "text/sentencepiece_model.h"
@@ -150,6 +151,17 @@ int32_t count_sentinels(const std::vector<AddedToken>& tokens, int32_t num_piece
   return count;
 }
 
+// The number of sentinels behind the pieces in a tokenizer_config.json, `usual` if it does not say.
+int32_t extra_ids_of(const std::filesystem::path& path, int32_t usual) {
+  if (!std::filesystem::exists(path)) return usual;
+  const Json config = parse_json(read_file(path, kMaxTokenizerJsonBytes), path.string());
+  if (!config.is_object() || !config.contains("extra_ids") || config.at("extra_ids").is_null()) return usual;
+  const Json& count = config.at("extra_ids");
+  SY_CHECK(count.is_number_integer() && count >= 0 && count <= kMaxPieces, path.string(), ": extra_ids is ",
+           count.dump().substr(0, 64), ", expected 0 to ", kMaxPieces);
+  return count.get<int32_t>();
+}
+
 }  // namespace
 
 void Vocabulary::State::take_added_tokens(std::vector<AddedToken> tokens) {
@@ -194,6 +206,7 @@ Vocabulary Vocabulary::load(const std::filesystem::path& path, int32_t num_senti
   const bool has_model = std::filesystem::exists(model), has_json = std::filesystem::exists(json);
   SY_CHECK(has_model || has_json, path.string(),
            ": the model has no vocabulary: neither spiece.model nor tokenizer.json is there");
+  num_sentinels = extra_ids_of(path / "tokenizer_config.json", num_sentinels);
   TokenizerJson tokenizer;
   if (has_json) tokenizer = read_tokenizer_json(read_file(json, kMaxTokenizerJsonBytes), json.string());
   const std::string source = (has_model ? model : json).string();

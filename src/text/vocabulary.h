@@ -20,8 +20,9 @@ class Vocabulary {
 
   // Reads a SentencePiece model file; `num_sentinels` are appended to its pieces, unless it ends in sentinels of its
   // own (mT5's does). Of a folder, a model directory: its spiece.model and the added tokens of its tokenizer.json, or
-  // both from tokenizer.json if that is all it has. Throws Error, naming the file, if it is missing, too long or
-  // damaged, or if tokenizer.json numbers the sentinels in another way.
+  // both from tokenizer.json if that is all it has; as many sentinels as its tokenizer_config.json says ("extra_ids").
+  // Throws Error, naming the file, if it is missing, too long or damaged, or if tokenizer.json numbers the sentinels in
+  // another way.
   static Vocabulary load(const std::filesystem::path& path, int32_t num_sentinels = kDefaultSentinels);
   static Vocabulary from_bytes(std::string bytes, int32_t num_sentinels = kDefaultSentinels,
                                const std::string& source = "vocabulary", std::vector<AddedToken> added_tokens = {});

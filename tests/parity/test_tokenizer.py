@@ -10,6 +10,7 @@ import shutil
 import pytest
 import transformers
 from compare import switchyard
+from models import save_model
 from test_written import documentation
 
 TEXTS = [
@@ -88,3 +89,34 @@ def test_a_folder_without_a_vocabulary_says_so(tmp_path):
 
     done = subprocess.run([PROGRAM, "vocab", "encode", "--vocab", tmp_path], capture_output=True, text=True)
     assert done.returncode == 2 and "neither spiece.model nor tokenizer.json" in done.stderr
+
+
+def test_a_vocabulary_with_sentinels_of_its_own(folders, tmp_path):
+    """mT5's spiece.model holds them as its last pieces: nothing goes behind them, in what is read and in what is written."""
+    pieces = b""
+    for number in range(99, -1, -1):
+        piece = b"\x0a" + bytes([len(text := f"\u2581<extra_id_{number}>".encode())]) + text + b"\x15\0\0\0\0\x18\x04"
+        pieces += b"\x0a" + bytes([len(piece)]) + piece
+    (tmp_path / "mt5.model").write_bytes((folders[0] / "spiece.model").read_bytes() + pieces)
+    save_model("mt5_tied", tmp_path / "source", vocab_size=512)
+    switchyard("convert", "--from", tmp_path / "source", "--to", tmp_path / "model", "--vocab", tmp_path / "mt5.model")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "model", local_files_only=True)
+    assert len(theirs) == 500, "400 pieces and the sentinels among them"
+    texts = ["fill <extra_id_0> in <extra_id_1>", "the <extra_id_99> end"]
+    for vocab in (tmp_path / "mt5.model", tmp_path / "model"):
+        for text, ids in zip(texts, encode(vocab, texts), strict=True):
+            assert ids == theirs(text, add_special_tokens=False).input_ids, text
+            assert max(ids) <= 499
+    assert encode(tmp_path / "model", ["<extra_id_0>"]) == [[499]]
+
+
+def test_a_tokenizer_config_counts_the_sentinels(folders, tmp_path):
+    shutil.copy(folders[0] / "spiece.model", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 7}))
+    theirs = transformers.T5Tokenizer.from_pretrained(tmp_path)
+    assert len(theirs) == 407
+    texts = ["fill <extra_id_0> in <extra_id_6>"]
+    assert encode(tmp_path, texts) == [theirs(text, add_special_tokens=False).input_ids for text in texts]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"extra_ids": -1}))
+    with pytest.raises(AssertionError, match="extra_ids is -1"):
+        encode(tmp_path, texts)
