@@ -93,12 +93,14 @@ std::map<std::string, ModelConfig> make_presets() {
   presets["mswitch-base"] =
       with_experts(mt5_base(), 128, 8192);  // the paper does not say how many experts: as Switch-Base
 
-  // The shapes of the paper's MoE baseline, Mesh's default group. The model's routing is top-1, so as trained here they
-  // differ from Switch-Base by group and capacity only.
+  // The paper's MoE baseline (table 1): two experts a token, whose gates sum to 1 whatever is dropped (Mesh), and slots
+  // for twice the even share of tokens. Mesh's default group.
   for (const int64_t num_experts : {2, 4, 8, 16, 32, 64, 128, 256}) {
     auto& config = presets["moe-base-" + std::to_string(num_experts)] =
         with_experts(dense_t5(kBase), num_experts, 1024);
-    config.routing.train_capacity_factor = 2.0;
+    config.routing.num_selected_experts = 2;
+    config.routing.gate_normalization = GateNormalization::kBeforeDrop;
+    config.routing.train_capacity_factor = config.routing.eval_capacity_factor = 2.0;
   }
 
   presets["t5-mini"] = dense_t5(kMini);

@@ -8,6 +8,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
+#include "model/flops.h"
 #include "model/parameters.h"
 
 namespace switchyard {
@@ -57,6 +58,21 @@ INSTANTIATE_TEST_SUITE_P(
         if (letter == '-') letter = '_';
       return name;
     });
+
+// Forward FLOPs of 512 + 114 tokens: table 9, and of the top-2 baseline what two experts a token cost more than one.
+TEST(Preset, HasThePrintedFlops) {
+  const auto billions = [](const char* name) { return forward_flops(preset(name), 512, 114) / 1e9; };
+  EXPECT_NEAR(billions("t5-base"), 124.6, 0.05);
+  EXPECT_NEAR(billions("switch-base-128"), 124.6, 0.05);
+  EXPECT_NEAR(billions("switch-large-128"), 424.9, 0.05);
+  EXPECT_NEAR(billions("switch-xxl"), 6260, 5);
+  EXPECT_NEAR(billions("switch-c"), 869, 0.5);
+  EXPECT_NEAR(billions("moe-base-128"), 160.0, 0.05);
+  const auto& routing = preset("moe-base-128").routing;
+  EXPECT_EQ(routing.num_selected_experts, 2);
+  EXPECT_EQ(expert_capacity(routing, 1024, true), 16);  // 1024 * 2.0 / 128
+  EXPECT_EQ(expert_capacity(routing, 1024, false), 16);
+}
 
 TEST(Preset, EveryNameGivesAValidConfig) {
   const auto names = preset_names();
