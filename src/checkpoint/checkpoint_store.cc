@@ -201,10 +201,25 @@ fs::path CheckpointStore::save(int64_t step, std::optional<double> eval_loss,
 }
 
 fs::path resolve_model_folder(const fs::path& path) {
+  constexpr std::string_view kBest = "@best";
+  if (const std::string name = path.string(); name.ends_with(kBest) && !fs::exists(path)) {
+    const fs::path run = name.substr(0, name.size() - kBest.size());
+    SY_CHECK(fs::is_directory(run), run.string(), " does not exist; expected a training run's folder before ", kBest);
+    if (const auto best = CheckpointStore(run).best()) return *best;
+    throw Error(join(run.string(), " has no checkpoint with an evaluation; leave ", kBest, " out for the newest one"));
+  }
   SY_CHECK(fs::exists(path), path.string(), " does not exist; expected a model directory or a training run's folder");
   if (fs::exists(path / "config.json")) return path;
   if (const auto newest = CheckpointStore(path).newest_complete()) return *newest;
   throw Error(join(path.string(), " is not a model (no config.json) and no training run with a complete checkpoint"));
+}
+
+fs::path resolve_vocabulary(const fs::path& path) {
+  if (!fs::exists(path) && path.string().ends_with("@best")) return resolve_model_folder(path);
+  if (fs::is_directory(path) && !fs::exists(path / "spiece.model") && !fs::exists(path / "tokenizer.json")) {
+    if (const auto newest = CheckpointStore(path).newest_complete()) return *newest;
+  }
+  return path;  // what is missing is for its reader to report
 }
 
 }  // namespace switchyard

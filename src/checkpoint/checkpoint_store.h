@@ -57,7 +57,11 @@ class CheckpointStore {
   CheckpointStoreOptions options_;
 };
 
-// The model that `path` names: a model directory itself, or a run folder's newest checkpoint. Throws Error.
+// The model that `path` names: a model directory itself, a run folder's newest checkpoint, or with "@best" behind the
+// run folder's name the one with the best evaluation. Throws Error.
 std::filesystem::path resolve_model_folder(const std::filesystem::path& path);
+
+// What Vocabulary::load() opens: the checkpoint of a run as above, else `path` itself.
+std::filesystem::path resolve_vocabulary(const std::filesystem::path& path);
 
 }  // namespace switchyard

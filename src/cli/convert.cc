@@ -59,7 +59,8 @@ struct Source {
 
 Source open_source(const ConvertCommand& command) {
   const fs::path from = command.from;
-  SY_CHECK(fs::exists(from), command.from, " does not exist; expected a model directory or a T5X checkpoint");
+  SY_CHECK(fs::exists(from) || command.from.ends_with("@best"), command.from,
+           " does not exist; expected a model directory, a run's folder or a T5X checkpoint");
   Source source;
   if (!fs::exists(from / "config.json") && is_t5x_checkpoint(from)) {
     source.format = "T5X";

@@ -44,12 +44,13 @@ struct Subject {
 Subject find_subject(const std::string& model) {
   Subject subject;
   const auto names = preset_names();
-  if (!fs::exists(model) && std::find(names.begin(), names.end(), model) == names.end()) {
+  const bool is_path = fs::exists(model) || model.ends_with("@best");
+  if (!is_path && std::find(names.begin(), names.end(), model) == names.end()) {
     SY_CHECK(model.find('/') == std::string::npos, "\"", model,
              "\" does not exist; expected a model directory, a run's folder, or a preset");
     throw Error(join("\"", model, "\" is neither a folder nor a preset", nearest_hint(model, names)));
   }
-  if (!fs::exists(model)) {
+  if (!is_path) {
     subject.config = preset(model);
     subject.source = "preset " + model;
     return subject;
@@ -189,10 +190,10 @@ void print_text(const InspectCommand& command, const Subject& subject, const Cou
   const double tokens = static_cast<double>(command.encoder_length + command.decoder_length);
   std::printf("%s\n\n", subject.source.c_str());
   std::printf("shape        %" PRId64 " + %" PRId64 " layers, d_model %" PRId64 ", d_ff %" PRId64 ", %" PRId64
-              " heads of %" PRId64 ", vocabulary %" PRId64 ", %s%s, %s output\n",
+              " heads of %" PRId64 ", vocabulary %" PRId64 ", %s%s, %s %soutput\n",
               config.num_encoder_layers, config.num_decoder_layers, config.d_model, config.d_ff, config.num_heads,
               config.d_kv, config.vocab_size, config.gated ? "gated " : "", to_word(config.activation),
-              config.tie_output ? "tied" : "untied");
+              config.tie_output ? "tied" : "untied", config.scale_output ? "" : "unscaled ");
   std::printf("parameters   %" PRId64 " (%s), active per token %" PRId64 " (%s)\n", counts.parameters,
               short_number(static_cast<double>(counts.parameters)).c_str(), counts.active,
               short_number(static_cast<double>(counts.active)).c_str());

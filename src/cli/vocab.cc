@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "checkpoint/checkpoint_store.h"
 #include "cli/commands.h"
 #include "text/utf8.h"
 #include "text/vocabulary.h"
@@ -24,7 +25,7 @@ void write_line(const std::string& line) {
 }
 
 void encode_lines(const std::filesystem::path& vocab) {
-  const auto vocabulary = Vocabulary::load(vocab);
+  const auto vocabulary = Vocabulary::load(resolve_vocabulary(vocab));
   std::string line;
   for (int64_t number = 1; std::getline(std::cin, line); ++number) {
     if (line.ends_with('\r')) line.pop_back();
@@ -56,7 +57,7 @@ std::vector<int32_t> parse_ids(std::string_view line, int64_t number) {
 }
 
 void decode_lines(const std::filesystem::path& vocab) {
-  const auto vocabulary = Vocabulary::load(vocab);
+  const auto vocabulary = Vocabulary::load(resolve_vocabulary(vocab));
   std::string line;
   for (int64_t number = 1; std::getline(std::cin, line); ++number) {
     write_line(vocabulary.decode(parse_ids(line, number)));

@@ -1,5 +1,6 @@
 #include "train/run_config.h"
 
+#include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
 
 namespace switchyard {
@@ -57,7 +58,7 @@ RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::pat
   run.init = from_folder(string_at(document, "model", "init"), folder);
   SY_CHECK(run.preset.empty() || run.init.empty(), "[model] has both preset and init: keep one");
   if (!run.preset.empty()) run.model = preset(run.preset);
-  if (!run.init.empty()) run.model = open_config(run.init);
+  if (!run.init.empty()) run.model = open_config(resolve_model_folder(run.init));
   for (const char* section : {"model", "routing"}) read_convention(run.model.routing, document, section);
   read_section(run.model, document, "model", {"preset", "init"});
   // T5's habit: a tied output is scaled, a head of its own is not.

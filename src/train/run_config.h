@@ -14,7 +14,7 @@ namespace switchyard {
 struct DataConfig {
   std::vector<std::string> text;       // training text: files or folders
   std::vector<std::string> eval_text;  // held-out text
-  std::string vocab;                   // spiece.model
+  std::string vocab;                   // spiece.model, a model directory or a run's folder
   int64_t encoder_length = 512;
   int64_t decoder_length = 0;  // 0: what span corruption needs for encoder_length (114 for 512)
   double noise_density = 0.15;
@@ -25,7 +25,7 @@ struct DataConfig {
   static void visit(Self& self, Field&& field) {
     field("text", self.text, "training text: .txt, .jsonl (field text), also .gz or .zst, or folders of them");
     field("eval_text", self.eval_text, "held-out text, same forms");
-    field("vocab", self.vocab, "SentencePiece model, made by `switchyard vocab train`, or a model directory");
+    field("vocab", self.vocab, "SentencePiece model, made by `switchyard vocab train`, or a model directory or run");
     field("encoder_length", self.encoder_length, "encoder tokens an example");
     field("decoder_length", self.decoder_length, "decoder tokens an example; 0: as many as span corruption gives");
     field("noise_density", self.noise_density, "share of tokens that span corruption masks");
@@ -80,7 +80,7 @@ struct ParallelConfig {
 
 struct RunConfig {
   std::string preset;  // or
-  std::string init;    // a model directory to continue from
+  std::string init;    // a model directory to continue from, or a run's folder: resolve_model_folder()
   ModelConfig model;
   DataConfig data;
   TrainConfig train;

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/clock.h"
+#include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/tokenizer_files.h"
 #include "checkpoint/training_state.h"
@@ -51,7 +52,7 @@ struct Trainer::State {
 
   State(const RunConfig& config, const std::filesystem::path& out, bool resume)
       : run(config),
-        vocabulary(Vocabulary::load(config.data.vocab)),
+        vocabulary(Vocabulary::load(resolve_vocabulary(config.data.vocab))),
         folder(out, {.keep_last = config.train.keep_last, .keep_best = config.train.keep_best}, resume) {}
 
   void open_data() {
@@ -79,7 +80,7 @@ struct Trainer::State {
   }
 
   ModelWeights first_weights() const {
-    if (!run.init.empty()) return open_model(run.init, at::kFloat).weights;
+    if (!run.init.empty()) return open_model(resolve_model_folder(run.init), at::kFloat).weights;
     return initialize(run.model, static_cast<uint64_t>(run.train.seed));
   }
 
@@ -175,9 +176,9 @@ Json Trainer::evaluate() {
 std::filesystem::path Trainer::save() {
   auto& state = *state_;
   return state.folder.save(state.step, state.last_eval_loss, [&](const std::filesystem::path& folder) {
-    save_model(
-        folder, state.run.model, state.learner->weights(),
-        {.vocabulary = state.vocabulary.model_bytes(), .tokenizer_json = read_tokenizer_file(state.run.data.vocab)});
+    save_model(folder, state.run.model, state.learner->weights(),
+               {.vocabulary = state.vocabulary.model_bytes(),
+                .tokenizer_json = read_tokenizer_file(resolve_vocabulary(state.run.data.vocab))});
     write_training_state(folder, {.step = state.step, .tensors = state.learner->optimizer_state()});
   });
 }

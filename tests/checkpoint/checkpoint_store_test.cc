@@ -88,6 +88,26 @@ TEST(CheckpointStore, SavesAModelThatOpens) {
   EXPECT_THROW(resolve_model_folder(folder / "absent"), Error);
 }
 
+TEST(CheckpointStore, ResolvesWhateverNamesAModel) {
+  ScratchFolder folder;
+  const CheckpointStore store(folder / "run", {.keep_last = 2});
+  EXPECT_THAT([&] { resolve_model_folder((folder / "run").string() + "@best"); },
+              ThrowsMessage<Error>(HasSubstr("run does not exist")));
+  store.save(1, std::nullopt, write_stub);
+  EXPECT_THAT([&] { resolve_model_folder((folder / "run").string() + "@best"); },
+              ThrowsMessage<Error>(HasSubstr("no checkpoint with an evaluation; leave @best out")));
+  const auto best = store.save(2, 1.0, write_stub), newest = store.save(3, 2.0, write_stub);
+  EXPECT_EQ(resolve_model_folder((folder / "run").string() + "@best"), best);
+  EXPECT_EQ(resolve_model_folder(folder / "run"), newest);
+  EXPECT_EQ(resolve_vocabulary(folder / "run"), newest);
+  EXPECT_EQ(resolve_vocabulary((folder / "run").string() + "@best"), best);
+  std::filesystem::create_directory(folder / "model");
+  write_file_atomically(folder / "model/spiece.model", "x");
+  EXPECT_EQ(resolve_vocabulary(folder / "model"), folder / "model");
+  EXPECT_EQ(resolve_vocabulary(folder / "model/spiece.model"), folder / "model/spiece.model");
+  EXPECT_EQ(resolve_vocabulary(folder / "absent.model"), folder / "absent.model");
+}
+
 TEST(CheckpointStore, KeepsTheLastOnesAndTheBest) {
   ScratchFolder folder;
   const CheckpointStore store(folder.path(), {.keep_last = 2});

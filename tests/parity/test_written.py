@@ -10,6 +10,7 @@ import torch
 import transformers
 from compare import check, forward, switchyard
 from models import load_model, open_model
+from safetensors.torch import load_file
 
 RUN = """
 [model]
@@ -131,6 +132,20 @@ def test_transformers_opens_a_checkpoint(form, runs, tmp_path):
     assert len(routed) == (0 if form.startswith("dense") else {"decoder sparse": 1, "all sparse": 4}.get(form, 2))
     for name in routed:
         assert torch.equal(out[name], expected[name]), name
+
+
+def test_training_goes_on_from_a_run_and_keeps_what_is_tied(runs, tmp_path):
+    run = runs("dense tied, not scaled").parents[1]
+    (tmp_path / "on.toml").write_text(
+        f'[model]\ninit = "{run}"\n[data]\ntext = ["{run.parent}/text.txt"]\nvocab = "{run}"\nencoder_length = 64\n'
+        '[train]\nsteps = 1\nbatch_size = 2\ndtype = "fp32"\n'
+    )
+    switchyard("train", tmp_path / "on.toml", "--out", tmp_path / "on", "--quiet", "--threads", 2)
+    before, after = (load_file(folder / "model.safetensors") for folder in (runs("dense tied, not scaled"), tmp_path / "on/checkpoints/step-000001"))
+    assert "lm_head.weight" not in after and before.keys() == after.keys()
+    assert not torch.equal(before["shared.weight"], after["shared.weight"])
+    model = load_model(tmp_path / "on/checkpoints/step-000001")
+    assert model.lm_head.weight is model.shared.weight and not model.config.scale_decoder_outputs
 
 
 def test_a_copy_by_transformers_is_the_same_model(runs, tmp_path):
