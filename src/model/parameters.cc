@@ -1,6 +1,9 @@
 #include "model/parameters.h"
 
 #include <cmath>
+#include <map>
+
+#include "base/error.h"
 
 namespace switchyard {
 namespace {
@@ -185,6 +188,19 @@ std::vector<NamedParameter> list_parameters(const ModelConfig& config, ModelWeig
   lister.add_stack("decoder", weights.decoder, /*is_decoder=*/true);
   if (!config.tie_output) lister.add_scaled("lm_head.weight", weights.lm_head, table(Role::kOutput));
   return std::move(lister.list);
+}
+
+std::string first_difference(const std::vector<ParameterSpec>& wanted, const std::vector<ParameterSpec>& present) {
+  std::map<std::string, at::IntArrayRef> shapes;
+  for (const auto& spec : present) shapes[spec.name] = spec.shape;
+  for (const auto& spec : wanted) {
+    const auto found = shapes.find(spec.name);
+    if (found == shapes.end()) return join(spec.name, " ", at::IntArrayRef(spec.shape), ", which is not there");
+    if (found->second != at::IntArrayRef(spec.shape))
+      return join(spec.name, " ", at::IntArrayRef(spec.shape), " in place of ", found->second);
+    shapes.erase(found);
+  }
+  return shapes.empty() ? "" : "nothing of " + shapes.begin()->first;
 }
 
 std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {

@@ -2,6 +2,7 @@
 
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
+#include "model/parameters.h"
 
 namespace switchyard {
 namespace {
@@ -46,6 +47,34 @@ void check_run(const RunConfig& run) {
            "parallel: this build trains with one process; set parallel.data, expert and tensor to 1");
 }
 
+bool changes_tensors(const ModelConfig& stored, const std::string& key, const Json& value) {
+  ConfigDocument document;
+  document.sections["model"] = {{key, value}};
+  ModelConfig changed = stored;
+  read_section(changed, document, "model");
+  try {
+    validate(changed);
+    return !first_difference(parameter_specs(changed), parameter_specs(stored)).empty();
+  } catch (const Error&) {
+    return true;  // possible only together with others
+  }
+}
+
+// Keys over init change what a model does; which tensors it has is for its files to say.
+void check_same_tensors(const RunConfig& run, const ModelConfig& stored) {
+  validate(run.model);
+  const auto difference = first_difference(parameter_specs(run.model), parameter_specs(stored));
+  if (difference.empty()) return;
+  std::string keys;
+  const Json wanted = fields_to_json(run.model), there = fields_to_json(stored);
+  for (const auto& [key, value] : wanted.items())
+    if (value != there.at(key) && changes_tensors(stored, key, value))
+      keys += join(keys.empty() ? "" : ", ", key, " = ", value.dump(), " (there ", there.at(key).dump(), ")");
+  throw Error(join("[model] asks for other weights than init = \"", run.init, "\" holds: ", keys, ": ", difference,
+                   "; leave these keys out, or make the model first: `switchyard convert --from ", run.init,
+                   " --to DIR --upcycle-experts N` gives a dense model experts"));
+}
+
 }  // namespace
 
 RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder) {
@@ -58,13 +87,15 @@ RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::pat
   run.init = from_folder(string_at(document, "model", "init"), folder);
   SY_CHECK(run.preset.empty() || run.init.empty(), "[model] has both preset and init: keep one");
   if (!run.preset.empty()) run.model = preset(run.preset);
-  if (!run.init.empty()) run.model = open_config(resolve_model_folder(run.init));
+  const auto init = run.init.empty() ? ModelConfig{} : open_config(resolve_model_folder(run.init));
+  if (!run.init.empty()) run.model = init;
   for (const char* section : {"model", "routing"}) read_convention(run.model.routing, document, section);
   read_section(run.model, document, "model", {"preset", "init"});
   // T5's habit: a tied output is scaled, a head of its own is not.
   if (has_key(document, "model", "tie_output") && !has_key(document, "model", "scale_output"))
     run.model.scale_output = run.model.tie_output;
   read_section(run.model.routing, document, "routing");
+  if (!run.init.empty()) check_same_tensors(run, init);
   read_section(run.data, document, "data");
   read_section(run.train, document, "train");
   read_section(run.optimizer, document, "optimizer");

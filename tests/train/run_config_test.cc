@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "checkpoint/model_directory.h"
+
 namespace switchyard {
 namespace {
 
@@ -53,6 +55,39 @@ TEST(RunConfig, RoutingSectionAndConventions) {
   EXPECT_EQ(run_to_toml(resolve(run_to_toml(run))), run_to_toml(run));
   EXPECT_THAT(refusal("[routing]\nconvention = \"jax\"\n"), HasSubstr("paper, mesh, t5x, hf"));
   EXPECT_THAT(refusal("[routing]\ndrop_prioriti = \"batch\"\n"), HasSubstr("drop_priority"));
+}
+
+// A run that goes on from a model's weights takes their shapes, by which the checkpoint of a run is meant, too.
+TEST(RunConfig, InitRefusesKeysThatAskForOtherWeights) {
+  const auto folder = std::filesystem::path(testing::TempDir()) / "run_config_init";
+  std::filesystem::remove_all(folder);
+  auto config = preset("switch-tiny-4");
+  config.vocab_size = 128;
+  const auto checkpoint = folder / "run/checkpoints/step-000001";
+  save_model(checkpoint, config, initialize(config, 1));
+  const auto with = [&](const std::string& keys) {
+    return "[model]\ninit = \"" + (folder / "run").string() + "\"\n" + keys +
+           "[data]\ntext = [\"a.txt\"]\nvocab = \"spiece.model\"\n";
+  };
+  EXPECT_EQ(resolve(with("dropout_rate = 0.25\njitter_noise = 0.0\n")).model.dropout_rate, 0.25);
+  const auto refused = [&](const std::string& keys) {
+    try {
+      resolve(with(keys));
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_THAT(refused("dropout_rate = 0.5\nnum_experts = 8\n"),
+              testing::AllOf(HasSubstr("num_experts = 8 (there 4)"),
+                             HasSubstr("router.classifier.weight [8, 64] in place of [4, 64]"),
+                             HasSubstr("--upcycle-experts"), testing::Not(HasSubstr("dropout_rate"))));
+  EXPECT_THAT(refused("num_encoder_layers = 1\nencoder_sparse_step = 1\n"),
+              HasSubstr("num_encoder_layers = 1 (there 2)"));
+  EXPECT_THAT(refused("gated = true\n"), HasSubstr("gated = true (there false)"));
+  EXPECT_THAT(refused("d_model = 32\n"), HasSubstr("d_model = 32 (there 64)"));
+  EXPECT_THAT(refused("tie_output = false\n"), HasSubstr("lm_head.weight [128, 64], which is not there"));
+  std::filesystem::remove_all(folder);
 }
 
 // T5 scales where it ties; either can be said alone.
