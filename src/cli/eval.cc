@@ -13,9 +13,9 @@
 #include "cli/commands.h"
 #include "cli/compute_options.h"
 #include "cli/eval_task.h"
+#include "cli/model_vocabulary.h"
 #include "data/pretraining.h"
 #include "eval/text_loss.h"
-#include "text/vocabulary.h"
 
 namespace switchyard {
 namespace {
@@ -52,17 +52,15 @@ int64_t masked_text_bytes(const Vocabulary& vocabulary, const Batch& batch) {
 void run(EvalCommand& command) {
   command.model = resolve_model_folder(command.model).string();
   apply(command.compute);
-  const auto vocabulary = Vocabulary::load(command.model);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
   const auto [config, weights] = open_for_inference(command.model, dtype);
+  const auto vocabulary = open_vocabulary(command.model, config);
   const EvaluationData data(
       TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary),
       {.shape = command.shape,
        .seed = static_cast<uint64_t>(command.seed),
        .batch_size = evaluation_batch_size(config.routing, command.shape.encoder_length, command.batch_size),
        .max_examples = command.max_examples});
-  SY_CHECK(vocabulary.size() <= config.vocab_size, command.model, ": the vocabulary has ", vocabulary.size(),
-           " ids, the model's embedding ", config.vocab_size);
 
   int64_t text_bytes = 0;
   const int64_t num_batches = data.num_batches();
@@ -105,7 +103,7 @@ void add_eval(CLI::App& app) {
       "that\n"
       "found no slot at an expert, mean over sparse layers (capacity as in evaluation).\n"
       "With --task: T5's metrics of a task, of the model's outputs or of given ones.");
-  eval->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint");
+  eval->add_option("--model", command->model, "model directory, a run's folder for its newest checkpoint, or RUN@best");
   eval->add_option("--text", command->text,
                    "held-out text: files or folders; .txt, .jsonl (field text), also .gz or .zst");
   add_eval_task_options(*eval, command->task);

@@ -10,13 +10,12 @@
 #include "base/files.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
-#include "checkpoint/tokenizer_files.h"
+#include "cli/model_vocabulary.h"
 #include "data/pretraining.h"
 #include "data/token_store.h"
 #include "eval/expert_usage.h"
 #include "eval/text_loss.h"
 #include "report/routing_page.h"
-#include "text/vocabulary.h"
 
 namespace switchyard {
 namespace {
@@ -93,14 +92,10 @@ void print_layer(const LayerUse& layer, const Vocabulary& vocabulary) {
 void inspect_routing(const InspectRouting& command) {
   apply(command.compute);
   const auto folder = resolve_model_folder(command.model).string();
-  const auto bytes = read_vocabulary(folder);
-  SY_CHECK(!bytes.empty(), folder, ": the model has no vocabulary (spiece.model), and --text needs one");
-  const auto vocabulary = Vocabulary::from_bytes(bytes, Vocabulary::kDefaultSentinels, folder + "/spiece.model");
   const auto model =
       open_for_inference(folder, dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype));
   SY_CHECK(model.config.has_sparse_layers(), folder, ": the model is dense; --routing shows sparse layers");
-  SY_CHECK(vocabulary.size() <= model.config.vocab_size, folder, ": the vocabulary has ", vocabulary.size(),
-           " ids, the model's embedding ", model.config.vocab_size);
+  const auto vocabulary = open_vocabulary(folder, model.config);
   const EvaluationData data(TokenStore::open({command.text.begin(), command.text.end()}, vocabulary, {}),
                             special_tokens(vocabulary),
                             {.shape = {.encoder_length = command.encoder_length},
