@@ -49,7 +49,7 @@ void append_matrices(const OptimizerConfig& config, const OptimizedParameter& pa
                                     .rows = rows,
                                     .columns = columns,
                                     .rate = rate,
-                                    .shrink = 1.0 - rate * config.weight_decay};
+                                    .shrink = parameter.decays ? 1.0 - rate * config.weight_decay : 1.0};
     if (is_factored(config, parameter)) {
       float* smaller = slots.at(0).second.mutable_data_ptr<float>() + index * std::min(rows, columns);
       float* larger = slots.at(1).second.mutable_data_ptr<float>() + index * std::max(rows, columns);
@@ -131,7 +131,7 @@ void adafactor_reference_step_(const OptimizerConfig& config, const OptimizedPar
     update = update / (root_mean_square(update, parameter.is_expert) / config.clipping_threshold).clamp_min(1.0);
   if (config.scale_by_parameter)
     update = update * root_mean_square(weights, parameter.is_expert).clamp_min(config.epsilon2);
-  at::Tensor(weights).mul_(1.0 - rate * config.weight_decay).sub_(update, rate);
+  at::Tensor(weights).mul_(parameter.decays ? 1.0 - rate * config.weight_decay : 1.0).sub_(update, rate);
 }
 
 }  // namespace switchyard

@@ -36,7 +36,7 @@ void adamw_step_(const OptimizerConfig& config, const std::vector<OptimizedParam
   for (size_t index = 0; index < parameters.size(); ++index) {
     const double rate = learning_rate(config, step) * parameters[index].rate_scale;
     const kernels::AdamWStep numbers{.rate = rate,
-                                     .shrink = 1.0 - rate * config.weight_decay,
+                                     .shrink = parameters[index].decays ? 1.0 - rate * config.weight_decay : 1.0,
                                      .gradient_scale = gradient_scale,
                                      .beta1 = config.beta1,
                                      .beta2 = config.beta2,

@@ -43,7 +43,8 @@ struct OptimizerConfig {
     field("decay_steps", self.decay_steps, "linear, cosine: step at which final_fraction is reached; 0: train.steps");
     field("final_fraction", self.final_fraction, "linear, cosine: share of the rate that is left at decay_steps");
     field("gradient_clip_norm", self.gradient_clip_norm, "gradients are scaled down to this global norm; 0: off");
-    field("weight_decay", self.weight_decay, "decoupled: weights *= 1 - rate * weight_decay each step");
+    field("weight_decay", self.weight_decay,
+          "decoupled: weights *= 1 - rate * weight_decay each step, but norms and biases");
     field("router_learning_rate_scale", self.router_learning_rate_scale, "multiplies the rate of router weights");
     field("decay_rate", self.decay_rate, "adafactor: second moments decay by 1 - step^-decay_rate");
     field("clipping_threshold", self.clipping_threshold, "adafactor: largest RMS of an update before the rate; 0: off");
@@ -70,6 +71,7 @@ struct OptimizedParameter {
   at::Tensor tensor;        // f32; changed in place
   bool is_expert = false;   // [num_experts, ...]: every expert is a tensor of its own for factors, RMS and clipping
   double rate_scale = 1.0;  // multiplies the learning rate
+  bool decays = true;       // weight_decay applies
 };
 
 using SlotTensors = std::vector<std::pair<std::string, at::Tensor>>;

@@ -25,8 +25,13 @@ std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedPara
   std::vector<OptimizedParameter> list;
   for (const auto& [spec, tensor] : parameters) {
     if (spec.is_buffer()) continue;
-    list.push_back(
-        {spec.name, tensor->detach(), spec.is_expert(), spec.is_router() ? config.router_learning_rate_scale : 1.0});
+    const bool is_norm_or_bias =
+        spec.role == Role::kNorm || spec.role == Role::kPositionBias || spec.role == Role::kRouterBias;
+    list.push_back({.name = spec.name,
+                    .tensor = tensor->detach(),
+                    .is_expert = spec.is_expert(),
+                    .rate_scale = spec.is_router() ? config.router_learning_rate_scale : 1.0,
+                    .decays = !is_norm_or_bias});
   }
   return list;
 }

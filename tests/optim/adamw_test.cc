@@ -4,6 +4,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/rand.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
@@ -59,6 +60,19 @@ TEST(AdamW, ReferenceMatchesTheKernel) {
     plain.step_({gradient}, step);
   }
   EXPECT_TRUE(weights.to(at::kDouble).allclose(reference, 2e-6, 1e-7));
+}
+
+TEST(AdamW, LeavesWhatDoesNotDecay) {
+  for (const char* name : {"adamw", "adafactor"}) {
+    auto config = adamw_config();
+    config.name = name;
+    config.weight_decay = 0.5;
+    const auto decayed = at::full({4}, 1.0f), kept = at::full({4}, 1.0f);
+    Optimizer optimizer(config, {{.name = "w", .tensor = decayed}, {.name = "norm", .tensor = kept, .decays = false}});
+    optimizer.step_({at::zeros({4}), at::zeros({4})}, 1);
+    EXPECT_LT(decayed[0].item<float>(), 1.0f) << name;
+    EXPECT_EQ(kept[0].item<float>(), 1.0f) << name;
+  }
 }
 
 TEST(AdamW, TheFirstStepMovesByTheRate) {  // m / correction = g and v / correction = g^2: an update of sign(g)
