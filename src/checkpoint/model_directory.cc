@@ -76,19 +76,19 @@ void save_tensors(const fs::path& folder, const ModelConfig& config, std::vector
 
 }  // namespace
 
-LoadedModel open_model(const fs::path& folder, at::ScalarType dtype) {
+LoadedModel open_model(const fs::path& folder, at::ScalarType dtype, at::Device device) {
   const StoredTensors stored = list_folder(folder);
   LoadedModel model;
   model.config = read_config(folder, stored);
-  model.weights = weights_from(model.config, stored, dtype, folder.string());
+  model.weights = weights_from(model.config, stored, dtype, device, folder.string());
   return model;
 }
 
-InferenceModel open_for_inference(const fs::path& folder, at::ScalarType dtype) {
+InferenceModel open_for_inference(const fs::path& folder, at::ScalarType dtype, at::Device device) {
   const StoredTensors stored = list_folder(folder);
   InferenceModel model;
   model.config = read_config(folder, stored);
-  model.weights = compute_weights_from(model.config, stored, dtype, folder.string());
+  model.weights = compute_weights_from(model.config, stored, dtype, device, folder.string());
   return model;
 }
 

@@ -16,21 +16,22 @@ namespace switchyard {
 
 struct LoadedModel {
   ModelConfig config;
-  ModelWeights weights;  // on the CPU, owned, writable
+  ModelWeights weights;  // owned, writable
 };
 
 // Weights converted to `dtype` (kFloat, kBFloat16, kHalf, kDouble). Throws one Error naming every missing, unknown or
 // wrongly shaped tensor (the first of each kind, and how many more).
-LoadedModel open_model(const std::filesystem::path& folder, at::ScalarType dtype);
+LoadedModel open_model(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device = at::kCPU);
 
-// The model in the form of a forward pass in `dtype` (kFloat, kBFloat16, kDouble), for use without gradients. Takes
-// memory for what is used: experts are read when a routing first sends them rows, and a file that was changed meanwhile
-// throws Error then. Same values and errors as cast_weights() of open_model().
+// The model in the form of a forward pass in `dtype` (kFloat, kBFloat16, kDouble), for use without gradients. On the
+// CPU it takes memory for what is used: experts are read when a routing first sends them rows, and a file that was
+// changed meanwhile throws Error then. Same values and errors as cast_weights() of open_model().
 struct InferenceModel {
   ModelConfig config;
   ComputeWeights weights;
 };
-InferenceModel open_for_inference(const std::filesystem::path& folder, at::ScalarType dtype);
+InferenceModel open_for_inference(const std::filesystem::path& folder, at::ScalarType dtype,
+                                  at::Device device = at::kCPU);
 
 // A model without its values: the config as open_model() gives it, and the tensors by the headers of their files.
 // Throws as open_model() does.

@@ -47,6 +47,11 @@ at::Tensor read_experts(const ParameterSpec& spec, const ParameterSource& source
   return tensor;
 }
 
+at::Tensor read_parameter(const ParameterSpec& spec, const ParameterSource& source, at::ScalarType dtype,
+                          at::Device device) {
+  return (spec.is_expert() ? read_experts(spec, source, dtype) : read_tensor(*source[0], dtype)).to(device);
+}
+
 // The rest of a layer's parameters is in place; its experts wait for their rows.
 void put_experts_on_demand(FeedForwardWeights& layer,
                            const std::map<const at::Tensor*, const ParameterSource*>& experts, at::ScalarType dtype) {
@@ -79,26 +84,32 @@ void for_each_tensor(const ModelConfig& config, Function&& add) {
 
 }  // namespace
 
-ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
+ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype, at::Device device,
                           const std::string& source) {
   const auto plan = plan_weights(config, stored, source);
   ModelWeights weights;
   const auto parameters = list_parameters(config, weights);
   for (size_t number = 0; number < parameters.size(); ++number) {
     const auto& [spec, tensor] = parameters[number];
-    *tensor = spec.is_expert() ? read_experts(spec, plan[number], dtype) : read_tensor(*plan[number][0], dtype);
+    *tensor = read_parameter(spec, plan[number], dtype, device);
   }
   return weights;
 }
 
 ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
-                                    const std::string& source) {
+                                    at::Device device, const std::string& source) {
   const auto sources = plan_weights(config, stored, source);
   const auto dense = plan_dense(config, parameter_specs(config), sources, dtype);
-  WeightArena arena(dense.bytes);
   ModelWeights weights;
-  std::map<const at::Tensor*, const ParameterSource*> experts;
   const auto parameters = list_parameters(config, weights);
+  if (!device.is_cpu()) {
+    for (size_t number = 0; number < parameters.size(); ++number)
+      *parameters[number].tensor =
+          read_parameter(parameters[number].spec, sources[number], dense.dtypes[number], device);
+    return cast_weights(config, weights, dtype);
+  }
+  WeightArena arena(dense.bytes);
+  std::map<const at::Tensor*, const ParameterSource*> experts;
   for (size_t number = 0; number < parameters.size(); ++number) {
     const auto& [spec, tensor] = parameters[number];
     if (spec.is_expert()) {

@@ -11,14 +11,14 @@
 
 namespace switchyard {
 
-// New weights of `dtype`. Config and errors: plan_weights().
-ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
+// New weights of `dtype` on `device`. Config and errors: plan_weights().
+ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype, at::Device device,
                           const std::string& source);
 
 // The same values as cast_weights() of fp32 weights (fp64 if `dtype` is), made without them: each tensor is read into
-// the dtype in which the forward pass wants it, experts when a routing first sends them rows.
+// the dtype in which the forward pass wants it, experts on the CPU when a routing first sends them rows.
 ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
-                                    const std::string& source);
+                                    at::Device device, const std::string& source);
 
 // A model's tensors as HF stores them: experts one by one, tied tables absent. Where HF ties nothing (a sparse model
 // that does not scale its output), the embedding stands under every name: HF 5.23.0 fills missing tables with noise.

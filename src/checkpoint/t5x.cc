@@ -265,7 +265,7 @@ LoadedModel import_t5x(const fs::path& path, at::ScalarType dtype) {
   SY_CHECK(unknown.empty(), source, ": arrays that fit no T5 or Switch model:", unknown);
   StoredTensors tensors;
   for (const auto& [name, tensor] : renamer.tensors) tensors.emplace(name, stored_in_memory(tensor));
-  model.weights = weights_from(model.config, tensors, dtype, source);
+  model.weights = weights_from(model.config, tensors, dtype, at::kCPU, source);
   return model;
 }
 

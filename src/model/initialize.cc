@@ -59,12 +59,13 @@ void fill(at::Tensor& tensor, const ParameterSpec& spec, uint64_t seed) {
 
 }  // namespace
 
-ModelWeights initialize(const ModelConfig& config, uint64_t seed) {
+ModelWeights initialize(const ModelConfig& config, uint64_t seed, at::Device device) {
   validate(config);
   ModelWeights weights;
   for (auto& [spec, tensor] : list_parameters(config, weights)) {
-    *tensor = at::empty(spec.shape, at::kFloat);
-    fill(*tensor, spec, seed);
+    auto values = at::empty(spec.shape, at::kFloat);
+    fill(values, spec, seed);
+    *tensor = values.to(device);
   }
   return weights;
 }

@@ -110,7 +110,7 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
 // The first parameter that differs, such as "NAME [16, 4] in place of [8, 4]"; "" if both models have the same ones.
 std::string first_difference(const std::vector<ParameterSpec>& wanted, const std::vector<ParameterSpec>& present);
 
-// New fp32 weights on the CPU; each value is a pure function of (seed, parameter name, position).
-ModelWeights initialize(const ModelConfig& config, uint64_t seed);
+// New f32 weights on `device`; each value is a pure function of (seed, parameter name, position), the same everywhere.
+ModelWeights initialize(const ModelConfig& config, uint64_t seed, at::Device device = at::kCPU);
 
 }  // namespace switchyard

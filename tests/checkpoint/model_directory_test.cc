@@ -101,6 +101,23 @@ TEST(ModelDirectory, EveryTyingComesBack) {
     }
 }
 
+// The meta device has shapes and no values: enough to see that nothing stays behind on the host.
+TEST(ModelDirectory, OpensAndStartsOnAnyDevice) {
+  ScratchFolder folder;
+  const auto config = small("switch-tiny-4");
+  save_model(folder / "model", config, initialize(config, 3));
+  auto started = initialize(config, 3, at::kMeta);
+  auto opened = open_model(folder / "model", at::kFloat, at::kMeta).weights;
+  for (auto* weights : {&started, &opened})
+    for (const auto& [spec, tensor] : list_parameters(config, *weights)) {
+      EXPECT_TRUE(tensor->is_meta()) << spec.name;
+      EXPECT_EQ(tensor->sizes(), at::IntArrayRef(spec.shape)) << spec.name;
+    }
+  const auto lazy = open_for_inference(folder / "model", at::kBFloat16, at::kMeta).weights;
+  EXPECT_TRUE(lazy.output.is_meta() && lazy.encoder.blocks[1].feed_forward.wi.is_meta());
+  EXPECT_EQ(lazy.encoder.blocks[1].feed_forward.wi.scalar_type(), at::kBFloat16);
+}
+
 TEST(ModelDirectory, EveryRoutingVariantComesBack) {
   for (const auto& variant : routing_variants()) {
     SCOPED_TRACE(variant.name);
