@@ -8,6 +8,7 @@ namespace switchyard {
 namespace {
 
 constexpr int64_t kMaxLayers = 4096;
+constexpr size_t kMaxArrays = size_t{1} << 16;  // T5-11B's layers have 700; a view of a few values is an array too
 constexpr char kTable[] = "relpos_bias/rel_embedding";
 
 bool same_in_all_layers(const at::Tensor& table) {
@@ -37,6 +38,7 @@ void unstack_scanned_layers(NamedTensors& arrays, const std::string& source) {
       else
         for (int64_t layer = 0; layer < num_layers; ++layer)
           unstacked[join(stack, "/layers_", layer, "/", rest)] = array.select(1, layer);
+      SY_CHECK(unstacked.size() <= kMaxArrays, source, ": more than ", kMaxArrays, " arrays of single layers");
       found = arrays.erase(found);
     }
   }

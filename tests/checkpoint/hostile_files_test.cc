@@ -11,6 +11,7 @@
 #include "checkpoint/byte_stream.h"
 #include "checkpoint/experts_on_demand.h"
 #include "checkpoint/msgpack.h"
+#include "checkpoint/t5x_scanned.h"
 #include "checkpoint/testing.h"
 #include "checkpoint/torch_archive.h"
 #include "checkpoint/zarr.h"
@@ -61,6 +62,13 @@ TEST(HostileMsgpack, ACompressedFileIsNotUncompressedWhole) {
   const std::string announced = map_of("a", std::string("\xc9\xff\xff\xff\xff\x01", 6) + kOne);
   EXPECT_THAT([&] { read_msgpack(gzipped(announced), ByteStream::Form::kDeflated); },
               ThrowsMessage<Error>(HasSubstr("larger than the rest of the file")));
+}
+
+// Each layer of a scanned array becomes an array with a name of its own, of two bytes here, or of compressed zeros.
+TEST(HostileT5x, ScannedLayersAreBounded) {
+  NamedTensors arrays;
+  for (int n = 0; n < 17; ++n) arrays[join("encoder/encoder/", n)] = at::zeros({1, 4096}, at::kHalf);
+  EXPECT_THAT([&] { unstack_scanned_layers(arrays, "input"); }, ThrowsMessage<Error>(HasSubstr("more than 65536")));
 }
 
 struct ZarrLayout {
