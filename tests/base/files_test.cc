@@ -9,21 +9,17 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "testing/scratch_folder.h"
 
 namespace switchyard {
 namespace {
 
 class Files : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = std::filesystem::temp_directory_path() / join("switchyard-files-", ::getpid());
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
   int64_t entries() const {
-    return std::distance(std::filesystem::directory_iterator(folder_), std::filesystem::directory_iterator());
+    return std::distance(std::filesystem::directory_iterator(folder_.path()), std::filesystem::directory_iterator());
   }
-  std::filesystem::path folder_;
+  test::ScratchFolder folder_;
 };
 
 std::string message_of(const std::function<void()>& action) {
@@ -109,7 +105,7 @@ TEST_F(Files, FullDiskIsAnErrorThatNamesTheFile) {
 
 TEST_F(Files, ReadingNamesWhatIsWrong) {
   EXPECT_NE(message_of([&] { read_file(folder_ / "absent"); }).find("absent"), std::string::npos);
-  EXPECT_NE(message_of([&] { read_file(folder_); }).find("not a regular file"), std::string::npos);
+  EXPECT_NE(message_of([&] { read_file(folder_.path()); }).find("not a regular file"), std::string::npos);
   write_file_atomically(folder_ / "long", "0123456789");
   EXPECT_NE(message_of([&] { read_file(folder_ / "long", 9); }).find("at most 9"), std::string::npos);
 }

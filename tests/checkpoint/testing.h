@@ -1,40 +1,18 @@
-// What several test files of this folder need: scratch folders, small models, comparison of whole models.
+// What several test files of this folder need: scratch folders, comparison of whole models.
 #pragma once
 
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 #include <zlib.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <string>
-
 #include "checkpoint/safetensors.h"
 #include "checkpoint/stored_tensor.h"
 #include "model/parameters.h"
+#include "testing/scratch_folder.h"
 
 namespace switchyard {
 
-// A folder that goes away with the object.
-class ScratchFolder {
- public:
-  ScratchFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "switchyard-XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) std::abort();
-    path_ = pattern;
-  }
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
+using test::ScratchFolder;
 
 inline std::string gzipped(const std::string& bytes) {
   z_stream stream{};

@@ -3,7 +3,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -11,24 +10,12 @@
 #include <vector>
 
 #include "base/random.h"
+#include "testing/tensors.h"
 
 namespace switchyard::test {
 
 using Tensors = std::vector<at::Tensor>;
 using Function = std::function<at::Tensor(const Tensors&)>;
-
-// Standard-normal-like numbers (sum of four uniforms, variance 1), the same for the same seed.
-inline at::Tensor random_tensor(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dtype = at::kDouble,
-                                double scale = 1.0) {
-  auto result = at::empty(sizes, at::kDouble);
-  NoiseStream stream({.seed = seed, .purpose = NoisePurpose::kInitialization});
-  double* values = result.mutable_data_ptr<double>();
-  for (int64_t index = 0; index < result.numel(); ++index) {
-    const double sum = stream.uniform() + stream.uniform() + stream.uniform() + stream.uniform() - 2.0;
-    values[index] = sum * 1.7320508 * scale;
-  }
-  return result.to(dtype);
-}
 
 struct Evaluation {
   at::Tensor value;   // f64
@@ -52,13 +39,6 @@ inline Evaluation evaluate(const Function& f, const Tensors& inputs) {
     gradient = gradient.defined() ? gradient.to(at::kDouble) : at::zeros_like(leaves[index], at::kDouble);
   }
   return {value.detach().to(at::kDouble), gradients};
-}
-
-// ||actual - wanted|| / ||wanted||, or ||actual|| where wanted is 0.
-inline double relative_error(const at::Tensor& actual, const at::Tensor& wanted) {
-  const auto reference = wanted.to(at::kDouble);
-  const double norm = reference.norm().item<double>();
-  return (actual.to(at::kDouble) - reference).norm().item<double>() / (norm > 0 ? norm : 1.0);
 }
 
 // Every gradient of f at f64 `inputs` against central differences, at up to `probes` elements of each input.
@@ -100,11 +80,6 @@ inline void expect_same_as_f64(const Function& actual, const Function& wanted, c
   for (size_t input = 0; input < inputs.size(); ++input)
     EXPECT_LE(relative_error(left.gradients[input], right.gradients[input]), tolerance)
         << "gradient of input " << input;
-}
-
-// Error of one rounding chain: a few roundings of the format, for norms of random tensors.
-inline double tolerance_of(at::ScalarType dtype) {
-  return dtype == at::kBFloat16 ? 8e-3 : dtype == at::kFloat ? 2e-6 : 1e-12;
 }
 
 }  // namespace switchyard::test

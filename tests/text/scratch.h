@@ -1,44 +1,21 @@
-// Files for tests of readers: a folder that vanishes with the test, and compressed content.
+// Files for tests of readers: compressed content, and the shared data where it is.
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
-#include <atomic>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <string_view>
 
 #include "base/error.h"
+#include "testing/scratch_folder.h"
 
 namespace switchyard {
 
-class ScratchFolder {
- public:
-  ScratchFolder() {
-    static std::atomic<int> count{0};
-    path_ = std::filesystem::temp_directory_path() / join("switchyard-test-", ::getpid(), "-", count++);
-    std::filesystem::create_directories(path_);
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::filesystem::path write(const std::string& name, std::string_view bytes) const {
-    const auto path = path_ / name;
-    std::filesystem::create_directories(path.parent_path());
-    std::ofstream(path, std::ios::binary) << bytes;
-    return path;
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using test::ScratchFolder;
 
 inline std::string gzip(std::string_view text) {
   z_stream stream{};

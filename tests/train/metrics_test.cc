@@ -14,26 +14,17 @@
 #include <thread>
 
 #include "base/files.h"
+#include "testing/scratch_folder.h"
 #include "train/tensorboard.h"
 
 namespace switchyard {
 namespace {
 
-class Scratch {
- public:
-  Scratch() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "metrics_test.XXXXXX").string();
-    path = ::mkdtemp(pattern.data());
-  }
-  ~Scratch() { std::filesystem::remove_all(path); }
-  std::filesystem::path path;
-};
-
 void put(const std::filesystem::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 
 TEST(MetricsWriter, WritesDoublesThatReadBackExactly) {
-  const Scratch scratch;
-  const auto path = scratch.path / "metrics.jsonl";
+  const test::ScratchFolder scratch;
+  const auto path = scratch / "metrics.jsonl";
   const std::vector<double> numbers = {0.1,
                                        1.0 / 3.0,
                                        5e-324,
@@ -52,8 +43,8 @@ TEST(MetricsWriter, WritesDoublesThatReadBackExactly) {
 }
 
 TEST(MetricsWriter, ResumingCutsLaterLinesAndATornOne) {
-  const Scratch scratch;
-  const auto path = scratch.path / "metrics.jsonl";
+  const test::ScratchFolder scratch;
+  const auto path = scratch / "metrics.jsonl";
   const std::string kept = "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2.25}\n{\"step\":2,\"eval_loss\":2}\n";
   const std::string ends[] = {"",
                               "{\"step\":3,\"loss\":1}\n",
@@ -71,8 +62,8 @@ TEST(MetricsWriter, ResumingCutsLaterLinesAndATornOne) {
 }
 
 TEST(MetricsWriter, RefusesAFileThatItDidNotWrite) {
-  const Scratch scratch;
-  const auto path = scratch.path / "metrics.jsonl";
+  const test::ScratchFolder scratch;
+  const auto path = scratch / "metrics.jsonl";
   for (const std::string line : {"hello", "[1]", "{\"loss\":1}", "{\"step\":\"1\"}"}) {
     put(path, "{\"step\":1}\n" + line + "\n");
     try {
@@ -83,13 +74,13 @@ TEST(MetricsWriter, RefusesAFileThatItDidNotWrite) {
     }
     EXPECT_EQ(read_file(path), "{\"step\":1}\n" + line + "\n");
   }
-  EXPECT_THROW(MetricsWriter(scratch.path / "absent" / "metrics.jsonl", 0), Error);
+  EXPECT_THROW(MetricsWriter(scratch / "absent" / "metrics.jsonl", 0), Error);
 }
 
 // Long lines: the kernel may stop inside one when the process is killed.
 TEST(MetricsWriter, ContinuesAfterAKill) {
-  const Scratch scratch;
-  const auto path = scratch.path / "metrics.jsonl";
+  const test::ScratchFolder scratch;
+  const auto path = scratch / "metrics.jsonl";
   int64_t last = 0;
   for (int attempt = 0; attempt < 5; ++attempt) {
     const pid_t child = ::fork();
@@ -112,8 +103,8 @@ TEST(MetricsWriter, ContinuesAfterAKill) {
 }
 
 TEST(MetricsWriter, AFullDiskLeavesWholeLines) {
-  const Scratch scratch;
-  const auto path = scratch.path / "metrics.jsonl";
+  const test::ScratchFolder scratch;
+  const auto path = scratch / "metrics.jsonl";
   MetricsWriter writer(path, 0);
   writer.write({{"step", 1}});
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
@@ -202,9 +193,9 @@ std::string field(const Fields& fields, uint64_t number) {
 }
 
 TEST(EventWriter, WritesWhatAnIndependentReaderFinds) {
-  const Scratch scratch;
+  const test::ScratchFolder scratch;
   {
-    EventWriter writer(scratch.path, 41);
+    EventWriter writer(scratch.path(), 41);
     writer.write(300, {{"step", 300},
                        {"loss", 2.5},
                        {"dropped_fraction", {{"encoder.1", 0.25}, {"decoder.3", 0}}},
@@ -212,7 +203,7 @@ TEST(EventWriter, WritesWhatAnIndependentReaderFinds) {
                        {"note", "text"}});
     writer.write(301, {{"step", 301}, {"note", "nothing to draw"}});
   }
-  std::vector<std::filesystem::path> files(std::filesystem::directory_iterator(scratch.path), {});
+  std::vector<std::filesystem::path> files(std::filesystem::directory_iterator(scratch.path()), {});
   ASSERT_EQ(files.size(), 1u);
   EXPECT_THAT(files[0].filename().string(), testing::MatchesRegex("events\\.out\\.tfevents\\.[0-9]{10}\\..*"));
   const auto records = read_records(files[0]);
@@ -236,11 +227,11 @@ TEST(EventWriter, WritesWhatAnIndependentReaderFinds) {
 }
 
 TEST(EventWriter, TwoInOneSecondAreTwoFiles) {
-  const Scratch scratch;
-  EventWriter first(scratch.path, 0), second(scratch.path, 0);
+  const test::ScratchFolder scratch;
+  EventWriter first(scratch.path(), 0), second(scratch.path(), 0);
   first.write(1, {{"loss", 1.0}});
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(scratch.path), {}), 2);
-  EXPECT_THROW(EventWriter(scratch.path / "absent", 0), Error);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(scratch.path()), {}), 2);
+  EXPECT_THROW(EventWriter(scratch / "absent", 0), Error);
 }
 
 }  // namespace

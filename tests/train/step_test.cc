@@ -7,25 +7,16 @@
 #include "base/random.h"
 #include "model/routing_groups.h"
 #include "model/routing_variants.h"
+#include "testing/model.h"
 
 namespace switchyard {
 namespace {
 
 ModelConfig tiny() {
-  ModelConfig config;
-  config.vocab_size = 64;
-  config.d_model = 32;
-  config.d_ff = 48;
-  config.d_kv = 8;
-  config.num_heads = 2;
-  config.num_encoder_layers = config.num_decoder_layers = 4;
-  config.encoder_sparse_step = config.decoder_sparse_step = 2;
-  config.initializer_scale = 1.0;
+  auto config = test::tiny_model();
   config.dropout_rate = 0.1;
   config.expert_dropout_rate = 0.1;
-  config.routing.num_experts = 4;
-  config.routing.group_size = 24;
-  config.routing.min_expert_capacity = 1;
+  config.routing.group_size = 24;  // two sequences of the encoder
   return config;
 }
 
