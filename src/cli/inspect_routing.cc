@@ -1,13 +1,14 @@
 #include "cli/inspect_routing.h"
 
 #include <ATen/core/grad_mode.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <iostream>
 
 #include "base/config.h"
 #include "base/files.h"
+#include "base/messages.h"
+#include "base/progress.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
 #include "cli/model_vocabulary.h"
@@ -104,9 +105,8 @@ void inspect_routing(const InspectRouting& command) {
   RoutingPage page{.title = command.model, .semantics = describe_routing(model.config.routing), .layers = {}};
   ExpertUsage usage;
   const at::NoGradGuard no_grad;
-  const bool show = isatty(STDERR_FILENO) != 0;
+  Progress progress({.name = "route", .unit = "batches"}, static_cast<double>(data.num_batches()));
   for (int64_t n = 0; n < data.num_batches(); ++n) {
-    if (show) std::cerr << "\rrouting batch " << n + 1 << " of " << data.num_batches() << std::flush;
     const auto batch = data.batch(n);
     const auto input = to_tensors(batch, 0, batch.batch_size);
     const auto encoder = encode(model.config, model.weights, input.encoder_ids, input.encoder_mask, {});
@@ -114,6 +114,7 @@ void inspect_routing(const InspectRouting& command) {
                                 input.encoder_mask, {});
     usage.add(encoder, input.encoder_ids);
     usage.add(decoder, input.decoder_ids);
+    progress.update(static_cast<double>(n + 1), "");
     if (n > 0 || command.html.empty()) continue;
     for (const auto& layer : encoder.sparse_layers)
       page.layers.push_back(
@@ -122,7 +123,7 @@ void inspect_routing(const InspectRouting& command) {
       page.layers.push_back(
           {layer.name, "", {}, shown_texts(layer, input.decoder_ids, input.decoder_mask, vocabulary)});
   }
-  if (show) std::cerr << '\r' << std::string(60, ' ') << '\r' << std::flush;
+  progress.finish();
 
   const auto layers = usage.summarise(command.num_typical);
   Json json = Json::array();
@@ -142,7 +143,7 @@ void inspect_routing(const InspectRouting& command) {
   }
   if (!command.html.empty()) write_file_atomically(command.html, make_routing_page(page));
   if (command.json) std::cout << json.dump() << std::endl;
-  if (!command.html.empty()) std::cerr << "wrote " << command.html << "\n";
+  if (!command.html.empty()) say("wrote ", command.html);
 }
 
 }  // namespace switchyard

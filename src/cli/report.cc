@@ -1,8 +1,8 @@
 // switchyard report: a page of curves, routing and samples from the folders of runs.
-#include <cstdio>
 #include <iostream>
 
 #include "base/files.h"
+#include "base/messages.h"
 #include "cli/commands.h"
 #include "report/page.h"
 
@@ -22,8 +22,7 @@ void run(const ReportCommand& command) {
   if (command.json)
     std::cout << Json{{"out", command.out}, {"runs", input.runs.size()}, {"bytes", page.size()}}.dump() << "\n";
   else
-    std::fprintf(stderr, "%s: %zu %s, %zu KB\n", command.out.c_str(), input.runs.size(),
-                 input.runs.size() == 1 ? "run" : "runs", page.size() / 1000);
+    say(command.out, ": ", input.runs.size(), input.runs.size() == 1 ? " run, " : " runs, ", page.size() / 1000, " KB");
 }
 
 }  // namespace

@@ -9,13 +9,13 @@
 #include <chrono>
 #include <cstring>
 #include <iomanip>
-#include <iostream>
 #include <optional>
 #include <sstream>
 #include <string>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/messages.h"
 #include "data/tokenization.h"
 #include "text/reader.h"
 #include "text/vocabulary.h"
@@ -173,7 +173,7 @@ struct TokenStore::Shard {
     auto shard = std::make_shared<Shard>();
     shard->mapping.emplace(cached);
     const State state = shard->adopt(shard->mapping->bytes(), key);
-    if (state == State::kDamaged && tell) std::cerr << cached.string() << ": damaged; making it again\n";
+    if (state == State::kDamaged && tell) say(cached.string(), ": damaged; making it again");
     return state == State::kGood ? shard : nullptr;
   }
 

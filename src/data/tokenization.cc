@@ -1,10 +1,7 @@
 #include "data/tokenization.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -13,41 +10,31 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/progress.h"
 #include "text/reader.h"
 #include "text/vocabulary.h"
 
 namespace switchyard {
 namespace {
 
-// One line on stderr, rewritten in place on a terminal; elsewhere only its last state.
-class ProgressLine {
- public:
-  explicit ProgressLine(std::string what) : what_(std::move(what)) {}
-  ~ProgressLine() {
-    if (is_terminal_ && shown_) std::fputc('\n', stderr);
-  }
-  void update(const TokenizationTotals& totals, bool finished) {
-    const auto now = Clock::now();
-    if (now - start_ < std::chrono::seconds(2)) return;
-    if (!finished && (!is_terminal_ || now - last_ < std::chrono::milliseconds(200))) return;
-    last_ = now;
-    const double seconds = std::chrono::duration<double>(now - start_).count();
-    const double megabytes = static_cast<double>(totals.text_bytes) / 1e6;
-    std::fprintf(stderr, "%stokenising %s: %.1f MB of text, %.2f M tokens, %.1f MB/s%s", is_terminal_ ? "\r" : "",
-                 what_.c_str(), megabytes, static_cast<double>(totals.num_tokens) / 1e6, megabytes / seconds,
-                 is_terminal_ ? "" : "\n");
-    shown_ = true;
-  }
+// Megabytes of text in the file, where its size tells: 0 for a compressed one and for standard input.
+double expected_megabytes(const std::filesystem::path& file) {
+  std::error_code error;
+  const auto extension = file.extension();
+  if (extension == ".gz" || extension == ".zst" || !std::filesystem::is_regular_file(file, error)) return 0.0;
+  const auto size = std::filesystem::file_size(file, error);
+  return error ? 0.0 : static_cast<double>(size) / 1e6;
+}
 
- private:
-  using Clock = std::chrono::steady_clock;
-  std::string what_;
-  Clock::time_point start_ = Clock::now(), last_{};
-  bool is_terminal_ = ::isatty(STDERR_FILENO) != 0;
-  bool shown_ = false;
-};
+std::string describe(const TokenizationTotals& totals, double seconds) {
+  char text[80];
+  std::snprintf(text, sizeof text, "%.2f M tokens  %.1f MB/s", static_cast<double>(totals.num_tokens) / 1e6,
+                static_cast<double>(totals.text_bytes) / 1e6 / seconds);
+  return text;
+}
 
 // Runs work(0) ... work(count - 1) on the threads; rethrows the first exception.
 void run_parallel(size_t count, size_t num_threads, const std::function<void(size_t)>& work) {
@@ -96,7 +83,8 @@ TokenizationTotals tokenize_file(const std::filesystem::path& file, const Vocabu
   const size_t num_workers = num_threads > 0 ? static_cast<size_t>(num_threads)
                                              : std::clamp(std::thread::hardware_concurrency(), 1u, kMaxThreads);
   TokenizationTotals totals;
-  ProgressLine progress(file.filename().string());
+  const double start = steady_seconds();
+  Progress progress({.name = "tokenise " + file.filename().string(), .unit = "MB"}, expected_megabytes(file));
   TextReader reader({file}, TextReader::EmptyText::kAllowed);
   std::vector<std::string> documents;
   std::vector<std::string_view> parts;  // of the documents
@@ -122,8 +110,9 @@ TokenizationTotals tokenize_file(const std::filesystem::path& file, const Vocabu
     }
     for (const auto& document : documents) totals.text_bytes += static_cast<int64_t>(document.size());
     totals.num_documents += static_cast<int64_t>(documents.size());
-    progress.update(totals, at_end);
+    progress.update(static_cast<double>(totals.text_bytes) / 1e6, describe(totals, steady_seconds() - start));
   }
+  progress.finish();
   return totals;
 }
 

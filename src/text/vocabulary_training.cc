@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <iostream>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -12,6 +11,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/interrupt.h"
+#include "base/messages.h"
 #include "base/random.h"
 #include "text/reader.h"
 #include "text/sentencepiece_model.h"
@@ -139,9 +139,9 @@ void train_vocabulary(const VocabularyTraining& training) {
   }
   const size_t num_bytes = sample.num_bytes();
   const std::vector<std::string> sentences = sample.take();
-  std::cerr << "training " << training.size << " pieces on " << sentences.size();
-  if (sentences.size() < sample.num_seen()) std::cerr << " of " << sample.num_seen();
-  std::cerr << " sentences, " << (num_bytes + 999) / 1000 << " kB ..." << std::flush;
+  say("training ", training.size, " pieces on ", sentences.size(),
+      sentences.size() < sample.num_seen() ? join(" of ", sample.num_seen()) : "", " sentences, ",
+      (num_bytes + 999) / 1000, " kB ...");
 
   std::string model;
   SampleIterator iterator(sentences);
@@ -160,15 +160,11 @@ void train_vocabulary(const VocabularyTraining& training) {
           {"minloglevel", "3"},
       },
       &iterator, &model);
-  if (!status.ok()) {
-    std::cerr << " failed\n";
-    throw Error(explain(status.error_message(), training));
-  }
+  if (!status.ok()) throw Error(explain(status.error_message(), training));
   SY_CHECK(!interrupted(), "interrupted; no vocabulary was made");
   write_file_atomically(training.out, model);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  std::cerr << " done in " << static_cast<int64_t>(seconds.count() * 10) / 10.0 << " s: " << training.out.string()
-            << "\n";
+  say("done in ", static_cast<int64_t>(seconds.count() * 10) / 10.0, " s: ", training.out.string());
 }
 
 }  // namespace switchyard

@@ -18,7 +18,7 @@ struct VocabularyTraining {
   int64_t seed = 0;  // of that sample
 };
 
-// Reads the text, trains, and puts the model at `out` in one step, with a line of progress on stderr. Throws Error as
+// Reads the text, trains, and puts the model at `out` in one step, with a message at both ends. Throws Error as
 // TextReader does, and if the text is too little for the size or the size too small for the text's characters.
 void train_vocabulary(const VocabularyTraining& training);
 

@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "base/interrupt.h"
-#include "train/progress.h"
+#include "base/progress.h"
 
 namespace switchyard {
 namespace {
@@ -47,7 +47,7 @@ Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool qui
     return minutes > 0 ? comparison.runs[n].seconds >= budget
                        : runs[n].trainer->step() >= runs[n].trainer->run().train.steps;
   };
-  Progress progress({.name = "compare", .unit = minutes > 0 ? "s" : "steps", .quiet = quiet}, total_work);
+  Progress progress({.name = "compare", .unit = minutes > 0 ? "s" : "steps", .quiet = quiet, .after_seconds = 0}, total_work);
   for (size_t n = 0; n < runs.size(); ++n) evaluate(runs[n], comparison.runs[n]);
   std::vector<std::string> texts(runs.size());
   while (!interrupted()) {

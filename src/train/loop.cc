@@ -2,7 +2,7 @@
 #include <cstdio>
 
 #include "base/interrupt.h"
-#include "train/progress.h"
+#include "base/progress.h"
 #include "train/trainer.h"
 
 namespace switchyard {
@@ -30,7 +30,7 @@ std::string describe(const StepResult& result, double eval_loss) {
 
 bool run_training(Trainer& trainer, bool quiet) {
   const auto& train = trainer.run().train;
-  Progress progress({.name = "train", .unit = "steps", .quiet = quiet}, static_cast<double>(train.steps));
+  Progress progress({.name = "train", .unit = "steps", .quiet = quiet, .after_seconds = 0}, static_cast<double>(train.steps));
   double eval_loss = 0.0;
   bool saved = trainer.step() > 0;
   while (trainer.step() < train.steps && !interrupted()) {

@@ -1,7 +1,4 @@
-#include "train/progress.h"
-
-#include <sys/ioctl.h>
-#include <unistd.h>
+#include "base/progress.h"
 
 #include <algorithm>
 #include <cmath>
@@ -27,6 +24,7 @@ double fraction_of(const ProgressLine& line) {
 }
 
 std::string counts_of(const ProgressLine& line) {
+  if (line.total <= 0) return printed("%.0f ", line.done) + line.unit;
   const std::string percent = printed("  %d%%", static_cast<int>(100.0 * fraction_of(line)));
   if (line.unit == "s") return format_duration(line.done) + "/" + format_duration(line.total) + percent;
   return printed("%.0f/%.0f ", line.done, line.total) + line.unit + percent;
@@ -34,13 +32,8 @@ std::string counts_of(const ProgressLine& line) {
 
 std::string times_of(const ProgressLine& line) {
   const std::string elapsed = "  " + format_duration(line.elapsed);
-  if (line.done >= line.total) return elapsed;
+  if (line.total <= 0 || line.done >= line.total) return elapsed;
   return elapsed + (line.left < 0 ? " < ?" : " < " + format_duration(line.left));
-}
-
-int terminal_width(std::FILE* output) {
-  winsize size{};
-  return ::ioctl(::fileno(output), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
 }  // namespace
@@ -61,7 +54,7 @@ std::string format_progress(const ProgressLine& line, int width) {
   const auto room = static_cast<int>(width) -
                     static_cast<int>(head.size() + counts.size() + times.size() + 4);  // [bar] and two spaces
   const int bar_room = std::min(kLongestBar, room - static_cast<int>(text.size()));
-  const int bar = bar_room >= kShortestBar ? bar_room : room >= kShortestBar ? kShortestBar : 0;
+  const int bar = line.total <= 0 ? 0 : bar_room >= kShortestBar ? bar_room : room >= kShortestBar ? kShortestBar : 0;
   std::string shown = head;
   if (bar > 0) {
     const auto full = static_cast<int>(std::floor(fraction_of(line) * bar));
@@ -75,20 +68,15 @@ std::string format_progress(const ProgressLine& line, int width) {
 
 Progress::Progress(ProgressOptions options, double total) : options_(std::move(options)) {
   if (!options_.clock) options_.clock = steady_seconds;
+  if (!options_.sink) options_.sink = message_sink();
   line_.name = options_.name;
   line_.unit = options_.unit;
   line_.total = total;
-  is_terminal_ = ::isatty(::fileno(options_.output)) == 1;
   start_ = options_.clock();
 }
 
-Progress::~Progress() { end_line(); }
-
-void Progress::end_line() {
-  if (!is_open_) return;
-  std::fputc('\n', options_.output);
-  std::fflush(options_.output);
-  is_open_ = false;
+Progress::~Progress() {
+  if (drawn_at_ >= 0 && !is_finished_) options_.sink->end_progress();
 }
 
 void Progress::update(double done, const std::string& text) {
@@ -102,23 +90,21 @@ void Progress::update(double done, const std::string& text) {
     base_time_ = now;
     base_done_ = done;
   }
-  line_.left =
-      done > base_done_ && now > base_time_ ? (now - base_time_) / (done - base_done_) * (line_.total - done) : -1.0;
+  line_.left = line_.total > 0 && done > base_done_ && now > base_time_
+                   ? (now - base_time_) / (done - base_done_) * (line_.total - done)
+                   : -1.0;
+  if (line_.elapsed < options_.after_seconds) return;
   const double waited = now - drawn_at_;
   const bool is_first = drawn_at_ < 0;
-  const bool is_due = is_terminal_ ? waited >= kRedrawSeconds
-                                   : waited >= kPlainSeconds || done - drawn_done_ >= kPlainFraction * line_.total;
+  const bool is_due =
+      options_.sink->redraws()
+          ? waited >= kRedrawSeconds
+          : waited >= kPlainSeconds || (line_.total > 0 && done - drawn_done_ >= kPlainFraction * line_.total);
   if (is_first || is_due) draw(now);
 }
 
 void Progress::draw(double now) {
-  if (is_terminal_) {
-    std::fprintf(options_.output, "\r%s\033[K", format_progress(line_, terminal_width(options_.output) - 1).c_str());
-    is_open_ = true;
-  } else {
-    std::fprintf(options_.output, "%s\n", format_progress(line_, 0).c_str());
-  }
-  std::fflush(options_.output);
+  options_.sink->progress(line_);
   drawn_at_ = now;
   drawn_done_ = line_.done;
   is_stale_ = false;
@@ -126,9 +112,10 @@ void Progress::draw(double now) {
 
 void Progress::finish() {
   if (options_.quiet || is_finished_) return;
-  if (is_stale_) draw(options_.clock());
-  end_line();
   is_finished_ = true;
+  if (drawn_at_ < 0) return;
+  if (is_stale_) draw(options_.clock());
+  options_.sink->end_progress();
 }
 
 }  // namespace switchyard

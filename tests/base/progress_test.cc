@@ -1,4 +1,4 @@
-#include "train/progress.h"
+#include "base/progress.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -45,6 +45,11 @@ TEST(FormatProgress, ShowsTimesForSeconds) {
             "compare  1:30/10:00  15%  1:35 < ?");
 }
 
+TEST(FormatProgress, ShowsNoShareOfAnUnknownTotal) {
+  EXPECT_EQ(format_progress({.name = "read", .unit = "MB", .text = "fast", .done = 90, .elapsed = 95}, 80),
+            "read  90 MB  fast  1:35");
+}
+
 std::string content(std::FILE* file) {
   std::string text;
   std::rewind(file);
@@ -53,11 +58,13 @@ std::string content(std::FILE* file) {
 }
 int64_t count(const std::string& text, char letter) { return std::count(text.begin(), text.end(), letter); }
 
+std::shared_ptr<MessageSink> to(std::FILE* file) { return std::make_shared<FileMessages>(file); }
+
 TEST(Progress, WritesAFewPlainLinesToAFile) {
   std::FILE* file = std::tmpfile();
   double now = 0;
   {
-    Progress progress({.name = "train", .output = file, .clock = [&] { return now; }}, 1000);
+    Progress progress({.name = "train", .after_seconds = 0, .sink = to(file), .clock = [&] { return now; }}, 1000);
     for (int step = 1; step <= 1000; ++step, now += 0.01) progress.update(step, "loss 1");
     progress.finish();
   }
@@ -71,7 +78,7 @@ TEST(Progress, WritesAFewPlainLinesToAFile) {
 TEST(Progress, WritesALineAMinuteToAFileWhenSlow) {
   std::FILE* file = std::tmpfile();
   double now = 0;
-  Progress progress({.name = "train", .output = file, .clock = [&] { return now; }}, 1e6);
+  Progress progress({.name = "train", .after_seconds = 0, .sink = to(file), .clock = [&] { return now; }}, 1e6);
   for (int step = 1; step <= 601; ++step, now += 1.0) progress.update(step, "");
   EXPECT_EQ(count(content(file), '\n'), 11);
   std::fclose(file);
@@ -80,7 +87,7 @@ TEST(Progress, WritesALineAMinuteToAFileWhenSlow) {
 TEST(Progress, CountsTheTimeLeftFromWhereItResumed) {
   std::FILE* file = std::tmpfile();
   double now = 0;
-  Progress progress({.name = "train", .output = file, .clock = [&] { return now; }}, 1000);
+  Progress progress({.name = "train", .after_seconds = 0, .sink = to(file), .clock = [&] { return now; }}, 1000);
   progress.update(500, "");
   now = 100;  // 2 s a step
   progress.update(550, "");
@@ -93,11 +100,57 @@ TEST(Progress, CountsTheTimeLeftFromWhereItResumed) {
 TEST(Progress, QuietIsSilent) {
   std::FILE* file = std::tmpfile();
   {
-    Progress progress({.name = "train", .quiet = true, .output = file}, 10);
+    Progress progress({.name = "train", .quiet = true, .sink = to(file)}, 10);
     for (int step = 1; step <= 10; ++step) progress.update(step, "loss");
     progress.finish();
   }
   EXPECT_EQ(content(file), "");
+  std::fclose(file);
+}
+
+TEST(Progress, ShortWorkIsSilent) {
+  std::FILE* file = std::tmpfile();
+  double now = 0;
+  Progress progress({.name = "convert", .unit = "tensors", .sink = to(file), .clock = [&] { return now; }}, 100);
+  for (int done = 1; done <= 50; ++done, now += 0.03) progress.update(done, "");
+  EXPECT_EQ(content(file), "");
+  for (int done = 51; done <= 100; ++done, now += 0.03) progress.update(done, "");
+  progress.finish();
+  EXPECT_THAT(content(file), testing::HasSubstr("convert  100/100 tensors  100%"));
+  std::fclose(file);
+}
+
+// Stands for a program that shows messages in its own way.
+class Recorder : public MessageSink {
+ public:
+  void message(const std::string& line) override { seen.push_back(line); }
+  void progress(const ProgressLine& line) override { seen.push_back(join(line.name, " ", line.done)); }
+  void end_progress() override { seen.push_back("end"); }
+  bool redraws() const override { return false; }
+  std::vector<std::string> seen;
+};
+
+TEST(Messages, GoToTheProgramsSink) {
+  const auto recorder = std::make_shared<Recorder>();
+  set_message_sink(recorder);
+  say("3 files, ", 2.5, " MB");
+  {
+    Progress progress({.name = "read", .after_seconds = 0}, 10);
+    progress.update(1, "");
+    progress.update(10, "");
+  }  // ends without finish(), as after an exception
+  set_message_sink(nullptr);
+  EXPECT_THAT(recorder->seen, testing::ElementsAre("3 files, 2.5 MB", "read 1", "read 10", "end"));
+}
+
+TEST(Messages, AFileGetsWholeLines) {
+  std::FILE* file = std::tmpfile();
+  FileMessages messages(file);
+  messages.message("one");
+  messages.progress({.name = "train", .unit = "steps", .text = "", .done = 1, .total = 2});
+  messages.message("two");
+  messages.end_progress();
+  EXPECT_EQ(content(file), "one\ntrain  1/2 steps  50%  0:00 < ?\ntwo\n");
   std::fclose(file);
 }
 
@@ -109,7 +162,7 @@ TEST(Progress, RedrawsInPlaceOnATerminal) {
   std::FILE* terminal = ::fdopen(slave, "w");
   double now = 0;
   {
-    Progress progress({.name = "train", .output = terminal, .clock = [&] { return now; }}, 1000);
+    Progress progress({.name = "train", .after_seconds = 0, .sink = to(terminal), .clock = [&] { return now; }}, 1000);
     for (int step = 1; step <= 50; ++step, now += 0.02)
       progress.update(step, "loss 1.2345  and much more than fits on a line");
   }  // ends without finish(), as after an exception

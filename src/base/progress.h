@@ -1,27 +1,22 @@
-// A progress line on stderr for any loop with a known end. On a terminal it is redrawn in place, at most five times a
-// second and within the terminal's width; elsewhere a plain line appears each tenth of the way and each minute.
+// Progress of work with a known end, told to the process's message sink: at most five times a second where it redraws,
+// else each tenth of the way and each minute. Work that is done within two seconds says nothing.
 #pragma once
 
-#include <cstdio>
 #include <functional>
+#include <memory>
 #include <string>
+
+#include "base/messages.h"
 
 namespace switchyard {
 
 struct ProgressOptions {
-  std::string name;            // "train"
-  std::string unit = "steps";  // "s": done and total are shown as times
-  bool quiet = false;          // nothing is written
-  std::FILE* output = stderr;
-  std::function<double()> clock = {};  // seconds; empty: the steady clock
-};
-
-// What one line shows.
-struct ProgressLine {
-  std::string name, unit, text;
-  double done = 0.0, total = 0.0;
-  double elapsed = 0.0;  // seconds
-  double left = -1.0;    // seconds; negative: not known yet
+  std::string name;                        // "train"
+  std::string unit = "steps";              // "s": done and total are shown as times
+  bool quiet = false;                      // nothing is said
+  double after_seconds = 2.0;              // nothing is said before; work that is known to take longer sets 0
+  std::shared_ptr<MessageSink> sink = {};  // empty: the process's
+  std::function<double()> clock = {};      // seconds; empty: the steady clock
 };
 
 // The line with a bar, at most `width` columns (ASCII): the text gives way first, then the bar. Width 0: plain, no bar.
@@ -32,7 +27,7 @@ std::string format_duration(double seconds);
 
 class Progress {
  public:
-  Progress(ProgressOptions options, double total);
+  Progress(ProgressOptions options, double total);  // total 0: not known
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress();  // ends the line, so that an error message begins on one of its own
@@ -41,16 +36,15 @@ class Progress {
   // that is left is counted from, so that a resumed run does not count work of an earlier one.
   void update(double done, const std::string& text);
 
-  // Shows the last state and ends the line. Later calls of update() do nothing.
+  // Shows the last state, if any was shown, and ends the line. Later calls of update() do nothing.
   void finish();
 
  private:
   void draw(double now);
-  void end_line();
 
   ProgressOptions options_;
   ProgressLine line_;
-  bool is_terminal_ = false, is_open_ = false, is_finished_ = false, is_stale_ = false;
+  bool is_finished_ = false, is_stale_ = false;
   double start_ = 0.0, drawn_at_ = -1.0, drawn_done_ = 0.0;
   double base_time_ = -1.0, base_done_ = 0.0;
 };

@@ -1,0 +1,23 @@
+// One process at a time: a lock that the kernel lets go when its holder ends, however it ends.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace switchyard {
+
+class LockFile {
+ public:
+  // Makes the file, locks it and writes this process's number and host into it. Throws Error naming `what` and the
+  // holder if another has the lock. A file system without locks gives none, and says nothing.
+  LockFile(const std::filesystem::path& path, const std::string& what);
+  LockFile(const LockFile&) = delete;
+  LockFile& operator=(const LockFile&) = delete;
+  ~LockFile();  // removes the file
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
+}  // namespace switchyard
