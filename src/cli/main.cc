@@ -2,47 +2,89 @@
 #include <malloc.h>
 
 #include <climits>
+#include <csignal>
 #include <cstdio>
 #include <exception>
+#include <span>
+#include <string>
+#include <vector>
 
+#include "base/config.h"
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/standard_output.h"
 
-int main(int argc, char** argv) {
-  // Keep large blocks in the heap rather than mapping and faulting them at every allocation: training allocates the
-  // same tensors each step, and this makes a step up to 2.7 times faster.
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+namespace switchyard {
+namespace {
 
+// The parser would only say that an argument was not expected.
+void check_command(const CLI::App& app, std::span<char* const> words) {
+  const auto commands = app.get_subcommands({});
+  if (words.empty() || commands.empty() || words.front()[0] == '-') return;
+  const std::string name = words.front();
+  std::vector<std::string> names;
+  std::string list;
+  for (const auto* command : commands) {
+    if (command->get_name() == name) return check_command(*command, words.subspan(1));
+    names.push_back(command->get_name());
+    list += (list.empty() ? "" : ", ") + command->get_name();
+  }
+  throw Error(join("unknown command \"", name, "\"", nearest_hint(name, names), "; known: ", list));
+}
+
+int run(int argc, char** argv) {
   CLI::App app(
       "Switchyard: train, run and study Switch Transformers (sparse T5 models).\n"
-      "Example: switchyard train run.toml --out runs/mini");
+      "Example: switchyard train run.toml --out runs/mini",
+      "switchyard");
   app.require_subcommand(1);
   app.set_version_flag("--version", SWITCHYARD_VERSION);
   app.get_formatter()->column_width(34);
   app.failure_message(CLI::FailureMessage::simple);
-  switchyard::add_vocab(app);
-  switchyard::add_train(app);
-  switchyard::add_compare(app);
-  switchyard::add_eval(app);
-  switchyard::add_generate(app);
-  switchyard::add_forward(app);
-  switchyard::add_inspect(app);
-  switchyard::add_convert(app);
-  switchyard::add_bench(app);
-  switchyard::add_report(app);
+  add_vocab(app);
+  add_train(app);
+  add_compare(app);
+  add_eval(app);
+  add_generate(app);
+  add_forward(app);
+  add_inspect(app);
+  add_convert(app);
+  add_bench(app);
+  add_report(app);
+  check_command(app, {argv + 1, static_cast<size_t>(argc - 1)});
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& error) {
     return error.get_exit_code();  // 130: stopped by Ctrl-C, everything saved
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
-  } catch (const switchyard::Error& error) {
-    std::fprintf(stderr, "switchyard: %s\n", error.what());
-    return 2;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "switchyard: internal error: %s\n", error.what());
-    return 1;
   }
   return 0;
+}
+
+int fail(int code, const char* kind, const std::exception& error) {
+  std::fprintf(stderr, "switchyard: %s%s\n", kind, error.what());
+  return code;
+}
+
+}  // namespace
+}  // namespace switchyard
+
+int main(int argc, char** argv) {
+  // Keep large blocks in the heap rather than mapping and faulting them at every allocation: training allocates the
+  // same tensors each step, and this makes a step up to 2.7 times faster.
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of writing, not the end of a run that still has to save
+  try {
+    const int code = switchyard::run(argc, argv);
+    switchyard::flush_standard_output();
+    return code;
+  } catch (const switchyard::Error& error) {
+    return switchyard::fail(2, "", error);
+  } catch (const switchyard::OutputError& error) {
+    return switchyard::fail(1, "", error);
+  } catch (const std::exception& error) {
+    return switchyard::fail(1, "internal error: ", error);
+  }
 }
