@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 constexpr char kPrefix[] = "step-";
 constexpr char kTemporaryPrefix[] = ".tmp-";
-constexpr char kEvaluationFile[] = "evaluation.json";  // in training/: {"eval_loss": x}
+constexpr char kEvaluationFile[] = "evaluation.json";  // in training/: {"eval_loss": x, ...}
 
 std::string folder_name(int64_t step) {
   char name[32];
@@ -76,14 +76,14 @@ void make_folder(const fs::path& folder) {
   SY_CHECK(!error && fs::is_directory(folder), "cannot make the folder ", folder.string(), ": ", error.message());
 }
 
-// The recorded evaluation loss, or nullopt if there is none that is a number.
-std::optional<double> recorded_loss(const fs::path& checkpoint) {
+// A number that the checkpoint's evaluation recorded, or nullopt.
+std::optional<double> recorded_number(const fs::path& checkpoint, const std::string& name) {
   const fs::path path = checkpoint / "training" / kEvaluationFile;
   if (!fs::exists(path)) return std::nullopt;
   try {
     const Json json = parse_json(read_file(path, 1 << 16), path.string());
-    if (!json.is_object() || !json.contains("eval_loss") || !json.at("eval_loss").is_number()) return std::nullopt;
-    return json.at("eval_loss").get<double>();
+    if (!json.is_object() || !json.contains(name) || !json.at(name).is_number()) return std::nullopt;
+    return json.at(name).get<double>();
   } catch (const Error&) {
     return std::nullopt;  // a lost record makes a checkpoint not the best; it still opens
   }
@@ -116,16 +116,24 @@ std::optional<fs::path> CheckpointStore::newest_complete() const {
   return folder_of(all.back());
 }
 
-std::optional<fs::path> CheckpointStore::best() const {
-  std::optional<fs::path> best;
-  double smallest = INFINITY;
+std::optional<BestCheckpoint> CheckpointStore::best() const {
+  std::optional<BestCheckpoint> best;
   for (const int64_t step : steps()) {
-    const auto loss = recorded_loss(folder_of(step));
-    if (!loss || !(*loss < smallest)) continue;
-    smallest = *loss;
-    best = folder_of(step);
+    const auto value = recorded_number(folder_of(step), options_.best_metric);
+    if (value && (!best || is_better(*value, best->value))) best = BestCheckpoint{step, *value};
   }
   return best;
+}
+
+bool CheckpointStore::is_better(double value, double other) const {
+  return options_.higher_is_better ? value > other : value < other;
+}
+
+bool CheckpointStore::is_new_best(const std::vector<NamedNumber>& numbers) const {
+  const auto value = find_number(numbers, options_.best_metric);
+  if (!value || !std::isfinite(*value)) return false;
+  const auto leader = best();
+  return !leader || is_better(*value, leader->value);
 }
 
 void CheckpointStore::remove_leftovers() const {
@@ -139,7 +147,7 @@ void CheckpointStore::remove_superseded() const {
   const auto num_superseded = static_cast<int64_t>(all.size()) - options_.keep_last;
   for (int64_t i = 0; i < num_superseded; ++i) {
     const auto folder = folder_of(all[static_cast<size_t>(i)]);
-    if (folder == kept) continue;
+    if (kept && all[static_cast<size_t>(i)] == kept->step) continue;
     // Renamed first: a deletion that is cut short must not leave half a checkpoint under a valid name.
     const auto doomed = checkpoints_ / (std::string(kTemporaryPrefix) + "delete-" + folder.filename().string());
     rename_folder(folder, doomed);
@@ -159,11 +167,13 @@ fs::path CheckpointStore::begin(int64_t step) const {
   return temporary_of(step);
 }
 
-fs::path CheckpointStore::commit(int64_t step, std::optional<double> eval_loss) const {
+fs::path CheckpointStore::commit(int64_t step, const std::vector<NamedNumber>& numbers) const {
   const auto target = folder_of(step), temporary = temporary_of(step);
-  if (eval_loss && std::isfinite(*eval_loss)) {
+  if (!numbers.empty()) {
+    Json json = Json::object();
+    for (const auto& number : numbers) json[number.name] = number.value;  // not finite: null, which is no number
     make_folder(temporary / "training");
-    write_file_atomically(temporary / "training" / kEvaluationFile, Json{{"eval_loss", *eval_loss}}.dump() + "\n");
+    write_file_atomically(temporary / "training" / kEvaluationFile, json.dump() + "\n");
   }
   SY_CHECK(fs::exists(temporary / "config.json"), "checkpoint of step ", step, " has no config.json");
   sync_tree(temporary);
@@ -173,6 +183,7 @@ fs::path CheckpointStore::commit(int64_t step, std::optional<double> eval_loss) 
     rename_folder(temporary, target);
   sync_folder(checkpoints_);
   write_file_atomically(run_folder_ / "latest", target.filename().string() + "\n");
+  if (const auto leader = best()) write_file_atomically(run_folder_ / "best", folder_name(leader->step) + "\n");
   remove_leftovers();
   remove_superseded();
   return target;
@@ -183,7 +194,7 @@ void CheckpointStore::abandon(int64_t step) const {
   fs::remove_all(temporary_of(step), ignored);
 }
 
-fs::path CheckpointStore::save(int64_t step, std::optional<double> eval_loss,
+fs::path CheckpointStore::save(int64_t step, const std::vector<NamedNumber>& numbers,
                                const std::function<void(const fs::path& folder)>& write) const {
   const auto failed = [&](const std::exception& error) {
     abandon(step);
@@ -192,7 +203,7 @@ fs::path CheckpointStore::save(int64_t step, std::optional<double> eval_loss,
   };
   try {
     write(begin(step));
-    return commit(step, eval_loss);
+    return commit(step, numbers);
   } catch (const fs::filesystem_error& error) {
     throw failed(error);
   } catch (const Error& error) {
@@ -200,12 +211,30 @@ fs::path CheckpointStore::save(int64_t step, std::optional<double> eval_loss,
   }
 }
 
+namespace {
+
+// What DIR/best names, which is by the run's own metric; where that is lost, the one with the lowest eval_loss.
+std::optional<fs::path> best_of(const fs::path& run) {
+  if (fs::exists(run / "best")) {
+    std::string name = read_file(run / "best", 1 << 10);
+    while (name.ends_with('\n')) name.pop_back();
+    const auto folder = run / "checkpoints" / name;
+    if (step_of(name) && fs::exists(folder / "config.json")) return folder;
+  }
+  const CheckpointStore store(run);
+  const auto best = store.best();
+  if (!best) return std::nullopt;
+  return store.folder_of(best->step);
+}
+
+}  // namespace
+
 fs::path resolve_model_folder(const fs::path& path) {
   constexpr std::string_view kBest = "@best";
   if (const std::string name = path.string(); name.ends_with(kBest) && !fs::exists(path)) {
     const fs::path run = name.substr(0, name.size() - kBest.size());
     SY_CHECK(fs::is_directory(run), run.string(), " does not exist; expected a training run's folder before ", kBest);
-    if (const auto best = CheckpointStore(run).best()) return *best;
+    if (const auto best = best_of(run)) return *best;
     throw Error(join(run.string(), " has no checkpoint with an evaluation; leave ", kBest, " out for the newest one"));
   }
   SY_CHECK(fs::exists(path), path.string(), " does not exist; expected a model directory or a training run's folder");

@@ -17,6 +17,7 @@ struct CompareCommand {
   std::vector<std::string> run_files, settings;
   std::string out;
   double minutes = 0.0;
+  ResumeOptions start;
   bool json = false, quiet = false;
   ComputeOptions compute;
 };
@@ -28,8 +29,7 @@ std::vector<ComparedRun> open_runs(const CompareCommand& command) {
     const std::string name = path.stem().string();
     for (const auto& other : runs)
       SY_CHECK(other.name != name, "compare: two run files are called ", name, "; rename one");
-    runs.push_back(
-        {name, std::make_unique<Trainer>(config, std::filesystem::path(command.out) / name, /*resume=*/false)});
+    runs.push_back({name, std::make_unique<Trainer>(config, std::filesystem::path(command.out) / name, command.start)});
   }
   return runs;
 }
@@ -93,6 +93,9 @@ void add_compare(CLI::App& app) {
       ->capture_default_str();
   compare->add_option("--set", command->settings, "override a key in every run: section.key=value (repeatable)")
       ->allow_extra_args(false);
+  compare->add_flag("--resume", command->start.resume, "continue each run from its newest complete checkpoint");
+  compare->add_flag("--allow-changes", command->start.allow_changes,
+                    "with --resume: go on though settings differ from the checkpoints'");
   compare->add_flag("--json", command->json, "print one JSON object, nothing else");
   compare->add_flag("--quiet", command->quiet, "no progress bar");
   add_compute_options(*compare, command->compute);

@@ -7,12 +7,14 @@
 
 #include "base/error.h"
 #include "ops/backend.h"
+#include "train/run_config.h"
 
 namespace switchyard {
 
 void add_compute_options(CLI::App& command, ComputeOptions& options) {
   command.add_option("--device", options.device, "cpu, cuda or auto")->capture_default_str();
-  command.add_option("--dtype", options.dtype, "compute precision: bf16, fp32 (fp64 in forward)");
+  command.add_option("--dtype", options.dtype,
+                     "compute precision: bf16, fp32, or auto: bf16 where the processor has it (fp64 in forward)");
   command.add_option("--threads", options.threads, "processor threads; 0: OMP_NUM_THREADS, else all cores")
       ->capture_default_str();
   command.add_option("--kernels", options.kernels, "fast, or reference: the plain form of every operation")
@@ -35,8 +37,9 @@ void apply(const ComputeOptions& options) {
 at::ScalarType dtype_of(const std::string& name) {
   if (name == "fp32") return at::kFloat;
   if (name == "fp64") return at::kDouble;
+  if (name == "auto") return dtype_of(resolved_dtype(name));
   if (name == "bf16") return at::kBFloat16;
-  throw Error("dtype \"" + name + "\": expected bf16, fp32 or fp64");
+  throw Error("dtype \"" + name + "\": expected auto, bf16, fp32 or fp64");
 }
 
 }  // namespace switchyard

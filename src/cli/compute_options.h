@@ -20,7 +20,7 @@ void add_compute_options(CLI::App& command, ComputeOptions& options);
 // Sets threads and kernels and checks the device. Throws Error for a device that this build or machine does not have.
 void apply(const ComputeOptions& options);
 
-// "fp32", "bf16" or "fp64". Throws Error on another name.
+// "fp32", "bf16", "fp64" or "auto". Throws Error on another name.
 at::ScalarType dtype_of(const std::string& name);
 
 }  // namespace switchyard

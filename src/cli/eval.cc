@@ -1,13 +1,14 @@
 // switchyard eval: a model's loss on held-out text under span corruption.
-#include <unistd.h>
-
+#include <cctype>
 #include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "base/config.h"
 #include "base/error.h"
+#include "base/progress.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
 #include "cli/commands.h"
@@ -16,6 +17,7 @@
 #include "cli/model_vocabulary.h"
 #include "data/pretraining.h"
 #include "eval/text_loss.h"
+#include "train/run_config.h"
 
 namespace switchyard {
 namespace {
@@ -24,11 +26,64 @@ struct EvalCommand {
   std::string model;
   std::vector<std::filesystem::path> text;
   bool json = false;
-  int64_t max_examples = 0, batch_size = 8, seed = 0;
-  SegmentShape shape;
+  std::optional<int64_t> max_examples, batch_size, encoder_length;
+  std::optional<double> noise_density, mean_noise_span_length;
+  int64_t seed = 0;
   ComputeOptions compute;
   EvalTaskOptions task;
 };
+
+// What the run that wrote a checkpoint evaluates by.
+struct EvaluatedRun {
+  DataConfig data;
+  TrainConfig train;
+};
+
+// The run of DIR/checkpoints/step-N; nullopt for any other model.
+std::optional<EvaluatedRun> run_of(const std::filesystem::path& model) {
+  const auto checkpoint = std::filesystem::canonical(model);
+  const auto file = checkpoint.parent_path().parent_path() / "run.toml";
+  if (checkpoint.parent_path().filename() != "checkpoints" || !std::filesystem::exists(file)) return std::nullopt;
+  const auto document = read_toml(file);
+  EvaluatedRun run;
+  read_section(run.data, document, "data");
+  read_section(run.train, document, "train");
+  return run;
+}
+
+// Text and options of the run's own evaluations, or the defaults, and over them what the command says.
+void fill_in(EvalCommand& command, EvaluationOptions& options) {
+  if (const auto run = run_of(command.model)) {
+    const auto& [data, train] = *run;
+    options.shape = {.encoder_length = data.encoder_length,
+                     .decoder_length = data.decoder_length,
+                     .corruption = {data.noise_density, data.mean_noise_span_length}};
+    options.batch_size = train.micro_batch_size > 0 ? train.micro_batch_size : train.batch_size;
+    if (command.compute.dtype.empty()) command.compute.dtype = train.dtype;
+    if (command.text.empty()) {
+      command.text.assign(data.eval_text.begin(), data.eval_text.end());
+      options.max_examples = train.eval_examples;
+    }
+  }
+  SY_CHECK(!command.text.empty(), "eval needs --text, or the folder of a run with data.eval_text");
+  if (command.encoder_length) {
+    options.shape.encoder_length = *command.encoder_length;
+    options.shape.decoder_length = 0;
+  }
+  options.shape.corruption.noise_density = command.noise_density.value_or(options.shape.corruption.noise_density);
+  options.shape.corruption.mean_noise_span_length =
+      command.mean_noise_span_length.value_or(options.shape.corruption.mean_noise_span_length);
+  options.batch_size = command.batch_size.value_or(options.batch_size);
+  options.max_examples = command.max_examples.value_or(options.max_examples);
+  options.seed = static_cast<uint64_t>(command.seed);
+}
+
+// Whether the piece stands for one byte of text: "<0x0A>".
+bool is_byte_piece(std::string_view piece) {
+  const auto is_digit = [](char letter) { return std::isxdigit(static_cast<unsigned char>(letter)) != 0; };
+  return piece.size() == 6 && piece.starts_with("<0x") && piece.ends_with('>') && is_digit(piece[3]) &&
+         is_digit(piece[4]);
+}
 
 // UTF-8 bytes of the text behind target tokens: the masked-out spans, without sentinels, EOS and padding. A word mark
 // counts as the space that it stands for, an unknown piece as one byte.
@@ -37,11 +92,11 @@ int64_t masked_text_bytes(const Vocabulary& vocabulary, const Batch& batch) {
   int64_t bytes = 0;
   for (const int32_t id : batch.decoder_target_tokens) {
     if (id == vocabulary.pad_id() || id == vocabulary.eos_id() || vocabulary.sentinel_number(id) >= 0) continue;
-    if (id == vocabulary.unk_id()) {
+    const auto piece = vocabulary.piece(id);
+    if (id == vocabulary.unk_id() || is_byte_piece(piece)) {
       ++bytes;
       continue;
     }
-    const auto piece = vocabulary.piece(id);
     bytes += static_cast<int64_t>(piece.size());
     for (size_t mark = piece.find(kWordMark); mark != piece.npos; mark = piece.find(kWordMark, mark + kWordMark.size()))
       bytes -= static_cast<int64_t>(kWordMark.size()) - 1;
@@ -52,26 +107,25 @@ int64_t masked_text_bytes(const Vocabulary& vocabulary, const Batch& batch) {
 void run(EvalCommand& command) {
   command.model = resolve_model_folder(command.model).string();
   apply(command.compute);
+  EvaluationOptions options;
+  fill_in(command, options);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
   const auto [config, weights] = open_for_inference(command.model, dtype);
   const auto vocabulary = open_vocabulary(command.model, config);
-  const EvaluationData data(
-      TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary),
-      {.shape = command.shape,
-       .seed = static_cast<uint64_t>(command.seed),
-       .batch_size = evaluation_batch_size(config.routing, command.shape.encoder_length, command.batch_size),
-       .max_examples = command.max_examples});
+  options.batch_size = evaluation_batch_size(config.routing, options.shape.encoder_length, options.batch_size);
+  const EvaluationData data(TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary), options);
 
   int64_t text_bytes = 0;
   const int64_t num_batches = data.num_batches();
-  const bool show = isatty(STDERR_FILENO) != 0;
+  Progress progress({.name = "eval", .unit = "batches"}, static_cast<double>(num_batches));
   const auto loss = text_loss(config, weights, num_batches, [&](int64_t index) {
-    if (show) std::cerr << "\revaluating batch " << index + 1 << " of " << num_batches << std::flush;
+    progress.update(static_cast<double>(index), "");
     auto batch = data.batch(index);
     text_bytes += masked_text_bytes(vocabulary, batch);
     return batch;
   });
-  if (show) std::cerr << '\r' << std::string(60, ' ') << '\r' << std::flush;
+  progress.update(static_cast<double>(num_batches), "");
+  progress.finish();
 
   const double nats = loss.loss * static_cast<double>(loss.tokens);
   const Json result = {{"loss", loss.loss},
@@ -102,26 +156,26 @@ void add_eval(CLI::App& app) {
       "vocabularies compare; accuracy: share of target tokens that the model puts first; dropped_fraction: tokens "
       "that\n"
       "found no slot at an expert, mean over sparse layers (capacity as in evaluation).\n"
+      "Of a run, lengths, masks, batch size and precision are those of its own evaluations: the loss is its "
+      "eval_loss.\n"
       "With --task: T5's metrics of a task, of the model's outputs or of given ones.");
   eval->add_option("--model", command->model, "model directory, a run's folder for its newest checkpoint, or RUN@best");
   eval->add_option("--text", command->text,
-                   "held-out text: files or folders; .txt, .jsonl (field text), also .gz or .zst");
+                   "held-out text: files or folders; .txt, .jsonl (field text), also .gz or .zst. Left out for a run: "
+                   "its eval_text, as its own evaluations use it");
   add_eval_task_options(*eval, command->task);
   eval->add_flag("--json", command->json, "print one JSON object");
   eval->add_option("--max-examples", command->max_examples, "segments to use, from the beginning; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  eval->add_option("--batch-size", command->batch_size,
-                   "segments a forward pass, at least those that are routed together; no figure depends on it")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  eval->add_option("--encoder-length", command->shape.encoder_length, "tokens of a corrupted segment, EOS included")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  eval->add_option("--noise-density", command->shape.corruption.noise_density, "share of tokens masked")
-      ->capture_default_str();
-  eval->add_option("--mean-span-length", command->shape.corruption.mean_noise_span_length, "tokens of a masked span")
-      ->capture_default_str();
+      ->check(CLI::NonNegativeNumber);
+  eval->add_option(
+          "--batch-size", command->batch_size,
+          "segments a forward pass, at least those that are routed together; no figure depends on it [8, or the run's]")
+      ->check(CLI::PositiveNumber);
+  eval->add_option("--encoder-length", command->encoder_length,
+                   "tokens of a corrupted segment, EOS included [512, or the run's]")
+      ->check(CLI::PositiveNumber);
+  eval->add_option("--noise-density", command->noise_density, "share of tokens masked [0.15, or the run's]");
+  eval->add_option("--mean-span-length", command->mean_noise_span_length, "tokens of a masked span [3, or the run's]");
   eval->add_option("--seed", command->seed, "of the masks")->capture_default_str();
   add_compute_options(*eval, command->compute);
   eval->footer(
@@ -130,11 +184,11 @@ void add_eval(CLI::App& app) {
   eval->callback([command] {
     if (!command->task.task.empty()) {
       SY_CHECK(command->text.empty(), "--task and --text are two evaluations; give one of them");
-      command->task.model.batch_size = command->batch_size;
-      command->task.model.encoder_length = command->shape.encoder_length;
+      command->task.model.batch_size = command->batch_size.value_or(command->task.model.batch_size);
+      command->task.model.encoder_length = command->encoder_length.value_or(command->task.model.encoder_length);
       return eval_task(command->task, command->model, command->compute, command->json);
     }
-    SY_CHECK(!command->model.empty() && !command->text.empty(), "eval needs --model and --text, or --task");
+    SY_CHECK(!command->model.empty(), "eval needs --model, or --task");
     run(*command);
   });
 }

@@ -15,7 +15,8 @@ namespace {
 struct TrainCommand {
   std::string run_file, out;
   std::vector<std::string> settings;
-  bool resume = false, quiet = false, json = false;
+  ResumeOptions start;
+  bool quiet = false, json = false;
   ComputeOptions compute;
 };
 
@@ -26,7 +27,7 @@ void run(TrainCommand& command) {
   if (!command.compute.dtype.empty()) command.settings.push_back("train.dtype=" + command.compute.dtype);
   const auto config = read_run(command.run_file, command.settings);
   catch_interrupts();
-  Trainer trainer(config, command.out, command.resume);
+  Trainer trainer(config, command.out, command.start);
   const bool finished = run_training(trainer, command.quiet || command.json);
   if (command.json)
     std::cout << Json{{"out", command.out}, {"step", trainer.step()}, {"finished", finished}}.dump() << "\n";
@@ -42,7 +43,9 @@ void add_train(CLI::App& app) {
   train->add_option("--out", command->out, "folder of the run: metrics, checkpoints, event files");
   train->add_option("--set", command->settings, "override a key: section.key=value (repeatable)")
       ->allow_extra_args(false);
-  train->add_flag("--resume", command->resume, "continue from the newest complete checkpoint in --out");
+  train->add_flag("--resume", command->start.resume, "continue from the newest complete checkpoint in --out");
+  train->add_flag("--allow-changes", command->start.allow_changes,
+                  "with --resume: go on though settings differ from the checkpoint's");
   train->add_flag("--quiet", command->quiet, "no progress bar");
   train->add_flag("--json", command->json, "print one JSON object at the end, nothing else");
   train->add_flag_callback(

@@ -73,12 +73,12 @@ ResolvedShape resolve_shape(const SegmentShape& shape, const SpecialTokens& spec
 }
 
 PretrainingData::PretrainingData(TokenStore tokens, const SpecialTokens& special, const PretrainingOptions& options)
-    : tokens_(std::move(tokens)), shape_(resolve_shape(options.shape, special)), options_(options) {
+    : tokens_(std::move(tokens)), segment_shape_(resolve_shape(options.shape, special)), options_(options) {
   check_shards(options_.batch_size, options_.shard_index, options_.num_shards);
-  SY_CHECK(tokens_.size() >= shape_.segment_length, "the training text has ", tokens_.size(),
-           " tokens, one example takes ", shape_.segment_length, "; give more text, or a shorter encoder_length than ",
-           shape_.encoder_length);
-  segments_per_epoch_ = tokens_.size() / shape_.segment_length;
+  SY_CHECK(tokens_.size() >= segment_shape_.segment_length, "the training text has ", tokens_.size(),
+           " tokens, one example takes ", segment_shape_.segment_length,
+           "; give more text, or a shorter encoder_length than ", segment_shape_.encoder_length);
+  segments_per_epoch_ = tokens_.size() / segment_shape_.segment_length;
 }
 
 std::vector<int32_t> PretrainingData::segment(int64_t example) const {
@@ -90,9 +90,9 @@ std::vector<int32_t> PretrainingData::segment(int64_t example) const {
   NoiseStream offset_noise({options_.seed, NoisePurpose::kShuffle, epoch, kOffset});
   const auto offset = static_cast<int64_t>(offset_noise.below(static_cast<uint64_t>(tokens_.size())));
 
-  std::vector<int32_t> segment(static_cast<size_t>(shape_.segment_length));
-  const int64_t begin = (offset + index * shape_.segment_length) % tokens_.size();
-  const int64_t before_end = std::min(shape_.segment_length, tokens_.size() - begin);
+  std::vector<int32_t> segment(static_cast<size_t>(segment_shape_.segment_length));
+  const int64_t begin = (offset + index * segment_shape_.segment_length) % tokens_.size();
+  const int64_t before_end = std::min(segment_shape_.segment_length, tokens_.size() - begin);
   const std::span<int32_t> out(segment);
   tokens_.read(begin, out.first(static_cast<size_t>(before_end)));
   tokens_.read(0, out.subspan(static_cast<size_t>(before_end)));
@@ -101,21 +101,22 @@ std::vector<int32_t> PretrainingData::segment(int64_t example) const {
 
 Batch PretrainingData::batch(int64_t step) const {
   const int64_t num_rows = options_.batch_size / options_.num_shards;
-  Batch batch = empty_batch(shape_, options_.shard_index * num_rows, num_rows);
+  Batch batch = empty_batch(segment_shape_, options_.shard_index * num_rows, num_rows);
   for (int64_t row = 0; row < num_rows; ++row) {
     const int64_t example = step * options_.batch_size + batch.first_example + row;
     NoiseStream noise({options_.seed, NoisePurpose::kSpanCorruption}, static_cast<uint64_t>(example));
-    fill_row(batch, row, segment(example), shape_, noise);
+    fill_row(batch, row, segment(example), segment_shape_, noise);
   }
   return batch;
 }
 
 EvaluationData::EvaluationData(TokenStore tokens, const SpecialTokens& special, const EvaluationOptions& options)
-    : tokens_(std::move(tokens)), shape_(resolve_shape(options.shape, special)), options_(options) {
+    : tokens_(std::move(tokens)), segment_shape_(resolve_shape(options.shape, special)), options_(options) {
   check_shards(options_.batch_size, options_.shard_index, options_.num_shards);
   SY_CHECK(options_.max_examples >= 0, "max_examples ", options_.max_examples, ": expected 0 (all) or more");
-  const int64_t whole = tokens_.size() / shape_.segment_length;
-  num_examples_ = whole + (tokens_.size() % shape_.segment_length >= 2 ? 1 : 0);  // one token cannot be corrupted
+  const int64_t whole = tokens_.size() / segment_shape_.segment_length;
+  num_examples_ =
+      whole + (tokens_.size() % segment_shape_.segment_length >= 2 ? 1 : 0);  // one token cannot be corrupted
   SY_CHECK(num_examples_ > 0, "the evaluation text has ", tokens_.size(),
            " tokens, expected at least 2; give more text");
   if (options_.max_examples > 0) num_examples_ = std::min(num_examples_, options_.max_examples);
@@ -130,15 +131,15 @@ Batch EvaluationData::batch(int64_t index) const {
   SY_CHECK(index >= 0 && index < num_batches(), "evaluation batch ", index, " of ", num_batches());
   const int64_t begin = index * options_.batch_size;
   const int64_t num_rows = std::min(options_.batch_size, num_examples_ - begin) / options_.num_shards;
-  Batch batch = empty_batch(shape_, options_.shard_index * num_rows, num_rows);
+  Batch batch = empty_batch(segment_shape_, options_.shard_index * num_rows, num_rows);
   std::vector<int32_t> segment;
   for (int64_t row = 0; row < num_rows; ++row) {
     const int64_t example = begin + batch.first_example + row;
-    const int64_t first_token = example * shape_.segment_length;
-    segment.resize(static_cast<size_t>(std::min(shape_.segment_length, tokens_.size() - first_token)));
+    const int64_t first_token = example * segment_shape_.segment_length;
+    segment.resize(static_cast<size_t>(std::min(segment_shape_.segment_length, tokens_.size() - first_token)));
     tokens_.read(first_token, segment);
     NoiseStream noise({options_.seed, NoisePurpose::kEvaluation}, static_cast<uint64_t>(example));
-    fill_row(batch, row, segment, shape_, noise);
+    fill_row(batch, row, segment, segment_shape_, noise);
   }
   return batch;
 }

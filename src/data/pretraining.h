@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-#include "data/batch.h"
+#include "data/example_source.h"
 #include "data/span_corruption.h"
 #include "data/token_store.h"
 
@@ -43,18 +43,21 @@ ResolvedShape resolve_shape(const SegmentShape& shape, const SpecialTokens& spec
 // Training examples. The sequence of tokens, closed to a ring, is cut into segments; every epoch starts the cuts at
 // another token and takes the segments in another order, each once. Example number n = step * batch_size + row belongs
 // to epoch n / segments_per_epoch and has its own noise.
-class PretrainingData {
+class PretrainingData : public ExampleSource {
  public:
   // Throws Error as resolve_shape does, if the text is shorter than one segment, and if the shards do not fit.
   PretrainingData(TokenStore tokens, const SpecialTokens& special, const PretrainingOptions& options);
 
-  // This shard's rows of a step's batch; first_example is the first row's number in the whole batch. Thread-safe.
-  Batch batch(int64_t step) const;
+  Batch batch(int64_t step) const override;
+  SourceShape shape() const override {
+    return {options_.batch_size, segment_shape_.encoder_length, segment_shape_.decoder_length};
+  }
+  int64_t examples_per_epoch() const override { return segments_per_epoch_; }
 
   // Raw tokens [segment_length] of an example, before corruption.
   std::vector<int32_t> segment(int64_t example) const;
 
-  const ResolvedShape& shape() const { return shape_; }
+  const ResolvedShape& segment_shape() const { return segment_shape_; }
   int64_t segments_per_epoch() const { return segments_per_epoch_; }
   int64_t steps_per_epoch() const {
     return (segments_per_epoch_ + options_.batch_size - 1) / options_.batch_size;
@@ -62,7 +65,7 @@ class PretrainingData {
 
  private:
   TokenStore tokens_;
-  ResolvedShape shape_;
+  ResolvedShape segment_shape_;
   PretrainingOptions options_;
   int64_t segments_per_epoch_ = 0;
 };
@@ -85,11 +88,11 @@ class EvaluationData {
   int64_t num_batches() const { return (num_examples_ + options_.batch_size - 1) / options_.batch_size; }
   Batch batch(int64_t index) const;  // index in [0, num_batches()), this shard's rows; thread-safe
 
-  const ResolvedShape& shape() const { return shape_; }
+  const ResolvedShape& segment_shape() const { return segment_shape_; }
 
  private:
   TokenStore tokens_;
-  ResolvedShape shape_;
+  ResolvedShape segment_shape_;
   EvaluationOptions options_;
   int64_t num_examples_ = 0;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <limits>
 
 #include "base/clock.h"
@@ -13,9 +14,37 @@ namespace {
 
 void evaluate(ComparedRun& run, RunOutcome& outcome) {
   if (!outcome.curve.empty() && outcome.curve.back().step == run.trainer->step()) return;
-  const Json line = run.trainer->evaluate();
-  if (!line.is_null())
-    outcome.curve.push_back({run.trainer->step(), outcome.seconds, line.at("eval_loss").get<double>()});
+  if (const auto loss = find_number(run.trainer->evaluate(), "eval_loss"))
+    outcome.curve.push_back({run.trainer->step(), outcome.seconds, *loss});
+}
+
+double tokens_per_second(const ComparedRun& run, const RunOutcome& outcome) {
+  return static_cast<double>(outcome.steps * run.trainer->tokens_per_step()) / outcome.seconds;
+}
+
+double mean_of(const Json& values) {
+  double sum = 0.0;
+  for (const auto& [name, value] : values.items()) sum += value.get<double>();
+  return values.empty() ? 0.0 : sum / static_cast<double>(values.size());
+}
+
+// What earlier processes did of a run that is resumed, by its log.
+void recall(const ComparedRun& run, RunOutcome& outcome) {
+  outcome.steps = run.trainer->step();
+  std::ifstream log(run.trainer->folder() / "metrics.jsonl");
+  int64_t last_step = 0;
+  for (std::string text; std::getline(log, text);) {
+    const Json line = parse_json(text, (run.trainer->folder() / "metrics.jsonl").string());
+    const auto step = line.at("step").get<int64_t>();
+    if (line.contains("step_seconds")) {  // stands for the steps since the last line that was logged
+      outcome.seconds += line.at("step_seconds").get<double>() * static_cast<double>(step - last_step);
+      last_step = step;
+      outcome.dropped_fraction = mean_of(line.at("dropped_fraction"));
+    }
+    if (line.contains("eval_loss") && line.at("eval_loss").is_number())
+      outcome.curve.push_back({step, outcome.seconds, line.at("eval_loss").get<double>()});
+  }
+  if (outcome.seconds > 0) outcome.tokens_per_second = tokens_per_second(run, outcome);
 }
 
 void check_same_data(const std::vector<ComparedRun>& runs) {
@@ -47,8 +76,12 @@ Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool qui
     return minutes > 0 ? comparison.runs[n].seconds >= budget
                        : runs[n].trainer->step() >= runs[n].trainer->run().train.steps;
   };
-  Progress progress({.name = "compare", .unit = minutes > 0 ? "s" : "steps", .quiet = quiet, .after_seconds = 0}, total_work);
-  for (size_t n = 0; n < runs.size(); ++n) evaluate(runs[n], comparison.runs[n]);
+  Progress progress({.name = "compare", .unit = minutes > 0 ? "s" : "steps", .quiet = quiet, .after_seconds = 0},
+                    total_work);
+  for (size_t n = 0; n < runs.size(); ++n) {
+    if (runs[n].trainer->step() > 0) recall(runs[n], comparison.runs[n]);
+    evaluate(runs[n], comparison.runs[n]);
+  }
   std::vector<std::string> texts(runs.size());
   while (!interrupted()) {
     size_t next = runs.size();
@@ -61,10 +94,13 @@ Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool qui
     const StepResult result = run.trainer->train_step();
     outcome.seconds += steady_seconds() - start;
     outcome.steps = run.trainer->step();
-    outcome.tokens_per_second = static_cast<double>(outcome.steps * run.trainer->tokens_per_step()) / outcome.seconds;
+    outcome.tokens_per_second = tokens_per_second(run, outcome);
     outcome.dropped_fraction = mean_dropped_fraction(result);
     if (run.trainer->run().train.eval_every > 0 && outcome.steps % run.trainer->run().train.eval_every == 0)
       evaluate(run, outcome);
+    const auto& train = run.trainer->run().train;
+    if ((train.save_every > 0 && outcome.steps % train.save_every == 0) || run.trainer->has_new_best())
+      run.trainer->save();
     char text[160];
     std::snprintf(text, sizeof text, "%s step %lld loss %.3f %.0f tok/s", run.name.c_str(),
                   static_cast<long long>(outcome.steps), result.cross_entropy, outcome.tokens_per_second);

@@ -37,8 +37,9 @@ struct Comparison {
 };
 
 // Advances whichever run has had the least training time, one step at a time, until each has had `minutes / runs`
-// minutes or (minutes = 0) train.steps steps. Each run is evaluated every train.eval_every steps and at its end, then
-// saved.
+// minutes or (minutes = 0) train.steps steps. Each run is evaluated every train.eval_every steps, saved every
+// train.save_every steps and where it is the best so far, and both at its end. A resumed run has the time that its log
+// says.
 Comparison compare_runs(std::vector<ComparedRun>& runs, double minutes, bool quiet);
 
 // Held-out loss of a run at a step where it was evaluated, and at a training time, interpolated between evaluations.

@@ -1,8 +1,10 @@
 // The loop of `switchyard train`: steps, evaluations and checkpoints on schedule.
 #include <cstdio>
 
+#include "base/clock.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
+#include "train/run_summary.h"
 #include "train/trainer.h"
 
 namespace switchyard {
@@ -10,7 +12,7 @@ namespace {
 
 bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
-std::string describe(const StepResult& result, double eval_loss) {
+std::string describe(const StepResult& result, std::optional<double> eval_loss) {
   char text[128];
   std::snprintf(text, sizeof text, "loss %.3f  %.0f tok/s", result.cross_entropy,
                 static_cast<double>(result.tokens) / result.seconds);
@@ -19,8 +21,8 @@ std::string describe(const StepResult& result, double eval_loss) {
     std::snprintf(text, sizeof text, "  dropped %.1f%%", 100.0 * mean_dropped_fraction(result));
     line += text;
   }
-  if (eval_loss > 0) {
-    std::snprintf(text, sizeof text, "  held-out %.4f", eval_loss);
+  if (eval_loss) {
+    std::snprintf(text, sizeof text, "  held-out %.4f", *eval_loss);
     line += text;
   }
   return line;
@@ -30,23 +32,25 @@ std::string describe(const StepResult& result, double eval_loss) {
 
 bool run_training(Trainer& trainer, bool quiet) {
   const auto& train = trainer.run().train;
-  Progress progress({.name = "train", .unit = "steps", .quiet = quiet, .after_seconds = 0}, static_cast<double>(train.steps));
-  double eval_loss = 0.0;
-  bool saved = trainer.step() > 0;
+  const double start = steady_seconds();
+  const int64_t first_step = trainer.step();
+  if (!quiet)
+    for (const auto& line : describe_start(trainer)) say(line);
+  Progress progress({.name = "train", .unit = "steps", .quiet = quiet, .after_seconds = 0},
+                    static_cast<double>(train.steps));
+  std::optional<double> eval_loss;
   while (trainer.step() < train.steps && !interrupted()) {
     const StepResult result = trainer.train_step();
     const int64_t step = trainer.step();
     const bool last = step == train.steps;
-    if (last || is_due(step, train.eval_every)) {
-      const Json line = trainer.evaluate();
-      if (!line.is_null()) eval_loss = line.at("eval_loss").get<double>();
-    }
-    saved = last || is_due(step, train.save_every);
-    if (saved) trainer.save();
+    if (last || is_due(step, train.eval_every)) eval_loss = find_number(trainer.evaluate(), "eval_loss");
+    if (last || is_due(step, train.save_every) || trainer.has_new_best()) trainer.save();
     progress.update(static_cast<double>(step), describe(result, eval_loss));
   }
-  if (!saved) trainer.save();
+  if (!trainer.checkpoint()) trainer.save();
   progress.finish();
+  if (!quiet)
+    for (const auto& line : describe_end(trainer, first_step, steady_seconds() - start)) say(line);
   return trainer.step() >= train.steps;
 }
 

@@ -30,7 +30,7 @@ int64_t kept_bytes(const std::filesystem::path& path, int64_t last_step) {
 }  // namespace
 
 MetricsWriter::MetricsWriter(const std::filesystem::path& path, int64_t step) : path_(path) {
-  const int64_t kept = step > 0 ? kept_bytes(path, step) : 0;
+  const int64_t kept = kept_bytes(path, step);
   descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   SY_CHECK(descriptor_ >= 0, path.string(), ": cannot be opened for writing: ", std::strerror(errno));
   if (::ftruncate(descriptor_, kept) != 0) {
@@ -41,6 +41,10 @@ MetricsWriter::MetricsWriter(const std::filesystem::path& path, int64_t step) : 
 }
 
 MetricsWriter::~MetricsWriter() { ::close(descriptor_); }
+
+void MetricsWriter::sync() {
+  SY_CHECK(::fsync(descriptor_) == 0, path_.string(), ": cannot be written: ", std::strerror(errno));
+}
 
 void MetricsWriter::write(const Json& line) {
   const std::string text = line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";

@@ -2,6 +2,7 @@
 
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
+#include "kernels/brgemm.h"
 #include "model/parameters.h"
 
 namespace switchyard {
@@ -18,6 +19,21 @@ std::string string_at(const ConfigDocument& document, const std::string& section
   if (has_key(document, section, key))
     config_detail::read_value(document.sections.at(section).at(key), document.place(section + "." + key), value);
   return value;
+}
+
+// A key of routing may stand in [model] too. What --set says wins over the file; otherwise two values are a conflict.
+ConfigDocument with_one_routing(ConfigDocument document) {
+  for (const auto& key : field_names<RoutingConfig>()) {
+    if (!has_key(document, "model", key) || !has_key(document, "routing", key)) continue;
+    const std::string in_model = document.place("model." + key), in_routing = document.place("routing." + key);
+    const bool model_by_option = in_model.starts_with("--set"), routing_by_option = in_routing.starts_with("--set");
+    SY_CHECK(
+        document.sections["model"][key] == document.sections["routing"][key] || model_by_option != routing_by_option,
+        in_model, " = ", document.sections["model"][key].dump(), ", but ", in_routing, " = ",
+        document.sections["routing"][key].dump(), "; keep one of them");
+    document.sections[model_by_option ? "routing" : "model"].erase(key);
+  }
+  return document;
 }
 
 std::string from_folder(const std::string& path, const std::filesystem::path& folder) {
@@ -37,8 +53,10 @@ void check_run(const RunConfig& run) {
   const auto& train = run.train;
   SY_CHECK(train.micro_batch_size >= 0, "train.micro_batch_size = ", train.micro_batch_size,
            ": expected 0 (the whole batch) or more");
-  SY_CHECK(train.dtype == "bf16" || train.dtype == "fp32", "train.dtype = \"", train.dtype,
-           "\": expected bf16 or fp32");
+  SY_CHECK(train.dtype == "auto" || train.dtype == "bf16" || train.dtype == "fp32", "train.dtype = \"", train.dtype,
+           "\": expected auto, bf16 or fp32");
+  SY_CHECK(train.best_direction == "lower" || train.best_direction == "higher", "train.best_direction = \"",
+           train.best_direction, "\": expected lower or higher");
   SY_CHECK(train.seed >= 0, "train.seed = ", train.seed, ": expected 0 or more");
   SY_CHECK(!run.data.text.empty(),
            "data.text is missing: list the files to train on, for example text = [\"book.txt\"]");
@@ -77,7 +95,8 @@ void check_same_tensors(const RunConfig& run, const ModelConfig& stored) {
 
 }  // namespace
 
-RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder) {
+RunConfig resolve_run(const ConfigDocument& given, const std::filesystem::path& folder) {
+  const ConfigDocument document = with_one_routing(given);
   for (const auto& [section, values] : document.sections.items())
     SY_CHECK(std::find(kSections.begin(), kSections.end(), section) != kSections.end(), "unknown section [", section,
              "]", nearest_hint(section, kSections),
@@ -112,6 +131,11 @@ RunConfig read_run(const std::filesystem::path& file, const std::vector<std::str
   auto document = read_toml(file);
   for (const auto& setting : settings) apply_setting(document, setting);
   return resolve_run(document, std::filesystem::absolute(file).parent_path());
+}
+
+std::string resolved_dtype(const std::string& dtype) {
+  if (dtype != "auto") return dtype;
+  return kernels::brgemm_available_bf16() ? "bf16" : "fp32";
 }
 
 std::string run_to_toml(const RunConfig& run) {

@@ -39,7 +39,7 @@ struct TrainConfig {
   int64_t batch_size = 8;        // sequences a step, over all ranks
   int64_t micro_batch_size = 0;  // sequences a forward pass; 0: the whole batch
   int64_t seed = 0;
-  std::string dtype = "bf16";
+  std::string dtype = "auto";
   double z_loss = 1e-4;
   int64_t log_every = 1;
   int64_t eval_every = 200;    // 0: only at the end
@@ -47,6 +47,8 @@ struct TrainConfig {
   int64_t save_every = 200;    // 0: only at the end
   int64_t keep_last = 3;       // checkpoints
   bool keep_best = true;
+  std::string best_metric = "eval_loss";
+  std::string best_direction = "lower";
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
@@ -54,14 +56,17 @@ struct TrainConfig {
     field("batch_size", self.batch_size, "sequences a step, over all ranks");
     field("micro_batch_size", self.micro_batch_size, "sequences a forward pass (gradient accumulation); 0: all");
     field("seed", self.seed, "of initial weights, data order and noise");
-    field("dtype", self.dtype, "compute precision: bf16 or fp32; weights are always fp32");
+    field("dtype", self.dtype,
+          "compute precision: bf16, fp32, or auto: bf16 where the processor has it; weights are fp32");
     field("z_loss", self.z_loss, "weight of log(Z)^2 of the output softmax, training only");
     field("log_every", self.log_every, "steps between lines of metrics.jsonl");
     field("eval_every", self.eval_every, "steps between evaluations on eval_text; 0: only at the end");
     field("eval_examples", self.eval_examples, "held-out sequences an evaluation uses");
     field("save_every", self.save_every, "steps between checkpoints; 0: only at the end");
     field("keep_last", self.keep_last, "newest checkpoints that are kept");
-    field("keep_best", self.keep_best, "also keep the checkpoint with the lowest held-out loss");
+    field("keep_best", self.keep_best, "also keep the best checkpoint; a new best is saved when it is found");
+    field("best_metric", self.best_metric, "number of an evaluation by which checkpoints are best");
+    field("best_direction", self.best_direction, "lower or higher best_metric is better");
   }
 };
 
@@ -95,6 +100,9 @@ RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::pat
 
 // The run of a file with `settings` ("section.key=value") over it; relative paths are taken from the file's folder.
 RunConfig read_run(const std::filesystem::path& file, const std::vector<std::string>& settings);
+
+// "auto" as bf16 where the processor multiplies it, else fp32; other names as they are.
+std::string resolved_dtype(const std::string& dtype);
 
 // The resolved run as TOML that resolve_run reads back to the same run.
 std::string run_to_toml(const RunConfig& run);

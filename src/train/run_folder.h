@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/config.h"
+#include "base/lock_file.h"
 #include "checkpoint/checkpoint_store.h"
 #include "train/metrics.h"
 #include "train/tensorboard.h"
@@ -16,26 +17,39 @@ namespace switchyard {
 
 class RunFolder {
  public:
-  // Makes nothing yet. With `resume` false throws Error if the folder holds a run.
+  // Makes the folder and locks it until the end. Throws Error if another process has it, naming that one, and, with
+  // `resume` false, if it holds a run.
   RunFolder(std::filesystem::path folder, CheckpointStoreOptions options, bool resume);
+  ~RunFolder();
 
   const std::filesystem::path& path() const { return folder_; }
 
   // The checkpoint to continue from: the newest complete one, if the run is resumed and has one.
   const std::optional<std::filesystem::path>& resumed_checkpoint() const { return resumed_checkpoint_; }
 
-  // Makes the folder, writes run.toml and opens the logs, cut back to `step`. Called once, before what follows.
+  // Writes run.toml and opens the logs, cut back to `step`. Logs of a run that left no checkpoint to resume from are
+  // put aside under another name. Called once, before what follows.
   void start(const std::string& run_toml, int64_t step);
 
   // Appends a line to metrics.jsonl and its numbers to the events.
   void log(int64_t step, const Json& line);
 
-  // A checkpoint of `step`, filled by `write`; eval_loss, if known, decides which is best. Returns its folder.
-  std::filesystem::path save(int64_t step, std::optional<double> eval_loss,
+  // A checkpoint of `step`, filled by `write`, with what its evaluation gave. The logs reach the disk before it.
+  // Returns its folder.
+  std::filesystem::path save(int64_t step, const std::vector<NamedNumber>& numbers,
                              const std::function<void(const std::filesystem::path& folder)>& write);
 
+  std::optional<BestCheckpoint> best() const { return checkpoints_.best(); }
+
+  // Whether these numbers are better than those of every checkpoint.
+  bool is_new_best(const std::vector<NamedNumber>& numbers) const { return checkpoints_.is_new_best(numbers); }
+
  private:
+  void put_metrics_aside() const;
+
   std::filesystem::path folder_;
+  bool is_new_ = false, is_started_ = false;
+  std::optional<LockFile> lock_;
   CheckpointStore checkpoints_;
   std::optional<std::filesystem::path> resumed_checkpoint_;
   std::optional<MetricsWriter> metrics_;

@@ -32,7 +32,7 @@ void write_layer(Json& line, const LayerRouting& layer) {
 
 }  // namespace
 
-Json to_json(const StepResult& result) {
+Json to_json(const StepResult& result, const RunProgress& progress) {
   Json line{{"step", result.step},
             {"loss", result.loss},
             {"cross_entropy", result.cross_entropy},
@@ -47,8 +47,18 @@ Json to_json(const StepResult& result) {
         "load_balance", "router_z", "importance", "router_entropy", "router_confidence"})
     line[key] = Json::object();
   for (const auto& layer : result.layers) write_layer(line, layer);
+  line["tokens_seen"] = progress.tokens_seen;
+  if (progress.epochs > 0) line["epochs"] = progress.epochs;
+  line["model_flops_utilization"] = progress.flops / result.seconds / progress.product_rate;
   line["tokens_per_second"] = static_cast<double>(result.tokens) / result.seconds;
   line["step_seconds"] = result.seconds;
+  return line;
+}
+
+Json to_json(int64_t step, const std::vector<NamedNumber>& evaluation, double seconds) {
+  Json line{{"step", step}};
+  for (const auto& number : evaluation) line[number.name] = number.value;
+  line["eval_seconds"] = seconds;
   return line;
 }
 

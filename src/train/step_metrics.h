@@ -1,16 +1,28 @@
-// A step's result as a line of metrics.jsonl (docs: "train writes under DIR"): the one place that turns it into JSON.
+// Results as lines of metrics.jsonl (docs: "train writes under DIR"): the one place that turns them into JSON.
 #pragma once
 
 #include "base/config.h"
+#include "base/named_number.h"
 #include "train/step.h"
 
 namespace switchyard {
 
-// Scalars under their names; for every statistic of the routing one object with an entry a layer ("encoder.1"):
-// dropped_fraction, expert_load (a list, one share an expert), expert_load_entropy (nats), expert_load_max (the busiest
-// over the even share), expert_utilization, router_entropy (nats), router_confidence; the losses without coefficients
-// load_balance, router_z and importance, and load where it has one; left_behind_fraction where it differs from
-// dropped_fraction.
-Json to_json(const StepResult& result);
+// How far a run is, and what its speed is measured by.
+struct RunProgress {
+  int64_t tokens_seen = 0;    // encoder and decoder positions, padding included
+  double epochs = 0.0;        // 0 where examples have no end
+  double flops = 0.0;         // of a step
+  double product_rate = 0.0;  // FLOP/s that the machine's products reach
+};
+
+// Scalars under their names, model_flops_utilization among them: the step's FLOPs in its time over the product rate;
+// for every statistic of the routing one object with an entry a layer ("encoder.1"): dropped_fraction, expert_load (a
+// list, one share an expert), expert_load_entropy (nats), expert_load_max (the busiest over the even share),
+// expert_utilization, router_entropy (nats), router_confidence; the losses without coefficients load_balance, router_z
+// and importance, and load where it has one; left_behind_fraction where it differs from dropped_fraction.
+Json to_json(const StepResult& result, const RunProgress& progress);
+
+// An evaluation: its numbers under their names.
+Json to_json(int64_t step, const std::vector<NamedNumber>& evaluation, double seconds);
 
 }  // namespace switchyard

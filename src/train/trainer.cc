@@ -2,21 +2,23 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "base/clock.h"
-#include "checkpoint/checkpoint_store.h"
+#include "base/messages.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/tokenizer_files.h"
 #include "checkpoint/training_state.h"
 #include "data/prefetch.h"
-#include "data/pretraining.h"
-#include "data/token_store.h"
-#include "eval/text_loss.h"
+#include "model/flops.h"
 #include "model/routing_groups.h"
 #include "parallel/token_exchange.h"
 #include "text/vocabulary.h"
+#include "train/product_rate.h"
 #include "train/run_folder.h"
+#include "train/settings.h"
+#include "train/sources.h"
 #include "train/step_metrics.h"
 
 namespace switchyard {
@@ -36,6 +38,13 @@ void fit_vocabulary(RunConfig& run, const Vocabulary& vocabulary) {
            " rows; use the vocabulary that this model was trained with");
 }
 
+CheckpointStoreOptions kept_checkpoints(const TrainConfig& train) {
+  return {.keep_last = train.keep_last,
+          .keep_best = train.keep_best,
+          .best_metric = train.best_metric,
+          .higher_is_better = train.best_direction == "higher"};
+}
+
 }  // namespace
 
 struct Trainer::State {
@@ -44,39 +53,24 @@ struct Trainer::State {
   RunFolder folder;
   LocalExchange exchange;  // one process is the whole group
   std::optional<Learner> learner;
-  std::optional<PretrainingData> data;
-  std::optional<EvaluationData> evaluation;
+  std::unique_ptr<ExampleSource> examples;
+  std::vector<std::unique_ptr<Evaluator>> evaluators;
   std::optional<BatchPrefetcher> batches;
-  int64_t step = 0;
-  std::optional<double> last_eval_loss;  // at `step`, for keep-best
+  Json settings;  // as checkpoints keep them
+  int64_t step = 0, examples_seen = 0, tokens_seen = 0;
+  double step_flops = 0.0, rate = 0.0;         // of one step; of this machine in a second
+  std::optional<std::filesystem::path> saved;  // the checkpoint of this step
+  std::vector<NamedNumber> evaluation;         // of this step; empty if it was not evaluated
 
   State(const RunConfig& config, const std::filesystem::path& out, bool resume)
       : run(config),
         vocabulary(Vocabulary::load(resolve_vocabulary(config.data.vocab))),
-        folder(out, {.keep_last = config.train.keep_last, .keep_best = config.train.keep_best}, resume) {}
+        folder(out, kept_checkpoints(config.train), resume) {}
 
-  void open_data() {
-    const std::filesystem::path cache =
-        run.data.cache.empty() ? folder.path().parent_path() / ".cache" : std::filesystem::path(run.data.cache);
-    const SegmentShape shape{.encoder_length = run.data.encoder_length,
-                             .decoder_length = run.data.decoder_length,
-                             .corruption = {run.data.noise_density, run.data.mean_noise_span_length}};
-    const auto special = special_tokens(vocabulary);
-    const auto open = [&](const std::vector<std::string>& text) {
-      return TokenStore::open({text.begin(), text.end()}, vocabulary, {.cache_folder = cache});
-    };
-    data.emplace(
-        open(run.data.text), special,
-        PretrainingOptions{
-            .shape = shape, .seed = static_cast<uint64_t>(run.train.seed), .batch_size = run.train.batch_size});
-    if (!run.data.eval_text.empty())
-      evaluation.emplace(
-          open(run.data.eval_text), special,
-          EvaluationOptions{.shape = shape,
-                            .batch_size = evaluation_batch_size(
-                                run.model.routing, run.data.encoder_length,
-                                run.train.micro_batch_size > 0 ? run.train.micro_batch_size : run.train.batch_size),
-                            .max_examples = run.train.eval_examples});
+  void open_examples() {
+    const auto cache = folder.path().parent_path() / ".cache";
+    examples = open_training_examples(run, vocabulary, cache);
+    evaluators = open_evaluators(run, vocabulary, cache);
   }
 
   ModelWeights first_weights() const {
@@ -84,8 +78,10 @@ struct Trainer::State {
     return initialize(run.model, static_cast<uint64_t>(run.train.seed));
   }
 
-  void open_learner() {
+  void open_learner(bool allow_changes) {
     const auto& checkpoint = folder.resumed_checkpoint();
+    settings = training_settings(run, vocabulary, *examples);
+    if (checkpoint) check_settings(read_training_step(*checkpoint).state, allow_changes);
     learner.emplace(run.model, checkpoint ? open_checkpoint(*checkpoint) : first_weights(), run.optimizer,
                     StepOptions{.dtype = compute_dtype(run),
                                 .z_loss = run.train.z_loss,
@@ -96,30 +92,67 @@ struct Trainer::State {
     const auto training = read_training_state(*checkpoint);
     learner->load_optimizer_state(training.tensors);
     step = training.step;
+    const auto shape = examples->shape();  // what earlier versions did not count has this step's shape
+    examples_seen = training.state.value("examples_seen", step * shape.batch_size);
+    tokens_seen = training.state.value("tokens_seen", step * shape.positions());
+    saved = *checkpoint;
   }
 
-  ModelWeights open_checkpoint(const std::filesystem::path& checkpoint) const {
+  // Three times the forward pass: the backward pass takes two products where that takes one.
+  void measure() {
+    const auto shape = examples->shape();
+    step_flops = 3.0 * static_cast<double>(shape.batch_size) *
+                 forward_flops(run.model, shape.encoder_length, shape.decoder_length);
+    rate = switchyard::product_rate(compute_dtype(run));
+  }
+
+  RunProgress progress() const {
+    const auto epoch = static_cast<double>(examples->examples_per_epoch());
+    return {.tokens_seen = tokens_seen,
+            .epochs = epoch > 0 ? static_cast<double>(examples_seen) / epoch : 0.0,
+            .flops = step_flops,
+            .product_rate = rate};
+  }
+
+  void check_settings(const Json& state, bool allow_changes) const {
+    const auto changes = changed_settings(state.value("settings", Json::object()), settings);
+    if (changes.empty()) return;
+    std::string list;
+    for (const auto& change : changes) list += "\n  " + change;
+    const std::string checkpoint = folder.resumed_checkpoint()->string();
+    SY_CHECK(allow_changes, checkpoint, " was trained with other settings:", list, "\nresume with ",
+             (folder.path() / "run.toml").string(), ", or add --allow-changes to go on with the new settings");
+    say("resuming ", checkpoint, " with other settings:", list);
+  }
+
+  ModelWeights open_checkpoint(const std::filesystem::path& checkpoint) {
     auto model = open_model(checkpoint, at::kFloat);
-    SY_CHECK(fields_to_json(model.config) == fields_to_json(run.model), checkpoint.string(),
-             ": its model differs from the run file's [model]; resume with the run file in ", folder.path().string(),
-             ", or start a new run with init = \"", checkpoint.string(), "\"");
+    // Settings that change no shape may have been allowed to change; the rest is in the tensors.
+    const auto stored = parameter_specs(model.config), wanted = parameter_specs(run.model);
+    const bool fits = std::equal(stored.begin(), stored.end(), wanted.begin(), wanted.end(),
+                                 [](const auto& a, const auto& b) { return a.name == b.name && a.shape == b.shape; });
+    SY_CHECK(fits, checkpoint.string(), ": its tensors are not those of the run file's [model]; resume with ",
+             (folder.path() / "run.toml").string(), ", or start a new run with init = \"", checkpoint.string(), "\"");
     return std::move(model.weights);
   }
 };
 
-Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, bool resume) {
-  state_ = std::make_unique<State>(run, out, resume);
+Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, const ResumeOptions& options) {
+  state_ = std::make_unique<State>(run, out, options.resume);
   auto& state = *state_;
   fit_vocabulary(state.run, state.vocabulary);
   validate(state.run.model);
-  if (state.run.optimizer.decay_steps == 0) state.run.optimizer.decay_steps = state.run.train.steps;
-  state.open_data();
-  const auto& shape = state.data->shape();
-  check_micro_batch(state.run.model, {state.run.train.batch_size, shape.encoder_length, shape.decoder_length},
+  state.run.train.dtype = resolved_dtype(state.run.train.dtype);
+  const bool decays = state.run.optimizer.schedule == "linear" || state.run.optimizer.schedule == "cosine";
+  if (decays && state.run.optimizer.decay_steps == 0) state.run.optimizer.decay_steps = state.run.train.steps;
+  state.open_examples();
+  const auto shape = state.examples->shape();
+  check_micro_batch(state.run.model, {shape.batch_size, shape.encoder_length, shape.decoder_length},
                     state.run.train.micro_batch_size);
-  state.open_learner();
+  state.open_learner(options.allow_changes);
+  state.measure();
   state.folder.start(run_to_toml(state.run), state.step);
-  state.batches.emplace([data = &*state.data](int64_t step) { return data->batch(step); }, state.step);
+  state.batches.emplace([examples = state.examples.get()](int64_t step) { return examples->batch(step); }, state.step);
 }
 
 Trainer::~Trainer() = default;
@@ -131,9 +164,14 @@ const ModelWeights& Trainer::weights() const { return state_->learner->weights()
 const Vocabulary& Trainer::vocabulary() const { return state_->vocabulary; }
 int64_t Trainer::num_parameters() const { return state_->learner->num_parameters(); }
 
-int64_t Trainer::tokens_per_step() const {
-  return state_->run.train.batch_size * (state_->data->shape().encoder_length + state_->data->shape().decoder_length);
-}
+double Trainer::epochs() const { return state_->progress().epochs; }
+double Trainer::product_rate() const { return state_->rate; }
+const ExampleSource& Trainer::examples() const { return *state_->examples; }
+const std::vector<NamedNumber>& Trainer::evaluation() const { return state_->evaluation; }
+std::optional<BestCheckpoint> Trainer::best() const { return state_->folder.best(); }
+const std::optional<std::filesystem::path>& Trainer::checkpoint() const { return state_->saved; }
+
+int64_t Trainer::tokens_per_step() const { return state_->examples->shape().positions(); }
 
 StepResult Trainer::train_step() {
   auto& state = *state_;
@@ -144,43 +182,49 @@ StepResult Trainer::train_step() {
     result = state.learner->update(batch, state.step + 1);
   } catch (const NotFinite& error) {
     throw Error(
-        join(error.what(), "; the state before this step is in ", save().string(),
+        join(error.what(), "; the state before this step is in ", (state.saved ? *state.saved : save()).string(),
              "; lower optimizer.learning_rate, set optimizer.gradient_clip_norm, or use train.dtype = \"fp32\""));
   }
   ++state.step;
-  state.last_eval_loss.reset();
+  state.examples_seen += state.examples->shape().batch_size;
+  state.tokens_seen += result.tokens;
+  state.saved.reset();
+  state.evaluation.clear();
   result.seconds = steady_seconds() - start;
-  if (state.step % state.run.train.log_every == 0) state.folder.log(state.step, to_json(result));
+  if (state.step % state.run.train.log_every == 0) state.folder.log(state.step, to_json(result, state.progress()));
   return result;
 }
 
-Json Trainer::evaluate() {
+const std::vector<NamedNumber>& Trainer::evaluate() {
   auto& state = *state_;
-  if (!state.evaluation) return {};
+  if (state.evaluators.empty() || !state.evaluation.empty()) return state.evaluation;
   const at::NoGradGuard no_grad;
   const double start = steady_seconds();
   const auto weights = cast_weights(state.run.model, state.learner->weights(), compute_dtype(state.run));
-  const auto result = text_loss(state.run.model, weights, state.evaluation->num_batches(),
-                                [&](int64_t n) { return state.evaluation->batch(n); });
-  state.last_eval_loss = result.loss;
-  const Json line{{"step", state.step},
-                  {"eval_loss", result.loss},
-                  {"eval_tokens", result.tokens},
-                  {"eval_accuracy", result.accuracy},
-                  {"eval_dropped_fraction", result.dropped_fraction},
-                  {"eval_seconds", steady_seconds() - start}};
-  state.folder.log(state.step, line);
-  return line;
+  for (const auto& evaluator : state.evaluators)
+    for (auto& number : evaluator->evaluate(state.run.model, weights)) state.evaluation.push_back(std::move(number));
+  state.folder.log(state.step, to_json(state.step, state.evaluation, steady_seconds() - start));
+  return state.evaluation;
+}
+
+bool Trainer::has_new_best() const {
+  return state_->run.train.keep_best && state_->folder.is_new_best(state_->evaluation);
 }
 
 std::filesystem::path Trainer::save() {
   auto& state = *state_;
-  return state.folder.save(state.step, state.last_eval_loss, [&](const std::filesystem::path& folder) {
+  if (state.saved && state.evaluation.empty()) return *state.saved;
+  state.saved = state.folder.save(state.step, state.evaluation, [&](const std::filesystem::path& folder) {
     save_model(folder, state.run.model, state.learner->weights(),
                {.vocabulary = state.vocabulary.model_bytes(),
                 .tokenizer_json = read_tokenizer_file(resolve_vocabulary(state.run.data.vocab))});
-    write_training_state(folder, {.step = state.step, .tensors = state.learner->optimizer_state()});
+    write_training_state(folder, {.step = state.step,
+                                  .tensors = state.learner->optimizer_state(),
+                                  .state = {{"settings", state.settings},
+                                            {"examples_seen", state.examples_seen},
+                                            {"tokens_seen", state.tokens_seen}}});
   });
+  return *state.saved;
 }
 
 }  // namespace switchyard

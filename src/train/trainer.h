@@ -4,35 +4,52 @@
 #include <filesystem>
 #include <memory>
 
-#include "base/config.h"
+#include "base/named_number.h"
+#include "checkpoint/checkpoint_store.h"
+#include "data/example_source.h"
 #include "text/vocabulary.h"
 #include "train/run_config.h"
 #include "train/step.h"
 
 namespace switchyard {
 
+struct ResumeOptions {
+  bool resume = false;
+  bool allow_changes = false;  // settings that differ from the checkpoint's are said, not refused
+};
+
 class Trainer {
  public:
   // Starts a new run in `out`, or with `resume` continues from its newest complete checkpoint (from the start if there
   // is none): from there on every line of metrics.jsonl equals the uninterrupted run's, timing fields aside. Throws
-  // Error if the text, vocabulary, initial model or folder do not fit, and if `out` holds a run and resume is false.
-  Trainer(const RunConfig& run, const std::filesystem::path& out, bool resume);
+  // Error if the text, vocabulary, initial model or folder do not fit, if another process trains in `out`, if it holds
+  // a run that is not resumed, and for settings that differ from those of the checkpoint, naming each.
+  Trainer(const RunConfig& run, const std::filesystem::path& out, const ResumeOptions& options = {});
   ~Trainer();
 
   const RunConfig& run() const;
   const std::filesystem::path& folder() const;
   int64_t step() const;             // updates done
+  double epochs() const;            // how often the training examples have been seen; 0 where they have no end
   int64_t tokens_per_step() const;  // encoder and decoder positions
   int64_t num_parameters() const;
+  double product_rate() const;  // FLOP/s of a large product in the run's type, measured at the start
+  const ExampleSource& examples() const;
+  const std::vector<NamedNumber>& evaluation() const;  // of this step; empty if it was not evaluated
+  std::optional<BestCheckpoint> best() const;
+  const std::optional<std::filesystem::path>& checkpoint() const;  // of this step, if it was saved
 
   // One optimiser update; logged if it is a step that logs. If its loss or a gradient is not finite, saves the state
   // before the update and throws Error naming step and parameter.
   StepResult train_step();
 
-  // Held-out loss; also appended to metrics.jsonl. Null if the run has no eval_text.
-  Json evaluate();
+  // What the run's evaluators say of this step, once a step; also appended to metrics.jsonl. Empty if it has none.
+  const std::vector<NamedNumber>& evaluate();
 
-  // Checkpoint of the current step; returns its folder.
+  // Whether this step's evaluation is better than that of every checkpoint, and the run keeps the best.
+  bool has_new_best() const;
+
+  // Checkpoint of the current step; returns its folder. Nothing is written anew if it is there with all that is known.
   std::filesystem::path save();
 
   const ModelWeights& weights() const;

@@ -72,13 +72,13 @@ TEST(CheckpointStore, SavesAModelThatOpens) {
   const auto weights = initialize(config, 1);
   const CheckpointStore store(folder / "run");
   EXPECT_EQ(store.newest_complete(), std::nullopt);
-  const auto saved = store.save(200, 3.5, [&](const fs::path& path) {
+  const auto saved = store.save(200, {{"eval_loss", 3.5}}, [&](const fs::path& path) {
     save_model(path, config, weights);
     write_training_state(path, {.step = 200});
   });
   EXPECT_EQ(saved, folder / "run" / "checkpoints" / "step-000200");
   EXPECT_EQ(store.newest_complete(), saved);
-  EXPECT_EQ(store.best(), saved);
+  EXPECT_EQ(store.best()->step, 200);
   EXPECT_EQ(read_file(folder / "run/latest"), "step-000200\n");
   expect_equal_weights(config, weights, open_model(saved, at::kFloat).weights);
   EXPECT_EQ(read_training_state(saved).step, 200);
@@ -93,10 +93,11 @@ TEST(CheckpointStore, ResolvesWhateverNamesAModel) {
   const CheckpointStore store(folder / "run", {.keep_last = 2});
   EXPECT_THAT([&] { resolve_model_folder((folder / "run").string() + "@best"); },
               ThrowsMessage<Error>(HasSubstr("run does not exist")));
-  store.save(1, std::nullopt, write_stub);
+  store.save(1, {}, write_stub);
   EXPECT_THAT([&] { resolve_model_folder((folder / "run").string() + "@best"); },
               ThrowsMessage<Error>(HasSubstr("no checkpoint with an evaluation; leave @best out")));
-  const auto best = store.save(2, 1.0, write_stub), newest = store.save(3, 2.0, write_stub);
+  const auto best = store.save(2, {{"eval_loss", 1.0}}, write_stub),
+             newest = store.save(3, {{"eval_loss", 2.0}}, write_stub);
   EXPECT_EQ(resolve_model_folder((folder / "run").string() + "@best"), best);
   EXPECT_EQ(resolve_model_folder(folder / "run"), newest);
   EXPECT_EQ(resolve_vocabulary(folder / "run"), newest);
@@ -111,25 +112,44 @@ TEST(CheckpointStore, ResolvesWhateverNamesAModel) {
 TEST(CheckpointStore, KeepsTheLastOnesAndTheBest) {
   ScratchFolder folder;
   const CheckpointStore store(folder.path(), {.keep_last = 2});
-  const std::pair<int64_t, std::optional<double>> saves[] = {{1, 5.0},          {2, 3.0}, {3, 4.0},
-                                                             {4, std::nullopt}, {5, NAN}, {6, 3.5}};
-  for (const auto& [step, loss] : saves) store.save(step, loss, write_stub);
+  const std::pair<int64_t, std::vector<NamedNumber>> saves[] = {{1, {{"eval_loss", 5.0}}}, {2, {{"eval_loss", 3.0}}},
+                                                                {3, {{"eval_loss", 4.0}}}, {4, {}},
+                                                                {5, {{"eval_loss", NAN}}}, {6, {{"eval_loss", 3.5}}}};
+  for (const auto& [step, numbers] : saves) store.save(step, numbers, write_stub);
   EXPECT_THAT(store.steps(), ElementsAre(2, 5, 6));
-  EXPECT_EQ(store.best()->filename(), "step-000002");
-  store.save(1000000, 2.0, write_stub);
+  EXPECT_EQ(store.best()->step, 2);
+  store.save(1000000, {{"eval_loss", 2.0}}, write_stub);
   EXPECT_THAT(store.steps(), ElementsAre(6, 1000000));
   EXPECT_EQ(store.newest_complete()->filename(), "step-1000000");
 
   const CheckpointStore plain(folder / "plain", {.keep_last = 1, .keep_best = false});
-  plain.save(1, 1.0, write_stub);
-  plain.save(2, 2.0, write_stub);
+  plain.save(1, {{"eval_loss", 1.0}}, write_stub);
+  plain.save(2, {{"eval_loss", 2.0}}, write_stub);
   EXPECT_THAT(plain.steps(), ElementsAre(2));
+}
+
+TEST(CheckpointStore, TheBestIsByTheMetricAndDirectionAsked) {
+  ScratchFolder folder;
+  const CheckpointStore store(folder.path(), {.keep_last = 1, .best_metric = "rouge_l", .higher_is_better = true});
+  EXPECT_TRUE(store.is_new_best({{"rouge_l", 1.0}}));
+  store.save(1, {{"eval_loss", 1.0}, {"rouge_l", 20.0}}, write_stub);
+  store.save(2, {{"eval_loss", 3.0}, {"rouge_l", 30.0}}, write_stub);
+  store.save(3, {{"eval_loss", 2.0}, {"rouge_l", 30.0}}, write_stub);
+  store.save(4, {{"eval_loss", 0.5}}, write_stub);
+  EXPECT_EQ(store.best()->step, 2);
+  EXPECT_THAT(store.steps(), ElementsAre(2, 4));
+  EXPECT_EQ(read_file(folder / "best"), "step-000002\n");
+  EXPECT_TRUE(store.is_new_best({{"rouge_l", 30.5}}));
+  EXPECT_FALSE(store.is_new_best({{"rouge_l", 30.0}}));
+  EXPECT_FALSE(store.is_new_best({{"rouge_l", NAN}}));
+  EXPECT_FALSE(store.is_new_best({{"eval_loss", 0.1}}));
+  EXPECT_EQ(resolve_model_folder(folder.path().string() + "@best").filename(), "step-000002");
 }
 
 TEST(CheckpointStore, FindsTheNewestWhateverLatestSays) {
   ScratchFolder folder;
   const CheckpointStore store(folder.path(), {.keep_last = 10});
-  for (const int64_t step : {10, 20, 30}) store.save(step, std::nullopt, write_stub);
+  for (const int64_t step : {10, 20, 30}) store.save(step, {}, write_stub);
   fs::remove(folder / "latest");
   EXPECT_EQ(store.newest_complete()->filename(), "step-000030");
   write_file_atomically(folder / "latest", "step-000010\n");
@@ -141,15 +161,16 @@ TEST(CheckpointStore, FindsTheNewestWhateverLatestSays) {
   fs::create_directories(folder / "checkpoints/step-1e9");
   write_stub(folder / "checkpoints/step-1e9");
   EXPECT_EQ(store.newest_complete()->filename(), "step-000030");
-  store.save(31, std::nullopt, write_stub);
+  store.save(31, {}, write_stub);
   EXPECT_FALSE(names_in(folder / "checkpoints").contains(".tmp-step-000040"));
 }
 
 TEST(CheckpointStore, ReplacesTheSameStep) {
   ScratchFolder folder;
   const CheckpointStore store(folder.path());
-  store.save(10, 4.0, write_stub);
-  store.save(10, 2.0, [](const fs::path& path) { write_file_atomically(path / "config.json", "{\"second\": 1}"); });
+  store.save(10, {{"eval_loss", 4.0}}, write_stub);
+  store.save(10, {{"eval_loss", 2.0}},
+             [](const fs::path& path) { write_file_atomically(path / "config.json", "{\"second\": 1}"); });
   EXPECT_EQ(read_file(*store.newest_complete() / "config.json"), "{\"second\": 1}");
   EXPECT_THAT(names_in(folder / "checkpoints"), ElementsAre("step-000010"));
 }
@@ -157,16 +178,15 @@ TEST(CheckpointStore, ReplacesTheSameStep) {
 TEST(CheckpointStore, AFailedSaveLeavesTheOldOnes) {
   ScratchFolder folder;
   const CheckpointStore store(folder.path(), {.keep_last = 1});
-  store.save(10, std::nullopt, write_stub);
+  store.save(10, {}, write_stub);
   const auto fail = [](const fs::path& path) {
     write_stub(path);
     throw Error("no space");
   };
-  EXPECT_THAT([&] { store.save(20, std::nullopt, fail); },
+  EXPECT_THAT([&] { store.save(20, {}, fail); },
               ThrowsMessage<Error>(
                   AllOf(HasSubstr("step 20"), HasSubstr("no space"), HasSubstr("earlier checkpoints are untouched"))));
-  EXPECT_THAT([&] { store.save(20, std::nullopt, [](const fs::path&) {}); },
-              ThrowsMessage<Error>(HasSubstr("no config.json")));
+  EXPECT_THAT([&] { store.save(20, {}, [](const fs::path&) {}); }, ThrowsMessage<Error>(HasSubstr("no config.json")));
   EXPECT_THAT(names_in(folder / "checkpoints"), ElementsAre("step-000010"));
   EXPECT_EQ(read_file(folder / "latest"), "step-000010\n");
 }
@@ -178,9 +198,7 @@ TEST(CheckpointStore, AFullDiskIsAMessageAndLeavesTheOldOnes) {
   const auto config = tiny();
   const auto weights = initialize(config, 1);
   const auto save = [&](int64_t step) {
-    CheckpointStore(folder.path()).save(step, std::nullopt, [&](const fs::path& path) {
-      save_model(path, config, weights);
-    });
+    CheckpointStore(folder.path()).save(step, {}, [&](const fs::path& path) { save_model(path, config, weights); });
   };
   save(10);
   const pid_t child = ::fork();
@@ -212,7 +230,7 @@ TEST(CheckpointStore, AKillAtAnyInstantLeavesACompleteNewest) {
   const auto weights = initialize(config, 1);
   const CheckpointStore store(folder.path(), {.keep_last = 1});
   const auto save = [&](int64_t step) {
-    store.save(step, std::nullopt, [&](const fs::path& path) {
+    store.save(step, {}, [&](const fs::path& path) {
       save_model(path, config, weights, {.max_shard_bytes = 200'000});
       write_training_state(path, {.step = step, .tensors = {{"slot", weights.shared}}});
     });

@@ -74,6 +74,6 @@ save_every = 5
 
 def metrics(run_folder):
     """Lines of metrics.jsonl without the fields that tell time."""
-    timing = {"tokens_per_second", "step_seconds", "seconds", "eval_seconds"}
+    timing = {"tokens_per_second", "step_seconds", "seconds", "eval_seconds", "model_flops_utilization"}
     with open(run_folder / "metrics.jsonl") as lines:
         return [{key: value for key, value in json.loads(line).items() if key not in timing} for line in lines]

@@ -38,8 +38,8 @@ PretrainingOptions options_of(int64_t encoder_length, int64_t batch_size, uint64
 
 TEST(PretrainingData, FillsBothSidesExactly) {
   const PretrainingData data(counting_tokens(20'000), kSpecial, options_of(512, 4));
-  EXPECT_EQ(data.shape().segment_length, 568);
-  EXPECT_EQ(data.shape().decoder_length, 114);
+  EXPECT_EQ(data.segment_shape().segment_length, 568);
+  EXPECT_EQ(data.segment_shape().decoder_length, 114);
   EXPECT_EQ(data.segments_per_epoch(), 35);
   EXPECT_EQ(data.steps_per_epoch(), 9);
   const Batch batch = data.batch(3);

@@ -101,6 +101,21 @@ TEST(RunConfig, ScalingFollowsTyingUnlessItIsSaid) {
   EXPECT_TRUE(model("scale_output = false\n").tie_output);
 }
 
+// [routing] takes keys that [model] has as well.
+TEST(RunConfig, TwoPlacesOfOneKeyAreAConflictUnlessOneIsSet) {
+  const auto conflict = refusal("[routing]\nnum_experts = 8\n");
+  EXPECT_THAT(conflict, HasSubstr("run.toml:4: model.num_experts = 16"));
+  EXPECT_THAT(conflict, HasSubstr("run.toml:11: routing.num_experts = 8"));
+  EXPECT_EQ(resolve(std::string(kRun) + "[routing]\nnum_experts = 16\n").model.routing.num_experts, 16);
+  for (const std::string section : {"model", "routing"}) {
+    for (const std::string file : {kRun, "[routing]\nnum_experts = 8\n[data]\ntext = [\"a\"]\nvocab = \"v\"\n"}) {
+      auto document = parse_toml(file, "run.toml");
+      apply_setting(document, section + ".num_experts=4");
+      EXPECT_EQ(resolve_run(document, "/runs").model.routing.num_experts, 4) << section << file;
+    }
+  }
+}
+
 TEST(RunConfig, RefusesWhatItCannotDo) {
   EXPECT_THAT(refusal("[trian]\nsteps = 1\n"), HasSubstr("[train]"));
   EXPECT_THAT(refusal("[train]\nbatch_size = 0\n"), HasSubstr("batch_size"));
