@@ -19,7 +19,7 @@
 #include "checkpoint/weight_memory.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
-#include "model/decoder_cache.h"
+#include "generate/session.h"
 #include "model/flops.h"
 #include "model/loss.h"
 #include "train/trainer.h"
@@ -140,16 +140,21 @@ void bench_generate(const BenchCommand& command) {
   std::vector<double> seconds, step_seconds;
   for (int64_t repeat = 0; repeat < command.repeats + 1; ++repeat) {
     const double start = steady_seconds();
-    const auto encoded = encode(config, weights, ids, {}, {.drop_tokens = false});
-    DecoderCache cache(config, weights, batch, command.max_tokens);
-    const auto slots = cache.add_rows(weights, encoded.hidden, {});
+    Session session(config, weights, /*vocabulary=*/nullptr, {.rows = batch, .max_length = command.max_tokens});
+    for (int64_t row = 0; row < batch; ++row) {
+      const int64_t* const first = ids.const_data_ptr<int64_t>() + row * command.input_length;
+      session.submit({.ids = {first, first + command.input_length},
+                      .search = {.max_tokens = command.max_tokens, .eos_id = -1}},  // no id ends it
+                     {});
+    }
+    session.step();  // the encoder, and one token
     const double decoding = steady_seconds();
-    auto next = at::zeros({batch, 1}, at::kLong);
-    for (int64_t token = 0; token < command.max_tokens; ++token)
-      next = output_logits(weights, decode_step(config, weights, cache, slots, next)).argmax(-1);
-    if (repeat > 0)
-      seconds.push_back(steady_seconds() - start),
-          step_seconds.push_back((steady_seconds() - decoding) / static_cast<double>(command.max_tokens));
+    while (session.step()) {
+    }
+    if (repeat == 0) continue;
+    seconds.push_back(steady_seconds() - start);
+    step_seconds.push_back((steady_seconds() - decoding) /
+                           static_cast<double>(std::max<int64_t>(1, command.max_tokens - 1)));
   }
   // Weights that one step reads: everything but the encoder, the input embedding and the experts that no token chose.
   double bytes = 0.0;

@@ -1,14 +1,15 @@
 // switchyard generate: outputs for prompts, and with --score the log-probability of given outputs.
-#include "generate/generate.h"
-
 #include <unistd.h>
 
 #include <charconv>
+#include <deque>
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <sstream>
+#include <utility>
 
 #include "base/config.h"
 #include "base/error.h"
@@ -16,8 +17,11 @@
 #include "checkpoint/model_directory.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
+#include "cli/line_reader.h"
 #include "generate/blanks.h"
-#include "generate/stop_strings.h"
+#include "generate/score.h"
+#include "generate/session.h"
+#include "generate/text_stream.h"
 
 namespace switchyard {
 namespace {
@@ -28,7 +32,7 @@ struct GenerateCommand {
   std::string prefix, early_stopping = "false";
   bool ids = false, json = false, score = false;
   std::optional<double> temperature;
-  int64_t batch_size = 8;
+  int64_t slots = 8;
   int64_t seed = 0;
   SearchOptions search;
   ComputeOptions compute;
@@ -54,12 +58,6 @@ std::vector<int32_t> parse_ids(std::string_view text, const std::string& place) 
   return ids;
 }
 
-std::string print_ids(std::span<const int32_t> ids) {
-  std::string text;
-  for (const int32_t id : ids) text += (text.empty() ? "" : " ") + std::to_string(id);
-  return text;
-}
-
 // Text to ids and back: through the model's vocabulary, or with --ids as numbers.
 class Codec {
  public:
@@ -67,7 +65,7 @@ class Codec {
     if (!command.ids) vocabulary_ = Vocabulary::load(command.model);
   }
 
-  const std::optional<Vocabulary>& vocabulary() const { return vocabulary_; }
+  const Vocabulary* vocabulary() const { return vocabulary_ ? &*vocabulary_ : nullptr; }
   std::vector<int32_t> encode(std::string_view text, const std::string& place) const {
     return vocabulary_ ? vocabulary_->encode(text) : parse_ids(text, place);
   }
@@ -76,9 +74,6 @@ class Codec {
     auto ids = encode(text, place);
     if (vocabulary_) ids.push_back(vocabulary_->eos_id());
     return ids;
-  }
-  std::string decode(std::span<const int32_t> ids) const {
-    return vocabulary_ ? vocabulary_->decode(ids) : print_ids(ids);
   }
   bool has_blanks(std::string_view prompt) const { return vocabulary_ && switchyard::has_blanks(prompt, *vocabulary_); }
 
@@ -90,94 +85,54 @@ InferenceModel load(const GenerateCommand& command) {
   return open_for_inference(command.model, dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype));
 }
 
-// The given prompts, or the lines of standard input, `batch_size` at a time. A person at a terminal gets answers line
-// by line.
+// The given prompts, or the lines of standard input. A person at a terminal gets answers line by line.
 class PromptSource {
  public:
   explicit PromptSource(const GenerateCommand& command)
-      : prompts_(command.prompts),
-        interactive_(prompts_.empty() && isatty(STDIN_FILENO) != 0),
-        batch_size_(interactive_ ? 1 : command.batch_size) {
+      : prompts_(command.prompts), interactive_(prompts_.empty() && isatty(STDIN_FILENO) != 0) {
     if (interactive_) std::cerr << "One prompt a line; Ctrl-D ends.\n";
   }
 
-  // Empty at the end.
-  std::vector<std::string> next_batch() {
-    std::vector<std::string> batch;
-    std::string line;
-    while (static_cast<int64_t>(batch.size()) < batch_size_ && next(line))
-      if (!interactive_ || !line.empty()) batch.push_back(line);
-    return batch;
+  bool is_interactive() const { return interactive_; }
+  bool is_at_end() const { return prompts_.empty() ? lines_.is_at_end() : next_ == prompts_.size(); }
+
+  // Nothing at the end and, unless `wait`, where none has come yet.
+  std::optional<std::string> next(bool wait) {
+    if (!prompts_.empty()) return next_ < prompts_.size() ? std::optional(prompts_[next_++]) : std::nullopt;
+    std::optional<std::string> line;
+    do {
+      if (interactive_ && wait) std::cerr << "> " << std::flush;
+      line = lines_.next(wait);
+    } while (interactive_ && line && line->empty());
+    return line;
   }
 
  private:
-  bool next(std::string& line) {
-    if (!prompts_.empty()) {
-      if (next_ == prompts_.size()) return false;
-      line = prompts_[next_++];
-      return true;
-    }
-    if (interactive_) std::cerr << "> " << std::flush;
-    if (!std::getline(std::cin, line)) return false;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    return true;
-  }
-
   std::vector<std::string> prompts_;
   size_t next_ = 0;
+  LineReader lines_{STDIN_FILENO};
   bool interactive_;
-  int64_t batch_size_;
 };
 
-void print_json(const Json& json) {
-  std::cout << json.dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
-}
+std::string print_json(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
 
-// Prints what is new of a growing output.
-class Streamer {
- public:
-  explicit Streamer(const Codec& codec) : codec_(codec) {}
-  void add(int32_t id) {
-    ids_.push_back(id);
-    const auto text = codec_.decode(ids_);
-    if (text.size() > printed_) std::cout << text.substr(printed_) << std::flush;
-    printed_ = std::max(printed_, text.size());
-  }
-
- private:
-  const Codec& codec_;
-  std::vector<int32_t> ids_;
-  size_t printed_ = 0;
-};
-
-void print_result(const GenerateCommand& command, const Codec& codec, const StopStrings* stops,
-                  const std::string& prompt, const Hypotheses& results) {
-  const auto text_of = [&](const Hypothesis& result) {
-    const auto text = codec.decode(result.ids);
-    return stops != nullptr ? std::string(stops->cut(text)) : text;
-  };
-  const auto filled_of = [&](const Hypothesis& result) { return fill_blanks(prompt, result.ids, *codec.vocabulary()); };
-  const bool blanks = codec.has_blanks(prompt);
-  const auto fields_of = [&](const Hypothesis& result) {
-    Json json = {{"text", text_of(result)}, {"ids", result.ids}, {"score", result.score}};
-    if (blanks) json["filled"] = filled_of(result);
-    return json;
-  };
-  if (command.json) {
-    Json json = {{"prompt", prompt}};
-    json.update(fields_of(results.at(0)));
-    for (size_t rank = 1; rank < results.size(); ++rank) json["others"].push_back(fields_of(results[rank]));
-    print_json(json);
-    return;
-  }
+std::string print_result(const GenerateCommand& command, const Codec& codec, const Request& request,
+                         const Hypotheses& results) {
+  if (command.json) return print_json(result_json(request, results, codec.vocabulary()));
+  std::ostringstream text;
   for (const auto& result : results) {
-    if (results.size() > 1) std::cout << result.score << '\t';
-    std::cout << (blanks ? filled_of(result) : text_of(result)) << std::endl;
+    if (results.size() > 1) text << result.score << '\t';
+    text << (codec.has_blanks(request.prompt) ? fill_blanks(request.prompt, result.ids, *codec.vocabulary())
+                                              : output_text(request, result, codec.vocabulary()))
+         << '\n';
   }
+  return text.str();
 }
 
-void run_generate(GenerateCommand command) {
-  auto& search = command.search;
+// What every request of this command has in common.
+Request request_of(const GenerateCommand& command, const Codec& codec) {
+  Request request{.prefix = codec.encode(command.prefix, "--prefix"), .search = command.search, .stop = command.stops};
+  auto& search = request.search;
   if (command.temperature)
     search.sampling.temperature = *command.temperature;
   else if (search.sampling.top_k > 0 || search.sampling.top_p < 1 || search.sampling.typical_p < 1)
@@ -186,72 +141,150 @@ void run_generate(GenerateCommand command) {
   search.beams.early_stopping = command.early_stopping == "true"    ? EarlyStopping::kAlways
                                 : command.early_stopping == "never" ? EarlyStopping::kNever
                                                                     : EarlyStopping::kHeuristic;
-  validate(search);
-  const Codec codec(command);
   for (const auto& word : command.bad_words) search.rules.bad_words.push_back(codec.encode(word, "--bad-word"));
-  std::optional<StopStrings> stops;
-  if (!command.stops.empty()) {
-    SY_CHECK(codec.vocabulary(), "--stop is about text, and --ids has none");
-    stops.emplace(command.stops, *codec.vocabulary());
-    search.stops = [&stops](std::span<const int32_t> ids) { return stops->contained_in(ids); };
-  }
-  const auto prefix = codec.encode(command.prefix, "--prefix");
-  const bool may_stream = !command.json && isatty(STDOUT_FILENO) != 0 && search.beams.num_beams == 1 && !stops;
-  const auto [config, weights] = load(command);
+  validate(search);
+  SY_CHECK(request.stop.empty() || codec.vocabulary() != nullptr, "--stop is about text, and --ids has none");
+  return request;
+}
 
-  PromptSource source(command);
-  for (auto batch = source.next_batch(); !batch.empty(); batch = source.next_batch()) {
-    std::vector<Prompt> prompts;
-    for (const auto& prompt : batch)
-      prompts.push_back(
-          {codec.encode_with_eos(prompt, "prompt " + std::to_string(search.first_prompt + prompts.size() + 1)),
-           prefix});
-    const bool stream = may_stream && batch.size() == 1 && !codec.has_blanks(batch[0]);
-    Streamer streamer(codec);
-    if (stream) {
-      for (const int32_t id : prefix) streamer.add(id);
-      search.on_token = [&streamer](size_t, int32_t id) { streamer.add(id); };
-    } else {
-      search.on_token = nullptr;
+// A request's prompts through one session, answered in their order and each as soon as it can be.
+class Answers {
+ public:
+  Answers(const GenerateCommand& command, const Codec& codec, const InferenceModel& model)
+      : command_(command),
+        codec_(codec),
+        common_(request_of(command, codec)),
+        source_(command),
+        session_(model.config, model.weights, codec.vocabulary(),
+                 {.rows = command.slots * most_rows(common_.search),
+                  .max_length = static_cast<int64_t>(common_.prefix.size()) + common_.search.max_tokens}) {}
+
+  void run() {
+    while (true) {
+      submit_lines();
+      if (!session_.step() && source_.is_at_end()) break;
     }
-    const auto results = generate(config, weights, prompts, {.search = search, .batch_size = command.batch_size});
-    search.first_prompt += batch.size();
-    if (stream)
-      std::cout << std::endl;
-    else
-      for (size_t n = 0; n < batch.size(); ++n)
-        print_result(command, codec, stops ? &*stops : nullptr, batch[n], results[n]);
   }
+
+ private:
+  struct Answer {
+    std::optional<std::string> text = {};  // what to print, once it is known
+    std::string error = {};                // of the request, instead
+  };
+
+  // Takes what has come, but not more than keeps the session at work; waits for a line if there is nothing to do.
+  void submit_lines() {
+    const auto slots = static_cast<size_t>(source_.is_interactive() ? 1 : command_.slots);
+    while (session_.num_running() + session_.num_waiting() < 2 * slots && answers_.size() < 64 * slots) {
+      if (source_.is_interactive() && !session_.is_idle()) return;
+      const auto line = source_.next(/*wait=*/session_.is_idle());
+      if (!line) return;
+      submit(*line);
+    }
+  }
+
+  void submit(const std::string& line) {
+    const uint64_t number = num_prompts_++;
+    const auto place = "prompt " + std::to_string(number + 1);
+    Request request = common_;
+    request.prompt = line;
+    request.search.number = number;
+    answers_.emplace_back();
+    try {
+      request.ids = codec_.encode_with_eos(line, place);
+      const bool streams = may_stream(line);
+      session_.submit(std::move(request),
+                      {.on_token = streams ? streaming() : nullptr,
+                       .on_result = [this, number, streams](const Request& asked, const Result& result) {
+                         finish(number, streams, asked, result);
+                       }});
+    } catch (const Error& error) {
+      // Those before it are answered first.
+      while (session_.step()) {
+      }
+      throw Error(place + ": " + error.what());
+    }
+  }
+
+  // Tokens are printed as they come where one person waits for one answer.
+  bool may_stream(const std::string& line) const {
+    return !command_.json && isatty(STDOUT_FILENO) != 0 && most_rows(common_.search) == 1 &&
+           (source_.is_interactive() || command_.prompts.size() == 1) && !codec_.has_blanks(line);
+  }
+
+  std::function<void(size_t, int32_t)> streaming() {
+    stream_.reset();
+    first_id_ = true;
+    if (codec_.vocabulary() != nullptr) stream_.emplace(*codec_.vocabulary(), common_.stop);
+    for (const int32_t id : common_.prefix) print_token(id);
+    return [this](size_t, int32_t id) { print_token(id); };
+  }
+
+  void print_token(int32_t id) {
+    if (stream_)
+      std::cout << stream_->add(id) << std::flush;
+    else
+      std::cout << (std::exchange(first_id_, false) ? "" : " ") << id << std::flush;
+  }
+
+  void finish(uint64_t number, bool streamed, const Request& request, const Result& result) {
+    auto& answer = answers_.at(static_cast<size_t>(number - first_));
+    if (!result.error.empty())
+      answer.error = "prompt " + std::to_string(number + 1) + ": " + result.error;
+    else if (streamed)
+      answer.text = (stream_ ? stream_->finish() : "") + "\n";
+    else
+      answer.text = print_result(command_, codec_, request, result.outputs);
+    for (; !answers_.empty() && (answers_.front().text || !answers_.front().error.empty()); ++first_) {
+      SY_CHECK(answers_.front().error.empty(), answers_.front().error);
+      std::cout << *answers_.front().text << std::flush;
+      answers_.pop_front();
+    }
+  }
+
+  const GenerateCommand& command_;
+  const Codec& codec_;
+  Request common_;
+  PromptSource source_;
+  Session session_;
+  std::optional<TextStream> stream_;
+  bool first_id_ = true;        // of a streamed answer in ids
+  std::deque<Answer> answers_;  // of the prompts from number first_ on
+  uint64_t num_prompts_ = 0, first_ = 0;
+};
+
+void run_generate(const GenerateCommand& command) {
+  const Codec codec(command);
+  const auto model = load(command);
+  Answers(command, codec, model).run();
 }
 
 void run_score(const GenerateCommand& command) {
   const Codec codec(command);
   const auto [config, weights] = load(command);
   PromptSource source(command);
-  size_t number = 0;
-  for (auto batch = source.next_batch(); !batch.empty(); batch = source.next_batch()) {
-    std::vector<std::vector<int32_t>> inputs, targets;
-    std::vector<std::pair<std::string, std::string>> texts;
-    for (const auto& line : batch) {
-      const auto place = "line " + std::to_string(++number);
-      const size_t tab = line.find('\t');
-      SY_CHECK(tab != line.npos, place, ": --score expects an input, a tab and a target, got \"", line.substr(0, 60),
-               "\"");
-      texts.emplace_back(line.substr(0, tab), line.substr(tab + 1));
-      inputs.push_back(codec.encode_with_eos(texts.back().first, place));
-      targets.push_back(codec.encode_with_eos(texts.back().second, place));
+  for (size_t number = 1; const auto line = source.next(/*wait=*/true); ++number) {
+    const auto place = "line " + std::to_string(number);
+    const size_t tab = line->find('\t');
+    SY_CHECK(tab != line->npos, place, ": --score expects an input, a tab and a target, got \"", line->substr(0, 60),
+             "\"");
+    const auto input = line->substr(0, tab), target = line->substr(tab + 1);
+    const auto target_ids = codec.encode_with_eos(target, place);
+    Scored scored;
+    try {
+      scored = score_targets(config, weights, codec.encode_with_eos(input, place), {target_ids}).at(0);
+    } catch (const Error& error) {
+      throw Error(place + ": " + error.what());
     }
-    const auto scored = score_targets(config, weights, inputs, targets, command.batch_size);
-    for (size_t n = 0; n < batch.size(); ++n) {
-      if (command.json)
-        print_json({{"prompt", texts[n].first},
-                    {"target", texts[n].second},
-                    {"ids", targets[n]},
-                    {"score", scored[n].score},
-                    {"token_scores", scored[n].token_log_probabilities}});
-      else
-        std::cout << std::setprecision(8) << scored[n].score << std::endl;
-    }
+    if (command.json)
+      std::cout << print_json({{"prompt", input},
+                               {"target", target},
+                               {"ids", target_ids},
+                               {"score", scored.score},
+                               {"token_scores", scored.token_log_probabilities}})
+                << std::flush;
+    else
+      std::cout << std::setprecision(8) << scored.score << std::endl;
   }
 }
 
@@ -263,7 +296,7 @@ void add_search_options(CLI::App& app, GenerateCommand& command) {
       ->capture_default_str();
   app.add_option("--beams", search.beams.num_beams, "beam search with that many beams; 1: greedy or sampling")
       ->capture_default_str();
-  app.add_option("--results", search.beams.num_results, "beam search: outputs a prompt, best first")
+  app.add_option("--results", search.num_results, "outputs a prompt: the best of the beams, or so many samples")
       ->capture_default_str();
   app.add_option("--length-penalty", search.beams.length_penalty,
                  "beam search: score = log-probability / length^penalty")
@@ -304,12 +337,13 @@ void add_generate(CLI::App& app) {
   auto* generate = app.add_subcommand(
       "generate",
       "Generate outputs for prompts. Blanks <extra_id_0>, <extra_id_1>, ... in a prompt are filled in.\n"
-      "Tokens are never dropped in decoding: experts have no capacity limit, and a prompt's output does not depend on "
-      "the\n"
-      "prompts beside it. (In the encoder an absolute capacity per sequence, as in Hugging Face's models, is kept.)");
+      "A prompt's output does not depend on the prompts beside it. Tokens are never dropped in decoding: experts have "
+      "no\n"
+      "capacity limit. (In the encoder an absolute capacity per sequence, as in Hugging Face's models, is kept.)");
   generate->add_option("--model", command->model, "model directory, or a run's folder for its newest checkpoint")
       ->required();
-  generate->add_option("--prompt", command->prompts, "prompt, may be repeated; default: the lines of standard input");
+  generate->add_option("--prompt", command->prompts,
+                       "prompt, may be repeated; default: the lines of standard input, answered as they come");
   generate->add_flag("--ids", command->ids,
                      "prompts and outputs are token ids separated by spaces, taken as given: no EOS is added");
   generate->add_flag(
@@ -318,7 +352,11 @@ void add_generate(CLI::App& app) {
       "sequence score), filled where there are blanks, others with --results");
   generate->add_flag("--score", command->score,
                      "log-probability of given outputs instead: each line is an input, a tab and a target");
-  generate->add_option("--batch-size", command->batch_size, "prompts decoded together")
+  generate
+      ->add_option(
+          "--slots,--batch-size", command->slots,
+          "prompts decoded together, as far as they have come; answers are printed in the prompts' order, each "
+          "as soon as it is there")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   add_search_options(*generate, *command);

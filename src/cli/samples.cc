@@ -7,7 +7,7 @@
 
 #include "base/random.h"
 #include "generate/blanks.h"
-#include "generate/generate.h"
+#include "generate/session.h"
 #include "text/reader.h"
 
 namespace switchyard {
@@ -70,19 +70,19 @@ Json sample_blanks(const std::vector<ComparedRun>& runs, int64_t count) {
   Json samples = Json::array();
   if (first.run().data.eval_text.empty()) return samples;
   const auto& vocabulary = first.vocabulary();
-  std::vector<Prompt> prompts;
+  std::vector<Request> requests;
   for (const auto& words : pick_sentences(first.run().data.eval_text, count)) {
     const std::string prompt = cut_blanks(words, samples.size());
     samples.push_back({{"text", joined(words)}, {"prompt", prompt}, {"filled", Json::object()}});
-    prompts.push_back({.ids = vocabulary.encode(prompt), .prefix = {}});
-    prompts.back().ids.push_back(vocabulary.eos_id());
+    requests.push_back({.prompt = prompt, .ids = vocabulary.encode(prompt), .search = {.max_tokens = 24}});
+    requests.back().ids.push_back(vocabulary.eos_id());
   }
-  if (prompts.empty()) return samples;
+  if (requests.empty()) return samples;
   const at::NoGradGuard no_grad;
   for (const auto& run : runs) {
     const auto weights = cast_weights(run.trainer->run().model, run.trainer->weights(), at::kFloat);
-    const auto outputs = generate(run.trainer->run().model, weights, prompts, {.search = {.max_tokens = 24}});
-    for (size_t n = 0; n < prompts.size(); ++n)
+    const auto outputs = generate_all(run.trainer->run().model, weights, &vocabulary, requests, {.max_length = 24});
+    for (size_t n = 0; n < requests.size(); ++n)
       samples[n]["filled"][run.name] =
           fill_blanks(samples[n]["prompt"].get<std::string>(), outputs[n].front().ids, vocabulary);
   }

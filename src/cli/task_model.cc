@@ -8,7 +8,8 @@
 #include "base/error.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
-#include "generate/generate.h"
+#include "generate/score.h"
+#include "generate/session.h"
 #include "text/vocabulary.h"
 
 namespace switchyard {
@@ -50,13 +51,12 @@ struct TaskModel::State {
   std::vector<std::string> generate_texts(std::span<const TaskExample> examples) {
     std::vector<std::string> texts;
     in_runs(examples.size(), options.batch_size, [&](size_t begin, size_t end) {
-      std::vector<Prompt> prompts;
-      for (size_t n = begin; n < end; ++n) prompts.push_back({.ids = input_ids(examples[n].inputs)});
-      GenerateOptions generation;
-      generation.batch_size = options.batch_size;
-      generation.search.max_tokens = options.max_tokens;
-      generation.search.beams.num_beams = options.beams;
-      for (const auto& results : generate(model.config, model.weights, prompts, generation))
+      std::vector<Request> requests;
+      for (size_t n = begin; n < end; ++n)
+        requests.push_back({.ids = input_ids(examples[n].inputs),
+                            .search = {.max_tokens = options.max_tokens, .beams = {.num_beams = options.beams}}});
+      const SessionOptions session{.rows = options.batch_size * options.beams, .max_length = options.max_tokens};
+      for (const auto& results : generate_all(model.config, model.weights, &vocabulary, requests, session))
         texts.push_back(vocabulary.decode(results.at(0).ids));
     });
     return texts;
@@ -69,22 +69,17 @@ struct TaskModel::State {
              task.name, " has none");
     std::vector<std::string> texts;
     in_runs(examples.size(), options.batch_size, [&](size_t begin, size_t end) {
-      std::vector<std::vector<int32_t>> inputs, targets;
-      std::vector<std::pair<size_t, const std::string*>> candidates;
       for (size_t n = begin; n < end; ++n) {
-        const auto ids = input_ids(examples[n].inputs);
-        for (const auto& text : task.kind == TargetKind::kLabel ? task.labels : examples[n].references) {
-          inputs.push_back(ids);
+        const auto& candidates = task.kind == TargetKind::kLabel ? task.labels : examples[n].references;
+        std::vector<std::vector<int32_t>> targets;
+        for (const auto& text : candidates) {
           targets.push_back(vocabulary.encode(text));
           targets.back().push_back(vocabulary.eos_id());
-          candidates.emplace_back(n, &text);
         }
-      }
-      const auto scored = score_targets(model.config, model.weights, inputs, targets, options.batch_size);
-      for (size_t at = 0, best = 0; at < candidates.size(); ++at) {
-        if (candidates[at].first != candidates[best].first || scored[at].score > scored[best].score) best = at;
-        const bool last = at + 1 == candidates.size() || candidates[at + 1].first != candidates[at].first;
-        if (last) texts.push_back(*candidates[best].second);
+        const auto scored = score_targets(model.config, model.weights, input_ids(examples[n].inputs), targets);
+        const auto best = std::max_element(scored.begin(), scored.end(),
+                                           [](const Scored& a, const Scored& b) { return a.score < b.score; });
+        texts.push_back(candidates.at(static_cast<size_t>(best - scored.begin())));
       }
     });
     return texts;

@@ -2,9 +2,9 @@
 // continuations of all beams; those among the first num_beams of them that end become finished sequences, the best
 // num_beams of the others run on; finished sequences are ranked by score / length^length_penalty.
 //
-// Different from HF in form only: each prompt has its own state and leaves the batch when it is done, the first step
-// has one row a prompt instead of num_beams equal ones, sums are f64, and equal scores are ordered by beam, then by
-// token.
+// Different from HF in form only: the first step has one row instead of num_beams equal ones, sums are f64, and equal
+// scores are ordered by beam, then by token.
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
@@ -20,13 +20,7 @@ namespace {
 struct Beam {
   std::vector<int32_t> history;  // start token, prefix, generated tokens
   double score = 0.0;            // sum of log-probabilities after the rules
-  int64_t row = 0;               // of the model, where the beam's state lies
-};
-
-struct PromptSearch {
-  size_t prompt;
-  std::vector<Beam> running;  // best first
-  Hypotheses finished;        // best first, at most num_beams
+  size_t row = 0;                // of the present step
 };
 
 struct Candidate {
@@ -45,7 +39,7 @@ std::vector<Candidate> best_continuations(const std::vector<Beam>& beams, const 
                                           size_t count) {
   std::vector<Candidate> best;  // a heap with the worst on top
   for (size_t beam = 0; beam < beams.size(); ++beam) {
-    const float* const row = log_probs + static_cast<size_t>(beams[beam].row) * vocab_size;
+    const float* const row = log_probs + beams[beam].row * vocab_size;
     double threshold =
         best.size() == count ? best.front().score - beams[beam].score : -std::numeric_limits<double>::infinity();
     for (size_t id = 0; id < vocab_size; ++id) {
@@ -78,95 +72,93 @@ void add_finished(Hypotheses& finished, Hypothesis hypothesis, size_t num_beams)
   if (finished.size() > num_beams) finished.pop_back();
 }
 
-// One step of one prompt; `generated` counts its generated tokens with this one. Returns false when it is done.
-bool extend(PromptSearch& state, const float* log_probs, size_t vocab_size, int64_t generated,
-            const SearchOptions& options) {
-  const auto& settings = options.beams;
-  const auto num_beams = static_cast<size_t>(settings.num_beams);
-  const auto normalized = [&](double score, int64_t length) {
-    return score / std::pow(static_cast<double>(length), settings.length_penalty);
-  };
-  const auto candidates = best_continuations(state.running, log_probs, vocab_size, 2 * num_beams);
-  if (candidates.empty()) {  // the rules leave no token at all: the beams end as they are
-    for (const auto& beam : state.running)
-      add_finished(state.finished, finish(beam, normalized(beam.score, std::max<int64_t>(1, generated - 1))),
-                   num_beams);
-    return false;
+class BeamSearch : public Search {
+ public:
+  BeamSearch(const SearchOptions& options, std::span<const int32_t> prefix, SearchHooks hooks)
+      : options_(options), hooks_(std::move(hooks)), prefix_length_(prefix.size()) {
+    Beam beam{{options.start_id}};
+    beam.history.insert(beam.history.end(), prefix.begin(), prefix.end());
+    running_.push_back(std::move(beam));
   }
-  std::vector<Beam> next;
-  for (size_t rank = 0; rank < candidates.size(); ++rank) {
-    const auto& [score, parent, id] = candidates[rank];
-    Beam beam{state.running[parent].history, score, state.running[parent].row};
-    beam.history.push_back(id);
-    const bool ends = id == options.eos_id || generated == options.max_tokens ||
-                      (options.stops && options.stops(std::span(beam.history).subspan(1)));
-    if (!ends && next.size() < num_beams) next.push_back(std::move(beam));
-    // Ends that rank lower are no results: they only kept num_beams beams running.
-    else if (ends && rank < num_beams)
-      add_finished(state.finished, finish(beam, normalized(score, generated)), num_beams);
+
+  std::vector<Continuation> advance(std::span<float> logits) override {
+    const size_t vocab_size = logits.size() / running_.size(), position = running_[0].history.size() - 1;
+    const auto num_generated = static_cast<int64_t>(position - prefix_length_);
+    auto log_probs = at::log_softmax(
+        at::from_blob(logits.data(), {static_cast<int64_t>(running_.size()), static_cast<int64_t>(vocab_size)},
+                      at::kFloat),
+        -1);
+    float* const data = log_probs.mutable_data_ptr<float>();
+    for (const auto& beam : running_) {
+      const std::span<float> scores(data + beam.row * vocab_size, vocab_size);
+      SY_CHECK(!holds_nan(scores), "token ", position,
+               ": the model's logits are not finite; check its weights, or try --dtype fp32");
+      apply_rules(options_.rules, beam.history, num_generated, options_.eos_id, scores);
+    }
+    std::vector<Continuation> continuations;
+    if (!extend(data, vocab_size, num_generated + 1)) return continuations;
+    for (auto& beam : running_) {
+      continuations.push_back({beam.row, beam.history.back()});
+      beam.row = continuations.size() - 1;
+    }
+    return continuations;
   }
-  state.running = std::move(next);
-  if (state.running.empty()) return false;
-  if (state.finished.size() < num_beams) return true;
-  if (settings.early_stopping == EarlyStopping::kAlways) return false;
-  const bool at_full_length = settings.early_stopping == EarlyStopping::kNever && settings.length_penalty > 0;
-  const double best_possible = normalized(state.running[0].score, at_full_length ? options.max_tokens : generated);
-  return best_possible > state.finished.back().score;
-}
+
+  Hypotheses results() const override {
+    const auto count = std::min(finished_.size(), static_cast<size_t>(options_.num_results));
+    return {finished_.begin(), finished_.begin() + static_cast<std::ptrdiff_t>(count)};
+  }
+
+ private:
+  double normalized(double score, int64_t length) const {
+    return score / std::pow(static_cast<double>(length), options_.beams.length_penalty);
+  }
+
+  // `generated` counts the generated tokens with this one. Returns false when the search is done.
+  bool extend(const float* log_probs, size_t vocab_size, int64_t generated) {
+    const auto num_beams = static_cast<size_t>(options_.beams.num_beams);
+    const auto candidates = best_continuations(running_, log_probs, vocab_size, 2 * num_beams);
+    if (candidates.empty()) {  // the rules leave no token at all: the beams end as they are
+      for (const auto& beam : running_)
+        add_finished(finished_, finish(beam, normalized(beam.score, std::max<int64_t>(1, generated - 1))), num_beams);
+      return false;
+    }
+    std::vector<Beam> next;
+    for (size_t rank = 0; rank < candidates.size(); ++rank) {
+      const auto& [score, parent, id] = candidates[rank];
+      Beam beam{running_[parent].history, score, running_[parent].row};
+      beam.history.push_back(id);
+      const bool ends = id == options_.eos_id || generated == options_.max_tokens ||
+                        (hooks_.stops && hooks_.stops(std::span(beam.history).subspan(1)));
+      if (!ends && next.size() < num_beams) next.push_back(std::move(beam));
+      // Ends that rank lower are no results: they only kept num_beams beams running.
+      else if (ends && rank < num_beams)
+        add_finished(finished_, finish(beam, normalized(score, generated)), num_beams);
+    }
+    running_ = std::move(next);
+    return !running_.empty() && can_improve(generated);
+  }
+
+  bool can_improve(int64_t generated) const {
+    if (finished_.size() < static_cast<size_t>(options_.beams.num_beams)) return true;
+    if (options_.beams.early_stopping == EarlyStopping::kAlways) return false;
+    const bool at_full_length =
+        options_.beams.early_stopping == EarlyStopping::kNever && options_.beams.length_penalty > 0;
+    return normalized(running_[0].score, at_full_length ? options_.max_tokens : generated) > finished_.back().score;
+  }
+
+  SearchOptions options_;
+  SearchHooks hooks_;
+  size_t prefix_length_;
+  std::vector<Beam> running_;  // best first
+  Hypotheses finished_;        // best first, at most num_beams
+};
 
 }  // namespace
 
-std::vector<Hypotheses> beam_search(NextTokens& model, std::span<const std::vector<int32_t>> prefixes,
-                                    const SearchOptions& options) {
-  std::vector<Hypotheses> results(prefixes.size());
-  std::vector<PromptSearch> active;
-  for (size_t prompt = 0; prompt < prefixes.size(); ++prompt)
-    active.push_back({prompt, {{{options.start_id}, 0.0, static_cast<int64_t>(prompt)}}, {}});
-  std::vector<int32_t> last(prefixes.size(), options.start_id);
-
-  for (size_t position = 0; !active.empty(); ++position) {
-    const auto log_probs = at::log_softmax(model.advance(last), -1);
-    const auto vocab_size = static_cast<size_t>(log_probs.size(1));
-    float* const data = log_probs.mutable_data_ptr<float>();
-    std::vector<PromptSearch> next;
-    for (auto& state : active) {
-      const auto& prefix = prefixes[state.prompt];
-      if (position < prefix.size()) {
-        for (auto& beam : state.running) beam.history.push_back(prefix[position]);
-        next.push_back(std::move(state));
-        continue;
-      }
-      const auto num_generated = static_cast<int64_t>(position - prefix.size());
-      for (const auto& beam : state.running) {
-        const std::span<float> scores(data + static_cast<size_t>(beam.row) * vocab_size, vocab_size);
-        SY_CHECK(!holds_nan(scores), "decoding, prompt ", options.first_prompt + state.prompt + 1, ", token ", position,
-                 ": the model's logits are not finite; check its weights, or try --dtype fp32");
-        apply_rules(options.rules, beam.history, num_generated, options.eos_id, scores);
-      }
-      if (extend(state, data, vocab_size, num_generated + 1, options)) {
-        next.push_back(std::move(state));
-      } else {
-        const auto count = std::min(state.finished.size(), static_cast<size_t>(options.beams.num_results));
-        results[state.prompt].assign(state.finished.begin(),
-                                     state.finished.begin() + static_cast<std::ptrdiff_t>(count));
-      }
-    }
-    active = std::move(next);
-
-    const size_t old_rows = last.size();
-    std::vector<int64_t> rows;
-    last.clear();
-    for (auto& state : active)
-      for (auto& beam : state.running) {
-        rows.push_back(beam.row);
-        last.push_back(beam.history.back());
-        beam.row = static_cast<int64_t>(rows.size()) - 1;
-      }
-    bool moved = rows.size() != old_rows;
-    for (size_t row = 0; row < rows.size(); ++row) moved |= rows[row] != static_cast<int64_t>(row);
-    if (moved && !rows.empty()) model.select_rows(rows);
-  }
-  return results;
+std::unique_ptr<Search> start_beam_search(const SearchOptions& options, std::span<const int32_t> prefix,
+                                          SearchHooks hooks) {
+  return std::make_unique<BeamSearch>(options, prefix, std::move(hooks));
 }
 
 }  // namespace switchyard

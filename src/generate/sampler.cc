@@ -181,8 +181,8 @@ TokenDistribution filtered_distribution(const SamplingOptions& options, std::spa
   return distribution;
 }
 
-int32_t choose_token(const SamplingOptions& options, std::span<const float> logits, uint64_t prompt_number,
-                     uint64_t position) {
+int32_t choose_token(const SamplingOptions& options, std::span<const float> logits, uint64_t request_number,
+                     uint64_t position, uint32_t sample) {
   if (options.temperature == 0) {
     float largest = kForbidden;
 #pragma omp simd reduction(max : largest)
@@ -192,7 +192,8 @@ int32_t choose_token(const SamplingOptions& options, std::span<const float> logi
   }
   const auto distribution = filtered_distribution(options, logits);
   if (distribution.ids.empty()) return -1;
-  NoiseStream stream({.seed = options.seed, .purpose = NoisePurpose::kSampling, .step = position}, prompt_number);
+  NoiseStream stream({.seed = options.seed, .purpose = NoisePurpose::kSampling, .step = position, .layer = sample},
+                     request_number);
   double left =
       static_cast<double>(stream.next64() >> 11) * 0x1p-53;  // [0, 1): the point on the cumulative distribution
   for (size_t n = 0; n < distribution.ids.size(); ++n) {

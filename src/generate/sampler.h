@@ -45,8 +45,9 @@ struct TokenDistribution {
 TokenDistribution filtered_distribution(const SamplingOptions& options, std::span<const float> logits);
 
 // The next token: the first of the largest logits if greedy, else drawn by a number that is a pure function of (seed,
-// prompt number, position), so a prompt's sample does not depend on its batch companions. -1 if every logit is -inf.
-int32_t choose_token(const SamplingOptions& options, std::span<const float> logits, uint64_t prompt_number,
-                     uint64_t position);
+// number of the request, position, sample), so that a sample does not depend on what is decoded beside it. -1 if every
+// logit is -inf.
+int32_t choose_token(const SamplingOptions& options, std::span<const float> logits, uint64_t request_number,
+                     uint64_t position, uint32_t sample = 0);
 
 }  // namespace switchyard

@@ -1,5 +1,6 @@
 #include "generate/search.h"
 
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/logsumexp.h>
 
 #include <cmath>
@@ -9,10 +10,78 @@
 namespace switchyard {
 namespace {
 
-struct Row {
-  size_t prompt;
-  std::vector<int32_t> history;  // start token, prefix, generated tokens
-  double score = 0.0;
+// Greedy decoding and sampling: every output is a row of its own. Samples part at the first token.
+class Sampling : public Search {
+ public:
+  Sampling(const SearchOptions& options, std::span<const int32_t> prefix, SearchHooks hooks)
+      : options_(options), hooks_(std::move(hooks)), prefix_length_(prefix.size()) {
+    results_.resize(static_cast<size_t>(options.num_results));
+    Row row{{options.start_id}, 0.0, 0, results_.size()};
+    row.history.insert(row.history.end(), prefix.begin(), prefix.end());
+    rows_.push_back(std::move(row));
+  }
+
+  std::vector<Continuation> advance(std::span<float> logits) override {
+    const size_t vocab_size = logits.size() / rows_.size();
+    std::vector<Row> next;
+    std::vector<Continuation> continuations;
+    for (size_t index = 0; index < rows_.size(); ++index) {
+      const Row& row = rows_[index];
+      const auto scores = logits.subspan(index * vocab_size, vocab_size);
+      const double log_sum = log_sum_exp(scores);
+      const size_t position = row.history.size() - 1;
+      SY_CHECK(std::isfinite(log_sum), "token ", position,
+               ": the model's logits are not finite; check its weights, or try --dtype fp32");
+      std::vector<float> unruled;
+      if (changes_scores(options_.rules)) {
+        unruled.assign(scores.begin(), scores.end());
+        apply_rules(options_.rules, row.history, static_cast<int64_t>(position - prefix_length_), options_.eos_id,
+                    scores);
+      }
+      for (size_t sample = row.first_sample; sample < row.end_sample; ++sample) {
+        int32_t id = choose_token(options_.sampling, scores, options_.number, position, static_cast<uint32_t>(sample));
+        if (id < 0) id = options_.eos_id;  // the rules leave nothing else
+        const auto logit = unruled.empty() ? scores[static_cast<size_t>(id)] : unruled[static_cast<size_t>(id)];
+        Row longer{row.history, row.score + logit - log_sum, sample, sample + 1};
+        longer.history.push_back(id);
+        if (hooks_.on_token) hooks_.on_token(sample, id);
+        if (ends(longer)) {
+          results_[sample] = {{longer.history.begin() + 1, longer.history.end()}, longer.score};
+        } else {
+          next.push_back(std::move(longer));
+          continuations.push_back({index, id});
+        }
+      }
+    }
+    rows_ = std::move(next);
+    return continuations;
+  }
+
+  Hypotheses results() const override { return results_; }
+
+ private:
+  struct Row {
+    std::vector<int32_t> history;  // start token, prefix, generated tokens
+    double score;
+    size_t first_sample, end_sample;  // the samples that it stands for: all of them before the first token
+  };
+
+  static double log_sum_exp(std::span<float> scores) {
+    return at::logsumexp(at::from_blob(scores.data(), {static_cast<int64_t>(scores.size())}, at::kFloat), 0)
+        .item<double>();
+  }
+
+  bool ends(const Row& row) const {
+    return row.history.back() == options_.eos_id ||
+           row.history.size() - 1 - prefix_length_ == static_cast<size_t>(options_.max_tokens) ||
+           (hooks_.stops && hooks_.stops(std::span(row.history).subspan(1)));
+  }
+
+  SearchOptions options_;
+  SearchHooks hooks_;
+  size_t prefix_length_;
+  std::vector<Row> rows_;
+  Hypotheses results_;
 };
 
 }  // namespace
@@ -23,76 +92,28 @@ void validate(const SearchOptions& options) {
   const auto& beams = options.beams;
   // The bound keeps sums of lengths far from overflow; a cache of that length would not fit anyway.
   constexpr int64_t kMostTokens = int64_t{1} << 32;
+  constexpr int64_t kMostRows = 1024;
   SY_CHECK(options.max_tokens >= 1 && options.max_tokens <= kMostTokens, "maximum of tokens ", options.max_tokens,
            ": expected 1 to ", kMostTokens);
   SY_CHECK(options.rules.min_tokens <= options.max_tokens, "minimum of tokens ", options.rules.min_tokens,
            " is above the maximum of ", options.max_tokens);
-  SY_CHECK(beams.num_beams >= 1 && beams.num_beams <= 1024, "beams ", beams.num_beams, ": expected 1 to 1024");
-  SY_CHECK(beams.num_results >= 1 && beams.num_results <= beams.num_beams, "results ", beams.num_results,
-           ": expected 1 to the number of beams, ", beams.num_beams);
+  SY_CHECK(beams.num_beams >= 1 && beams.num_beams <= kMostRows, "beams ", beams.num_beams, ": expected 1 to ",
+           kMostRows);
   SY_CHECK(std::isfinite(beams.length_penalty), "length penalty ", beams.length_penalty, ": expected a finite number");
   SY_CHECK(beams.num_beams == 1 || options.sampling.temperature == 0, "beams ", beams.num_beams, " with temperature ",
            options.sampling.temperature, ": beam search does not sample; leave one of them out");
+  const bool samples = options.sampling.temperature > 0;
+  const int64_t most_results = samples ? kMostRows : beams.num_beams;
+  SY_CHECK(options.num_results >= 1 && options.num_results <= most_results, "results ", options.num_results,
+           ": expected 1 to ", most_results,
+           samples ? "" : ", the number of beams; several outputs need as many beams, or a temperature");
 }
 
-std::vector<Hypotheses> sample(NextTokens& model, std::span<const std::vector<int32_t>> prefixes,
-                               const SearchOptions& options) {
-  std::vector<Hypotheses> results(prefixes.size());
-  std::vector<Row> rows;
-  for (size_t prompt = 0; prompt < prefixes.size(); ++prompt) rows.push_back({prompt, {options.start_id}});
+int64_t most_rows(const SearchOptions& options) { return std::max(options.beams.num_beams, options.num_results); }
 
-  for (size_t position = 0; !rows.empty(); ++position) {
-    std::vector<int32_t> last;
-    for (const auto& row : rows) last.push_back(row.history.back());
-    const auto logits = model.advance(last);
-    const auto log_sums = at::logsumexp(logits, -1);  // [rows]: log-probability = logit - log_sum
-    const auto vocab_size = static_cast<size_t>(logits.size(1));
-    float* const data = logits.mutable_data_ptr<float>();
-
-    std::vector<Row> next;
-    std::vector<int64_t> kept;
-    for (size_t index = 0; index < rows.size(); ++index) {
-      Row& row = rows[index];
-      const auto& prefix = prefixes[row.prompt];
-      const std::span<float> scores(data + index * vocab_size, vocab_size);
-      bool ends = false;
-      if (position < prefix.size()) {
-        row.history.push_back(prefix[position]);
-      } else {
-        const auto log_sum = static_cast<double>(log_sums.const_data_ptr<float>()[index]);
-        SY_CHECK(std::isfinite(log_sum), "decoding, prompt ", options.first_prompt + row.prompt + 1, ", token ",
-                 position, ": the model's logits are not finite; check its weights, or try --dtype fp32");
-        const size_t num_generated = position - prefix.size();
-        std::vector<float> unruled;
-        if (changes_scores(options.rules)) {
-          unruled.assign(scores.begin(), scores.end());
-          apply_rules(options.rules, row.history, static_cast<int64_t>(num_generated), options.eos_id, scores);
-        }
-        int32_t id = choose_token(options.sampling, scores, options.first_prompt + row.prompt, position);
-        if (id < 0) id = options.eos_id;  // the rules leave nothing else
-        row.score += (unruled.empty() ? scores[static_cast<size_t>(id)] : unruled[static_cast<size_t>(id)]) - log_sum;
-        row.history.push_back(id);
-        if (options.on_token) options.on_token(row.prompt, id);
-        ends = id == options.eos_id || num_generated + 1 == static_cast<size_t>(options.max_tokens) ||
-               (options.stops && options.stops(std::span(row.history).subspan(1)));
-      }
-      if (ends) {
-        results[row.prompt] = {{{row.history.begin() + 1, row.history.end()}, row.score}};
-      } else {
-        next.push_back(std::move(row));
-        kept.push_back(static_cast<int64_t>(index));
-      }
-    }
-    if (!next.empty() && next.size() < rows.size()) model.select_rows(kept);
-    rows = std::move(next);
-  }
-  return results;
-}
-
-std::vector<Hypotheses> search(NextTokens& model, std::span<const std::vector<int32_t>> prefixes,
-                               const SearchOptions& options) {
-  validate(options);
-  return options.beams.num_beams > 1 ? beam_search(model, prefixes, options) : sample(model, prefixes, options);
+std::unique_ptr<Search> start_search(const SearchOptions& options, std::span<const int32_t> prefix, SearchHooks hooks) {
+  if (options.beams.num_beams > 1) return start_beam_search(options, prefix, std::move(hooks));
+  return std::make_unique<Sampling>(options, prefix, std::move(hooks));
 }
 
 }  // namespace switchyard

@@ -18,8 +18,7 @@ namespace {
 constexpr int64_t kPanel = 64;             // columns of a packed panel: brgemm's widest
 constexpr int64_t kRowBlock = 128;         // rows of a tile
 constexpr int64_t kMaxRows = 1024;         // rows for which a panel is packed once
-constexpr int64_t kFewRows = 8;            // up to here the matrix's rows are read as they lie, without packing,
-constexpr int64_t kFewBytes = 16384;       // if the few rows stay in the first-level cache
+constexpr int64_t kFewBytes = 16384;       // kFewRows go without packing if they stay in the first-level cache
 constexpr int64_t kMinParallel = 1 << 16;  // multiplications below which one thread is faster
 
 // Rows first_row.. of the operand by matrix `matrix`, panel `panel` of the result.

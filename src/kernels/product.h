@@ -13,6 +13,10 @@
 
 namespace switchyard::kernels {
 
+// Rows of a matrix that go without packing, if they take no more than 16 KiB. Decoding advances at most so many at a
+// time.
+inline constexpr int64_t kFewRows = 8;
+
 enum class Epilogue { kStore, kRelu, kAdd };  // c = sum, c = max(sum, 0) with NaN staying, c += sum
 
 template <class T, class C = T>

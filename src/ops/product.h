@@ -12,6 +12,7 @@
 namespace switchyard::ops {
 
 using kernels::Epilogue;
+using kernels::kFewRows;
 
 // a [rows, in] by b [matrices, out, in] transposed: [rows, out]. Writes to, or with Epilogue::kAdd adds to, `out` if it
 // is given.

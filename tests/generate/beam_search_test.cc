@@ -1,4 +1,4 @@
-// Beam search over stub models: T5X's fixtures, exhaustive search as an oracle, stopping rules, batches.
+// Beam search over stub models: T5X's fixtures, exhaustive search as an oracle, stopping rules.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -35,12 +35,13 @@ TEST(BeamSearch, MarkovChainOfT5X) {
     }
     return row;
   };
-  StubModel model(1, logits);
-  const auto results = beam_search(model, Prefixes{{}},
-                                   {.max_tokens = 7,
-                                    .beams = {.num_beams = 2, .length_penalty = 0, .num_results = 2},
-                                    .start_id = kStart,
-                                    .eos_id = kEnd});
+  StubModel model(logits);
+  const auto results = search(model, Prefixes{{}},
+                              {.max_tokens = 7,
+                               .num_results = 2,
+                               .beams = {.num_beams = 2, .length_penalty = 0},
+                               .start_id = kStart,
+                               .eos_id = kEnd});
   ASSERT_EQ(results[0].size(), 2u);
   EXPECT_EQ(results[0][0].ids, (Ids{kA, kA, kB, kB, kA, kEnd}));
   EXPECT_EQ(results[0][1].ids, (Ids{kB, kB, kA, kA, kB, kEnd}));
@@ -53,13 +54,13 @@ const std::vector<float> kTwo = {-1e7f, -1e10f, -0.1f, -0.9f, -1e4f, -1e4f, -1e4
 const std::vector<float> kThree = {-1e7f, -1e10f, -0.9f, -0.1f, -1e4f, -1e4f, -1e4f, -1e4f};
 
 StubModel prefix_model() {
-  return StubModel(2, [](size_t prompt, const Ids&) { return prompt == 0 ? kTwo : kThree; });
+  return StubModel([](size_t prompt, const Ids&) { return prompt == 0 ? kTwo : kThree; });
 }
 
 TEST(BeamSearch, ForcedPrefixesOfT5X) {
-  const SearchOptions options{.max_tokens = 3, .beams = {.num_beams = 2, .length_penalty = 0, .num_results = 2}};
+  const SearchOptions options{.max_tokens = 3, .num_results = 2, .beams = {.num_beams = 2, .length_penalty = 0}};
   auto model = prefix_model();
-  const auto results = beam_search(model, Prefixes{{7, 2}, {4, 5}}, options);
+  const auto results = search(model, Prefixes{{7, 2}, {4, 5}}, options);
   EXPECT_EQ(results[1][0].ids, (Ids{4, 5, 3, 3, 3}));
   EXPECT_NEAR(results[1][0].score, -1.1133020, 1e-6);
   EXPECT_NEAR(results[1][1].score, -1.9133020, 1e-6);
@@ -67,7 +68,7 @@ TEST(BeamSearch, ForcedPrefixesOfT5X) {
   EXPECT_EQ(std::count(results[1][1].ids.begin() + 2, results[1][1].ids.end(), 2), 1);
 
   auto longer = prefix_model();
-  const auto four = beam_search(longer, Prefixes{{7}, {}}, {.max_tokens = 4, .beams = options.beams});
+  const auto four = search(longer, Prefixes{{7}, {}}, {.max_tokens = 4, .num_results = 2, .beams = options.beams});
   EXPECT_EQ(four[0][0].ids, (Ids{7, 2, 2, 2, 2}));
   EXPECT_NEAR(four[0][0].score, -1.4844027, 1e-6);
   EXPECT_NEAR(four[0][1].score, -2.2844027, 1e-6);
@@ -111,44 +112,23 @@ TEST(BeamSearch, FindsTheBestOfAllSequencesWhenNothingIsPruned) {
   constexpr size_t kVocabSize = 5;
   for (size_t prompt = 0; prompt < 6; ++prompt)
     for (const double length_penalty : {0.0, 1.0, -0.5, 2.0}) {
-      SearchOptions options{.max_tokens = 4,
-                            .beams = {.num_beams = 300,
-                                      .length_penalty = length_penalty,
-                                      .early_stopping = EarlyStopping::kNever,
-                                      .num_results = 10}};
+      SearchOptions options{
+          .max_tokens = 4,
+          .num_results = 10,
+          .beams = {.num_beams = 300, .length_penalty = length_penalty, .early_stopping = EarlyStopping::kNever}};
       Hypotheses all;
       Ids history = {0};
       enumerate(prompt, history, 0.0, options, kVocabSize, all);
       std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.score > b.score; });
       ASSERT_LT(all.size(), 300u);
-      StubModel model(1, [&](size_t, const Ids& tokens) { return random_tree(prompt, tokens, kVocabSize, 0.5f); });
-      const auto results = beam_search(model, Prefixes{{}}, options);
+      StubModel model([&](size_t, const Ids& tokens) { return random_tree(prompt, tokens, kVocabSize, 0.5f); });
+      const auto results = search(model, Prefixes{{}}, options);
       ASSERT_EQ(results[0].size(), 10u);
       for (size_t rank = 0; rank < 10; ++rank) {
         EXPECT_EQ(results[0][rank].ids, all[rank].ids) << "rank " << rank << ", length penalty " << length_penalty;
         EXPECT_NEAR(results[0][rank].score, all[rank].score, 1e-5);
       }
     }
-}
-
-TEST(BeamSearch, ABatchGivesWhatEachPromptGivesAlone) {
-  for (const auto early_stopping : {EarlyStopping::kHeuristic, EarlyStopping::kAlways, EarlyStopping::kNever}) {
-    const SearchOptions options{.max_tokens = 12,
-                                .rules = {.no_repeat_ngram_size = 3},
-                                .beams = {.num_beams = 3, .early_stopping = early_stopping, .num_results = 3}};
-    const Prefixes prefixes = {{}, {4}, {}, {2, 3}, {}};
-    StubModel together(5, [](size_t prompt, const Ids& history) { return random_tree(prompt, history, 9, 1.0f); });
-    const auto results = beam_search(together, prefixes, options);
-    for (size_t prompt = 0; prompt < 5; ++prompt) {
-      StubModel alone(1, [prompt](size_t, const Ids& history) { return random_tree(prompt, history, 9, 1.0f); });
-      const auto single = beam_search(alone, Prefixes{prefixes[prompt]}, options);
-      ASSERT_EQ(single[0].size(), results[prompt].size());
-      for (size_t rank = 0; rank < single[0].size(); ++rank) {
-        EXPECT_EQ(single[0][rank].ids, results[prompt][rank].ids) << "prompt " << prompt;
-        EXPECT_EQ(single[0][rank].score, results[prompt][rank].score);
-      }
-    }
-  }
 }
 
 // EOS is the second best from the start, so a finished sequence exists at once; a longer one turns out better.
@@ -159,10 +139,10 @@ TEST(BeamSearch, StoppingRulesDiffer) {
     return std::vector<float>{-kInfinity, std::log(0.999f), std::log(0.0005f), std::log(0.0005f)};
   };
   const auto run = [&](EarlyStopping early_stopping) {
-    StubModel model(1, logits);
-    const auto results = beam_search(
-        model, Prefixes{{}},
-        {.max_tokens = 8, .beams = {.num_beams = 2, .length_penalty = 2.0, .early_stopping = early_stopping}});
+    StubModel model(logits);
+    const auto results =
+        search(model, Prefixes{{}},
+               {.max_tokens = 8, .beams = {.num_beams = 2, .length_penalty = 2.0, .early_stopping = early_stopping}});
     return std::pair(results[0][0].ids, model.rows_advanced);
   };
   const auto [always_ids, always_rows] = run(EarlyStopping::kAlways);
@@ -181,29 +161,29 @@ TEST(BeamSearch, AnEosBelowTheBeamsIsNoResult) {
       return std::vector<float>{-kInfinity, std::log(0.2f), std::log(0.5f), std::log(0.3f), -kInfinity};
     return std::vector<float>{-kInfinity, -kInfinity, std::log(0.36f), std::log(0.33f), std::log(0.31f)};
   };
-  StubModel model(1, logits);
-  const auto results =
-      beam_search(model, Prefixes{{}}, {.max_tokens = 2, .beams = {.num_beams = 2, .length_penalty = 0}});
+  StubModel model(logits);
+  const auto results = search(model, Prefixes{{}}, {.max_tokens = 2, .beams = {.num_beams = 2, .length_penalty = 0}});
   EXPECT_EQ(results[0][0].ids, (Ids{2, 2}));
   EXPECT_NEAR(results[0][0].score, std::log(0.5 * 0.36), 1e-6);
-  StubModel wider(1, logits);  // with three beams it ranks among them
-  const auto wide = beam_search(wider, Prefixes{{}},
-                                {.max_tokens = 2, .beams = {.num_beams = 3, .length_penalty = 0, .num_results = 3}});
+  StubModel wider(logits);  // with three beams it ranks among them
+  const auto wide =
+      search(wider, Prefixes{{}}, {.max_tokens = 2, .num_results = 3, .beams = {.num_beams = 3, .length_penalty = 0}});
   EXPECT_TRUE(
       std::any_of(wide[0].begin(), wide[0].end(), [](const Hypothesis& result) { return result.ids == Ids{1}; }));
 }
 
 TEST(BeamSearch, MinTokensAndDeadEnds) {
   const auto logits = [](size_t, const Ids&) { return std::vector<float>{-kInfinity, 3.0f, 1.0f, 0.5f}; };
-  StubModel model(1, logits);
-  const auto results = beam_search(
-      model, Prefixes{{}}, {.max_tokens = 5, .rules = {.min_tokens = 3}, .beams = {.num_beams = 2, .num_results = 2}});
+  StubModel model(logits);
+  const auto results = search(
+      model, Prefixes{{}}, {.max_tokens = 5, .num_results = 2, .rules = {.min_tokens = 3}, .beams = {.num_beams = 2}});
   for (const auto& hypothesis : results[0]) EXPECT_GE(hypothesis.ids.size(), 3u);
-  StubModel dead(1, logits);
-  const auto ended = beam_search(dead, Prefixes{{}},
-                                 {.max_tokens = 5,
-                                  .rules = {.no_repeat_ngram_size = 1, .min_tokens = 5},
-                                  .beams = {.num_beams = 2, .num_results = 2}});
+  StubModel dead(logits);
+  const auto ended = search(dead, Prefixes{{}},
+                            {.max_tokens = 5,
+                             .num_results = 2,
+                             .rules = {.no_repeat_ngram_size = 1, .min_tokens = 5},
+                             .beams = {.num_beams = 2}});
   ASSERT_FALSE(ended[0].empty());
   EXPECT_EQ(ended[0][0].ids, (Ids{2, 3})) << "2 and 3 are used up and EOS is forbidden";
 }

@@ -5,24 +5,10 @@
 
 #include "base/error.h"
 #include "generate/stop_strings.h"
-#include "testing/scratch_folder.h"
-#include "text/vocabulary_training.h"
+#include "trained_vocabulary.h"
 
 namespace switchyard {
 namespace {
-
-const Vocabulary& vocabulary() {
-  static const Vocabulary trained = [] {
-    const test::ScratchFolder folder;
-    const auto text =
-        folder.write("text.txt",
-                     "The human walks into a bar and orders a drink.\nA man walks into a bar and orders a beer "
-                     "with a pinch of salt.\nun believ able, comes un re markable 0123456789\n");
-    train_vocabulary({.text = {text}, .size = 45, .out = folder / "spiece.model", .character_coverage = 1.0});
-    return Vocabulary::load(folder / "spiece.model");
-  }();
-  return trained;
-}
 
 std::string fill(const std::string& prompt, const std::string& output) {
   auto ids = vocabulary().encode(output);

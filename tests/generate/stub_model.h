@@ -1,60 +1,51 @@
-// A NextTokens whose logits are a function of the prompt and its tokens: searches are tested without a model.
+// A model whose logits are a function of the prompt and its tokens: searches are tested without a model.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-
-#include <algorithm>
 #include <functional>
-#include <numeric>
-#include <span>
+#include <memory>
 #include <vector>
 
 #include "generate/search.h"
 
 namespace switchyard {
 
-class StubModel : public NextTokens {
- public:
+struct StubModel {
   // Logits [vocab] of what follows `history` (start token first) of prompt `prompt`.
   using Logits = std::function<std::vector<float>(size_t prompt, const std::vector<int32_t>& history)>;
+  explicit StubModel(Logits logits_) : logits(std::move(logits_)) {}
 
-  StubModel(size_t num_prompts, Logits logits)
-      : logits_(std::move(logits)), histories_(num_prompts), prompts_(num_prompts) {
-    std::iota(prompts_.begin(), prompts_.end(), 0);
-  }
-
-  at::Tensor advance(std::span<const int32_t> ids) override {
-    EXPECT_EQ(ids.size(), histories_.size());
-    rows_advanced += ids.size();
-    std::vector<std::vector<float>> rows;
-    for (size_t row = 0; row < ids.size(); ++row) {
-      histories_[row].push_back(ids[row]);
-      rows.push_back(logits_(prompts_[row], histories_[row]));
-    }
-    auto result = at::empty({static_cast<int64_t>(rows.size()), static_cast<int64_t>(rows.at(0).size())}, at::kFloat);
-    float* out = result.mutable_data_ptr<float>();
-    for (const auto& row : rows) out = std::copy(row.begin(), row.end(), out);
-    return result;
-  }
-
-  void select_rows(std::span<const int64_t> rows) override {
-    std::vector<std::vector<int32_t>> histories;
-    std::vector<size_t> prompts;
-    for (const int64_t row : rows) {
-      histories.push_back(histories_.at(static_cast<size_t>(row)));
-      prompts.push_back(prompts_.at(static_cast<size_t>(row)));
-    }
-    histories_ = std::move(histories);
-    prompts_ = std::move(prompts);
-  }
-
+  Logits logits;
   size_t rows_advanced = 0;  // over all steps
-
- private:
-  Logits logits_;
-  std::vector<std::vector<int32_t>> histories_;
-  std::vector<size_t> prompts_;
 };
+
+// A search for each prefix, prompt n with the number options.number + n.
+inline std::vector<Hypotheses> search(StubModel& model, const std::vector<std::vector<int32_t>>& prefixes,
+                                      const SearchOptions& options,
+                                      const std::function<SearchHooks(size_t prompt)>& hooks = {}) {
+  std::vector<Hypotheses> results;
+  for (size_t prompt = 0; prompt < prefixes.size(); ++prompt) {
+    SearchOptions own = options;
+    own.number += prompt;
+    const auto running = start_search(own, prefixes[prompt], hooks ? hooks(prompt) : SearchHooks{});
+    std::vector<std::vector<int32_t>> histories = {{options.start_id}};
+    histories[0].insert(histories[0].end(), prefixes[prompt].begin(), prefixes[prompt].end());
+    while (!histories.empty()) {
+      model.rows_advanced += histories.size();
+      std::vector<float> logits;
+      for (const auto& history : histories) {
+        const auto row = model.logits(prompt, history);
+        logits.insert(logits.end(), row.begin(), row.end());
+      }
+      std::vector<std::vector<int32_t>> longer;
+      for (const auto& [row, id] : running->advance(logits)) {
+        longer.push_back(histories.at(row));
+        longer.back().push_back(id);
+      }
+      histories = std::move(longer);
+    }
+    results.push_back(running->results());
+  }
+  return results;
+}
 
 }  // namespace switchyard

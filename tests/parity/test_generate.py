@@ -4,10 +4,12 @@ transformers 5.23 cannot generate with a decoder deeper than its encoder but wit
 """
 
 import json
+import select
+import subprocess
 
 import pytest
 import torch
-from compare import switchyard
+from compare import PROGRAM, switchyard
 
 PROMPTS = [[17, 4, 80, 9, 33, 5, 1], [3, 1], [60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 71, 72, 1], [5, 5, 5, 5, 5, 5, 1]]
 MODELS = ["t5", "t5_v1_1", "t5_buckets", "umt5", "switch", "switch_overflow", "switch_all_sparse", "switch_router_bias", "switch_untied"]
@@ -107,8 +109,21 @@ def test_batches_change_nothing(model_folder):
             generate(model_folder("switch"), PROMPTS, "--max-tokens", 16, "--batch-size", size, *options) for size in (1, 3, 8)
         )
         for alone, answer, again in zip(one, three, all_together, strict=True):
-            assert alone["ids"] == answer["ids"] == again["ids"]
-            assert alone["score"] == pytest.approx(answer["score"], abs=1e-4)
+            assert alone == answer == again, "to the bit"
+
+def test_answers_come_line_by_line(model_folder):
+    """A line that comes alone is answered before the next one is there; the answers are those of all lines at once."""
+    command = [PROGRAM, "generate", "--model", model_folder("switch"), "--ids", "--json", "--threads", "1", "--dtype", "fp32", "--max-tokens", "8"]
+    answers = []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for prompt in PROMPTS:
+            process.stdin.write(" ".join(map(str, prompt)) + "\n")
+            process.stdin.flush()
+            assert select.select([process.stdout], [], [], 60)[0], "no answer while standard input stays open"
+            answers.append(json.loads(process.stdout.readline()))
+        process.stdin.close()
+        assert process.wait() == 0
+    assert answers == generate(model_folder("switch"), PROMPTS, "--max-tokens", 8)
 
 
 def test_a_prefix_is_decoder_input(model_folder, hf_model):
