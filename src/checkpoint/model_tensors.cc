@@ -28,7 +28,7 @@ DensePlan plan_dense(const ModelConfig& config, const std::vector<ParameterSpec>
     plan.bytes += spec.numel() * static_cast<int64_t>(c10::elementSize(each)) + WeightArena::kAlignment;
   };
   for (size_t number = 0; number < specs.size(); ++number) {
-    plan.dtypes.push_back(compute_dtype(specs[number], dtype));
+    plan.dtypes.push_back(dtype_in_pass(specs[number], dtype));
     // Embeddings are wide, but where their values are of `dtype` anyway.
     if (specs[number].role == Role::kEmbedding && sources[number][0]->dtype != dtype)
       plan.dtypes[number] = at::promoteTypes(dtype, at::kFloat);
@@ -52,9 +52,11 @@ at::Tensor read_parameter(const ParameterSpec& spec, const ParameterSource& sour
   return (spec.is_expert() ? read_experts(spec, source, dtype) : read_tensor(*source[0], dtype)).to(device);
 }
 
-// The rest of a layer's parameters is in place; its experts wait for their rows.
-void put_experts_on_demand(FeedForwardWeights& layer,
-                           const std::map<const at::Tensor*, const ParameterSource*>& experts, at::ScalarType dtype) {
+// The rest of a layer's parameters is in place; its experts wait for their rows. Returns what reads them, null in a
+// dense layer.
+std::shared_ptr<ExpertsOnDemand> put_experts_on_demand(
+    FeedForwardWeights& layer, const std::map<const at::Tensor*, const ParameterSource*>& experts,
+    at::ScalarType dtype) {
   std::shared_ptr<ExpertsOnDemand> on_demand;
   for (at::Tensor* matrix : {&layer.wi, &layer.wi_0, &layer.wi_1, &layer.wo}) {
     const auto found = experts.find(matrix);
@@ -63,7 +65,7 @@ void put_experts_on_demand(FeedForwardWeights& layer,
     if (!on_demand) on_demand = std::make_shared<ExpertsOnDemand>(static_cast<int64_t>(parts.size()));
     *matrix = on_demand->add(parts, dtype);
   }
-  if (on_demand) layer.want_experts = [on_demand](const std::vector<int64_t>& num_rows) { on_demand->read(num_rows); };
+  return on_demand;
 }
 
 // Calls add(name, number of its parameter, expert) for every tensor that files of a model of `config` have.
@@ -119,12 +121,18 @@ ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& st
       sources[number][0]->read(0, *tensor);
     }
   }
+  std::vector<std::shared_ptr<ExpertsOnDemand>> on_demand;  // of the encoder's blocks, then the decoder's
   for (auto* stack : {&weights.encoder, &weights.decoder})
-    for (auto& block : stack->blocks) put_experts_on_demand(block.feed_forward, experts, dtype);
+    for (auto& block : stack->blocks) on_demand.push_back(put_experts_on_demand(block.feed_forward, experts, dtype));
   for (size_t number = 0; number < parameters.size(); ++number)  // experts of attention, which are small
     if (const auto& [spec, tensor] = parameters[number]; spec.is_expert() && !tensor->defined())
-      *tensor = read_experts(spec, sources[number], compute_dtype(spec, dtype));
+      *tensor = read_experts(spec, sources[number], dtype_in_pass(spec, dtype));
   auto compute = cast_weights(config, weights, dtype);
+  auto reader = on_demand.begin();
+  for (auto* stack : {&compute.encoder, &compute.decoder})
+    for (auto& block : stack->blocks)
+      if (const auto layer = *reader++)
+        block.feed_forward.want_experts = [layer](const std::vector<int64_t>& num_rows) { layer->read(num_rows); };
   if (dense.copies_output) compute.output = arena.take(parameters[0].spec.shape, dtype).copy_(compute.output);
   return compute;
 }

@@ -91,7 +91,7 @@ void bench_train(const BenchCommand& command) {
   Optimizer optimizer(optimizer_config, optimized_parameters(parameters, optimizer_config));
   const auto ids = [&](int64_t length) { return at::randint(3, config.vocab_size, {batch, length}, at::kLong); };
   const auto labels = ids(command.decoder_length);
-  const LossInput input{ids(command.encoder_length), {}, shift_right(labels), {}, labels};
+  const LossInput input{{ids(command.encoder_length)}, {shift_right(labels)}, labels};
   std::vector<double> seconds;
   double last_loss = 0.0;
   for (int64_t step = 1; step <= command.repeats + 2; ++step) {

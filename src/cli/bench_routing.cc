@@ -55,7 +55,7 @@ LossInput synthetic_batch(int64_t batch, int64_t step) {
   for (int64_t n = 0; n < encoder.numel(); ++n)
     id[n] = 3 + static_cast<int64_t>(std::pow(kIds, static_cast<double>(noise.uniform()))) - 1;
   const auto labels = encoder.narrow(1, 0, kDecoder).contiguous();
-  return {encoder, {}, shift_right(labels), {}, labels};
+  return {{encoder}, {shift_right(labels)}, labels};
 }
 
 struct VariantOutcome {

@@ -51,18 +51,18 @@ LossInput read_inputs(const std::string& path, int64_t vocab_size) {
     return mask.defined() ? mask.ne(0) : at::Tensor();
   };
   LossInput input;
-  input.encoder_ids = ids_of(file, path, "input_ids", true);
-  input.encoder_mask = mask_of("attention_mask");
-  input.decoder_mask = mask_of("decoder_attention_mask");
+  input.encoder.ids = ids_of(file, path, "input_ids", true);
+  input.encoder.mask = mask_of("attention_mask");
+  input.decoder.mask = mask_of("decoder_attention_mask");
   input.labels = ids_of(file, path, "labels", false);
-  input.decoder_ids = ids_of(file, path, "decoder_input_ids", false);
-  SY_CHECK(input.labels.defined() || input.decoder_ids.defined(), path, ": expected labels or decoder_input_ids");
-  if (!input.decoder_ids.defined()) input.decoder_ids = shift_right(input.labels);
-  for (const auto* ids : {&input.encoder_ids, &input.decoder_ids})
+  input.decoder.ids = ids_of(file, path, "decoder_input_ids", false);
+  SY_CHECK(input.labels.defined() || input.decoder.ids.defined(), path, ": expected labels or decoder_input_ids");
+  if (!input.decoder.ids.defined()) input.decoder.ids = shift_right(input.labels);
+  for (const auto* ids : {&input.encoder.ids, &input.decoder.ids})
     SY_CHECK(ids->numel() > 0 && ids->min().item<int64_t>() >= 0 && ids->max().item<int64_t>() < vocab_size, path,
              ": ids must lie in [0, ", vocab_size, "), got up to ", ids->numel() > 0 ? ids->max().item<int64_t>() : -1);
-  SY_CHECK(input.decoder_ids.size(0) == input.encoder_ids.size(0), path, ": ", input.encoder_ids.size(0),
-           " encoder rows but ", input.decoder_ids.size(0), " decoder rows");
+  SY_CHECK(input.decoder.ids.size(0) == input.encoder.ids.size(0), path, ": ", input.encoder.ids.size(0),
+           " encoder rows but ", input.decoder.ids.size(0), " decoder rows");
   return input;
 }
 
@@ -124,7 +124,7 @@ void run(const ForwardCommand& command) {
   const auto& weights = model.weights;
   const auto input = read_inputs(command.inputs, model.config.vocab_size);
   const ForwardOptions options{.training = command.train, .seed = static_cast<uint64_t>(command.seed)};
-  const int64_t batch = input.encoder_ids.size(0);
+  const int64_t batch = input.encoder.ids.size(0);
 
   Outputs out;
   StackOutput encoder, decoder;
@@ -140,9 +140,8 @@ void run(const ForwardCommand& command) {
     }
   } else {
     SY_CHECK(!command.gradients, "--gradients needs labels in ", command.inputs);
-    encoder = encode(model.config, weights, input.encoder_ids, input.encoder_mask, options);
-    decoder = decode(model.config, weights, input.decoder_ids, input.decoder_mask, encoder.hidden, input.encoder_mask,
-                     options);
+    encoder = encode(model.config, weights, input.encoder, options);
+    decoder = decode(model.config, weights, input.decoder, encoder.hidden, input.encoder.mask, options);
   }
   add(out, "logits", output_logits(weights, decoder.hidden).detach());
   add(out, "encoder_last_hidden_state", encoder.hidden.detach());

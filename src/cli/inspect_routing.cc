@@ -109,19 +109,18 @@ void inspect_routing(const InspectRouting& command) {
   for (int64_t n = 0; n < data.num_batches(); ++n) {
     const auto batch = data.batch(n);
     const auto input = to_tensors(batch, 0, batch.batch_size);
-    const auto encoder = encode(model.config, model.weights, input.encoder_ids, input.encoder_mask, {});
-    const auto decoder = decode(model.config, model.weights, input.decoder_ids, input.decoder_mask, encoder.hidden,
-                                input.encoder_mask, {});
-    usage.add(encoder, input.encoder_ids);
-    usage.add(decoder, input.decoder_ids);
+    const auto encoder = encode(model.config, model.weights, input.encoder, {});
+    const auto decoder = decode(model.config, model.weights, input.decoder, encoder.hidden, input.encoder.mask, {});
+    usage.add(encoder, input.encoder.ids);
+    usage.add(decoder, input.decoder.ids);
     progress.update(static_cast<double>(n + 1), "");
     if (n > 0 || command.html.empty()) continue;
     for (const auto& layer : encoder.sparse_layers)
       page.layers.push_back(
-          {layer.name, "", {}, shown_texts(layer, input.encoder_ids, input.encoder_mask, vocabulary)});
+          {layer.name, "", {}, shown_texts(layer, input.encoder.ids, input.encoder.mask, vocabulary)});
     for (const auto& layer : decoder.sparse_layers)
       page.layers.push_back(
-          {layer.name, "", {}, shown_texts(layer, input.decoder_ids, input.decoder_mask, vocabulary)});
+          {layer.name, "", {}, shown_texts(layer, input.decoder.ids, input.decoder.mask, vocabulary)});
   }
   progress.finish();
 

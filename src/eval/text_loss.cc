@@ -5,13 +5,9 @@
 namespace switchyard {
 namespace {
 
-struct Ids {
-  at::Tensor ids;   // [rows, length] i64
-  at::Tensor mask;  // [rows, length] bool, undefined if nothing is padding
-};
-
-Ids widen(const std::vector<int32_t>& tokens, int64_t first, int64_t rows, int64_t length) {
-  Ids result{at::empty({rows, length}, at::kLong), at::empty({rows, length}, at::kBool)};
+// Rows [first, first + rows), masked where they are padding; without a mask if nothing is.
+TokenLayout widen(const std::vector<int32_t>& tokens, int64_t first, int64_t rows, int64_t length) {
+  TokenLayout result{at::empty({rows, length}, at::kLong), at::empty({rows, length}, at::kBool)};
   int64_t* ids = result.ids.mutable_data_ptr<int64_t>();
   bool* mask = result.mask.mutable_data_ptr<bool>();
   bool padded = false;
@@ -27,10 +23,10 @@ Ids widen(const std::vector<int32_t>& tokens, int64_t first, int64_t rows, int64
 }  // namespace
 
 LossInput to_tensors(const Batch& batch, int64_t first, int64_t count) {
-  const Ids encoder = widen(batch.encoder_input_tokens, first, count, batch.encoder_length);
-  const Ids decoder = widen(batch.decoder_target_tokens, first, count, batch.decoder_length);
+  const TokenLayout encoder = widen(batch.encoder_input_tokens, first, count, batch.encoder_length);
+  const TokenLayout decoder = widen(batch.decoder_target_tokens, first, count, batch.decoder_length);
   const auto labels = decoder.mask.defined() ? decoder.ids.masked_fill(decoder.mask.logical_not(), -100) : decoder.ids;
-  return {encoder.ids, encoder.mask, shift_right(decoder.ids), decoder.mask, labels};
+  return {{encoder.ids, encoder.mask}, {shift_right(decoder.ids), decoder.mask}, labels};
 }
 
 }  // namespace switchyard

@@ -34,7 +34,7 @@ EncodedPrompt encode_prompt(const ModelConfig& config, const ComputeWeights& wei
   if (mask.all().item<bool>()) mask.reset();
   const auto& routing = config.routing;
   const ForwardOptions options{.drop_tokens = routing.group_size == 0 && routing.expert_capacity > 0};
-  return {encode(config, weights, row, mask, options).hidden, mask};
+  return {encode(config, weights, {row, mask}, options).hidden, mask};
 }
 
 }  // namespace switchyard

@@ -26,7 +26,7 @@ std::vector<Scored> score_targets(const ModelConfig& config, const ComputeWeight
     const auto ids = row_tensor(target, weights.output.device());
     // No decoder mask: a target may hold id 0.
     const auto hidden =
-        decode(config, weights, shift_right(ids), {}, encoded.hidden, encoded.mask, {.drop_tokens = false}).hidden;
+        decode(config, weights, {shift_right(ids)}, encoded.hidden, encoded.mask, {.drop_tokens = false}).hidden;
     const auto logits = output_logits(weights, hidden.select(0, 0)).to(at::kDouble);  // [length, vocab]
     const auto of_targets = logits.gather(-1, ids.select(0, 0).unsqueeze(-1)).squeeze(-1);
     const at::Tensor log_probabilities = (of_targets - at::logsumexp(logits, -1)).to(at::kCPU).contiguous();

@@ -87,12 +87,11 @@ std::vector<int64_t> DecoderCache::add_rows(const ComputeWeights& weights, const
     }
   }
   for (size_t block = 0; block < layers_.size(); ++block) {
-    const auto& attention = weights.decoder.blocks[block].cross_attention;
-    const auto keys = ops::linear(encoder_hidden, attention.k), values = ops::linear(encoder_hidden, attention.v);
+    const auto kv = ops::linear(encoder_hidden, weights.decoder.blocks[block].cross_attention.kv).chunk(2, 2);
     for (int64_t n = 0; n < count; ++n) {
       const int64_t prompt = prompts[static_cast<size_t>(n)];
-      layers_[block].cross_keys.select(0, prompt).slice(0, 0, length).copy_(keys.select(0, n));
-      layers_[block].cross_values.select(0, prompt).slice(0, 0, length).copy_(values.select(0, n));
+      layers_[block].cross_keys.select(0, prompt).slice(0, 0, length).copy_(kv[0].select(0, n));
+      layers_[block].cross_values.select(0, prompt).slice(0, 0, length).copy_(kv[1].select(0, n));
     }
   }
   return slots;

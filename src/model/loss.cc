@@ -80,9 +80,8 @@ RouterLosses router_losses(const RoutingConfig& routing, const StackOutput& enco
 Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, const LossInput& input,
                   const ForwardOptions& forward, const LossOptions& options) {
   Loss loss;
-  loss.encoder = encode(config, weights, input.encoder_ids, input.encoder_mask, forward);
-  loss.decoder =
-      decode(config, weights, input.decoder_ids, input.decoder_mask, loss.encoder.hidden, input.encoder_mask, forward);
+  loss.encoder = encode(config, weights, input.encoder, forward);
+  loss.decoder = decode(config, weights, input.decoder, loss.encoder.hidden, input.encoder.mask, forward);
   const auto entropy = ops::linear_cross_entropy(loss.decoder.hidden.reshape({-1, config.d_model}), weights.output,
                                                  input.labels.reshape({-1}), weights.output_scale);
   loss.num_labels = entropy.num_labels;
@@ -95,7 +94,7 @@ Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, cons
   const auto& routing = config.routing;
   const int64_t sequences = forward.step_totals.sequences;
   const auto router =
-      router_losses(routing, loss.encoder, loss.decoder, sequences > 0 ? sequences : input.encoder_ids.size(0));
+      router_losses(routing, loss.encoder, loss.decoder, sequences > 0 ? sequences : input.encoder.batch_size());
   const bool in_total = options.router_losses;
   add_term(router.load_balance, routing.load_balance_loss_coef, in_total, loss.load_balance_loss, loss);
   add_term(router.router_z, routing.router_z_loss_coef, in_total, loss.router_z_loss, loss);

@@ -10,11 +10,9 @@
 namespace switchyard {
 
 struct LossInput {
-  at::Tensor encoder_ids;   // [batch, encoder_length] i64
-  at::Tensor encoder_mask;  // [batch, encoder_length] bool or undefined: all real
-  at::Tensor decoder_ids;   // [batch, decoder_length] i64: labels shifted right
-  at::Tensor decoder_mask;  // [batch, decoder_length] bool or undefined: real decoder positions, for routing
-  at::Tensor labels;        // [batch, decoder_length] i64, -100 = ignored
+  TokenLayout encoder;
+  TokenLayout decoder;  // labels shifted right; its mask: real decoder positions, for routing
+  at::Tensor labels;    // [batch, decoder_length] i64, -100 = ignored
 };
 
 // A micro-batch's part of its step: sums are divided by the whole step's counts (these and

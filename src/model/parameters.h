@@ -4,7 +4,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -70,9 +69,6 @@ struct FeedForwardWeights {
   at::Tensor wi, wi_0, wi_1, wo;
   RouterWeights router;
   at::Tensor shared_wi, shared_wi_0, shared_wi_1, shared_wo;
-  // Set where experts are not all in memory (inference on large models): to be called with the rows of each expert
-  // before its matrices are used.
-  std::function<void(const std::vector<int64_t>& num_rows)> want_experts = {};
   bool is_sparse() const { return wo.dim() == 3; }
 };
 

@@ -9,28 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "model/compute_weights.h"
 #include "model/config.h"
-#include "model/parameters.h"
+#include "model/token_layout.h"
 #include "ops/router.h"
 
 namespace switchyard {
 
 class DecoderCache;  // model/decoder_cache.h
-
-// What the forward pass in `dtype` wants of a parameter: matrices in `dtype`, norm scales, router and position bias in
-// f32 (f64 if `dtype` is): they are small and enter f32 islands.
-at::ScalarType compute_dtype(const ParameterSpec& spec, at::ScalarType dtype);
-
-// The same struct of tensors in the forms that the forward pass reads (compute_dtype). Casts are differentiable, so
-// gradients arrive at the given weights; a tensor already in the right dtype is not copied. Made once a step.
-struct ComputeWeights {
-  at::ScalarType dtype;
-  at::Tensor embedding;  // [vocab_size, d_model] as given, for input ids of stacks without a table of their own
-  at::Tensor output;     // [vocab_size, d_model] in dtype, for logits
-  double output_scale;   // d_model^-0.5 if the config scales, else 1
-  StackWeights encoder, decoder;
-};
-ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype);
 
 // The whole step that a forward pass is a part of, known before its first pass. Zeros: the pass is the whole step.
 struct StepTotals {
@@ -61,17 +47,13 @@ struct StackOutput {
   std::vector<SparseLayer> sparse_layers;
 };
 
-// ids [batch, length] i64; mask [batch, length] bool or undefined (all real): false is padding, neither attended nor
-// routed.
-StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids,
-                   const at::Tensor& mask, const ForwardOptions& options);
-
-// The decoder over whole sequences (teacher forcing). ids [batch, decoder_length] i64 are the decoder's inputs (targets
-// shifted right); mask: false positions are not routed. encoder_hidden and encoder_mask as given to and got from
-// encode().
-StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids,
-                   const at::Tensor& mask, const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask,
+StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const TokenLayout& tokens,
                    const ForwardOptions& options);
+
+// The decoder over whole sequences (teacher forcing). The tokens are the decoder's inputs (targets shifted right).
+// encoder_hidden as got from encode(), encoder_mask as given to it.
+StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const TokenLayout& tokens,
+                   const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask, const ForwardOptions& options);
 
 // Advances the rows in `slots` [rows] of the cache, each from its own length, by ids [rows, new_length] i64 and returns
 // their hidden states [rows, new_length, d_model]. Equal to the same positions of decode() when no token is dropped.

@@ -64,13 +64,13 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
   const StepTotals totals{.sequences = batch.batch_size,
                           .encoder_tokens = count_real(batch.encoder_input_tokens),
                           .decoder_tokens = labels};
+  const auto weights = cast_weights(model_, weights_, options_.dtype);  // once a step: micro-batches share the copies
   double importance = 0.0, load = 0.0;
   StepResult result;
   result.step = step;
   result.tokens = batch.batch_size * (batch.encoder_length + batch.decoder_length);
   for (int64_t first = 0; first < batch.batch_size; first += rows) {
-    const auto loss = compute_loss(model_, cast_weights(model_, weights_, options_.dtype),
-                                   to_tensors(batch, first, std::min(rows, batch.batch_size - first)),
+    const auto loss = compute_loss(model_, weights, to_tensors(batch, first, std::min(rows, batch.batch_size - first)),
                                    {.training = true,
                                     .seed = options_.seed,
                                     .step = step,

@@ -36,8 +36,8 @@ struct Outputs {
 };
 
 Outputs run(const ModelConfig& config, const ComputeWeights& weights, int64_t length) {
-  const auto encoder = encode(config, weights, some_ids(length), {}, {});
-  const auto decoder = decode(config, weights, some_ids(5), {}, encoder.hidden, {}, {});
+  const auto encoder = encode(config, weights, {some_ids(length)}, {});
+  const auto decoder = decode(config, weights, {some_ids(5)}, encoder.hidden, {}, {});
   return {encoder.hidden, output_logits(weights, decoder.hidden), encoder};
 }
 
@@ -84,7 +84,7 @@ TEST(ForInference, ReadsTheExpertsThatGotRowsAndNoOthers) {
   for (int64_t expert = 0; expert < 12; ++expert) {
     const bool wanted = layer.routing.dispatch.rows_by_expert()[static_cast<size_t>(expert)] > 0;
     absent += wanted ? 0 : 1;
-    const auto& held = lazy.weights.encoder.blocks[1].feed_forward.wo;
+    const auto& held = lazy.weights.encoder.blocks[1].feed_forward.experts.wo;
     const auto expected = whole.weights.encoder.blocks[1].feed_forward.wo.select(0, expert);
     EXPECT_TRUE(at::equal(held.select(0, expert), wanted ? expected : at::zeros_like(expected))) << expert;
   }

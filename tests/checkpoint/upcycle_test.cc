@@ -27,8 +27,8 @@ at::Tensor logits_of(const LoadedModel& model) {
   const auto weights = cast_weights(model.config, model.weights, at::kDouble);
   const ForwardOptions options{.drop_tokens = false};
   const auto ids = at::arange(2, 42, at::kLong).view({2, 20});
-  const auto encoded = encode(model.config, weights, ids, {}, options);
-  return output_logits(weights, decode(model.config, weights, ids, {}, encoded.hidden, {}, options).hidden);
+  const auto encoded = encode(model.config, weights, {ids}, options);
+  return output_logits(weights, decode(model.config, weights, {ids}, encoded.hidden, {}, options).hidden);
 }
 
 TEST(Upcycle, TheSparseModelStartsOutAsTheDenseOne) {

@@ -109,12 +109,12 @@ TEST(Session, GreedyFollowsTheWholeDecodersArgmax) {
   std::set<Ids> different;
   for (size_t n = 0; n < requests.size(); ++n) {
     const auto& output = results[n][0];
-    const auto encoded = encode(model.config, model.weights, row_of(requests[n].ids), {}, {.drop_tokens = false});
+    const auto encoded = encode(model.config, model.weights, {row_of(requests[n].ids)}, {.drop_tokens = false});
     double score = 0;
     Ids inputs = {0};
     for (const int32_t id : output.ids) {
       const auto hidden =
-          decode(model.config, model.weights, row_of(inputs), {}, encoded.hidden, {}, {.drop_tokens = false}).hidden;
+          decode(model.config, model.weights, {row_of(inputs)}, encoded.hidden, {}, {.drop_tokens = false}).hidden;
       const auto log_probabilities = at::log_softmax(output_logits(model.weights, hidden.select(1, -1)), -1).squeeze(0);
       EXPECT_EQ(log_probabilities.argmax().item().toInt(), id) << "prompt " << n << ", position " << inputs.size() - 1;
       score += log_probabilities[id].item().toDouble();
@@ -289,12 +289,12 @@ TEST(Session, AnAbsoluteCapacityOfASequenceActsInTheEncoderOnly) {
   EXPECT_NE(results[0][0].score, free_run[0][0].score);
   const at::NoGradGuard no_grad;
   for (size_t n = 0; n < requests.size(); ++n) {
-    const auto encoded = encode(limited.config, limited.weights, row_of(requests[n].ids), {}, {});  // as in evaluation
+    const auto encoded = encode(limited.config, limited.weights, {row_of(requests[n].ids)}, {});  // as in evaluation
     auto inputs = results[n][0].ids;
     inputs.insert(inputs.begin(), 0);
     inputs.pop_back();
     const auto hidden =
-        decode(limited.config, limited.weights, row_of(inputs), {}, encoded.hidden, {}, {.drop_tokens = false}).hidden;
+        decode(limited.config, limited.weights, {row_of(inputs)}, encoded.hidden, {}, {.drop_tokens = false}).hidden;
     const auto chosen = output_logits(limited.weights, hidden).argmax(-1);
     EXPECT_TRUE(chosen.equal(row_of(results[n][0].ids))) << "prompt " << n;
   }
@@ -366,8 +366,9 @@ TEST(Session, AFailedRequestLeavesTheOthersAlone) {
   auto requests = random_requests({5, 9});
   requests[0].search = requests[1].search = {.max_tokens = 6};
   const auto expected = alone(model, requests[1]);
-  model.weights.embedding = model.weights.embedding.clone();
-  model.weights.embedding[requests[0].ids[0]].fill_(std::numeric_limits<double>::quiet_NaN());
+  auto& embedding = model.weights.encoder.embedding;
+  embedding = embedding.clone();
+  embedding[requests[0].ids[0]].fill_(std::numeric_limits<double>::quiet_NaN());
   ASSERT_EQ(std::count(requests[1].ids.begin(), requests[1].ids.end(), requests[0].ids[0]), 0);
   ASSERT_EQ(std::count(expected[0].ids.begin(), expected[0].ids.end(), requests[0].ids[0]), 0);
   Session session(model.config, model.weights, nullptr, {.rows = 2, .max_length = 10});

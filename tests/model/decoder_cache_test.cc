@@ -35,11 +35,11 @@ struct Model {
   }
 
   at::Tensor hidden(int64_t length) const {
-    return encode(config, weights, at::randint(2, 64, {1, length}, at::kLong), {}, {.drop_tokens = false}).hidden;
+    return encode(config, weights, {at::randint(2, 64, {1, length}, at::kLong)}, {.drop_tokens = false}).hidden;
   }
   // The hidden state of the last of ids [1, length], by teacher forcing.
   at::Tensor last(const at::Tensor& ids, const at::Tensor& encoder_hidden, const at::Tensor& mask = {}) const {
-    return decode(config, weights, ids, {}, encoder_hidden, mask, {.drop_tokens = false}).hidden.select(1, -1);
+    return decode(config, weights, {ids}, encoder_hidden, mask, {.drop_tokens = false}).hidden.select(1, -1);
   }
 };
 

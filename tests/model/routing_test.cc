@@ -39,7 +39,7 @@ ModelConfig tiny() {
 
 LossInput random_input(int64_t batch, int64_t encoder_length, int64_t decoder_length, int64_t vocab_size) {
   const auto labels = at::randint(3, vocab_size, {batch, decoder_length}, at::kLong);
-  return {at::randint(3, vocab_size, {batch, encoder_length}, at::kLong), {}, shift_right(labels), {}, labels};
+  return {{at::randint(3, vocab_size, {batch, encoder_length}, at::kLong)}, {shift_right(labels)}, labels};
 }
 
 template <class Check>
@@ -100,12 +100,12 @@ TEST(RoutingVariant, DecoderSeesNoFutureToken) {
     if (!config.routing.causal_decoder) return;  // says so itself: mesh and t5x give first choices precedence
     const auto weights = cast_weights(config, initialize(config, 7), at::kDouble);
     const auto input = random_input(1, 8, 14, config.vocab_size);
-    const auto encoded = encode(config, weights, input.encoder_ids, {}, {});
-    const auto hidden = decode(config, weights, input.decoder_ids, {}, encoded.hidden, {}, {}).hidden;
+    const auto encoded = encode(config, weights, {input.encoder.ids}, {});
+    const auto hidden = decode(config, weights, {input.decoder.ids}, encoded.hidden, {}, {}).hidden;
     for (const int64_t from : {3, 9, 13}) {
-      auto changed = input.decoder_ids.clone();
+      auto changed = input.decoder.ids.clone();
       changed[0].slice(0, from).fill_(5);
-      const auto other = decode(config, weights, changed, {}, encoded.hidden, {}, {}).hidden;
+      const auto other = decode(config, weights, {changed}, encoded.hidden, {}, {}).hidden;
       EXPECT_TRUE(at::allclose(hidden.slice(1, 0, from), other.slice(1, 0, from), 1e-12, 1e-12))
           << variant.name << " before " << from;
     }
@@ -116,8 +116,8 @@ TEST(RoutingVariant, EvaluationIsDeterministicAndWithoutNoise) {
   for_each_variant([](const RoutingVariant&, const ModelConfig& config) {
     const auto weights = cast_weights(config, initialize(config, 7), at::kFloat);
     const auto ids = at::randint(3, config.vocab_size, {2, 20}, at::kLong);
-    const auto one = encode(config, weights, ids, {}, {.seed = 1, .step = 1}).hidden;
-    const auto two = encode(config, weights, ids, {}, {.seed = 2, .step = 9}).hidden;
+    const auto one = encode(config, weights, {ids}, {.seed = 1, .step = 1}).hidden;
+    const auto two = encode(config, weights, {ids}, {.seed = 2, .step = 9}).hidden;
     EXPECT_TRUE(one.equal(two));
   });
 }
@@ -128,9 +128,9 @@ TEST(RoutingVariant, ABatchOfOneEqualsThatRowWhenGroupsAreSequences) {
     config.routing.group_rule = GroupRule::kExact;
     const auto weights = cast_weights(config, initialize(config, 7), at::kDouble);
     const auto ids = at::randint(3, config.vocab_size, {3, 12}, at::kLong);
-    const auto batch = encode(config, weights, ids, {}, {}).hidden;
+    const auto batch = encode(config, weights, {ids}, {}).hidden;
     for (int64_t row = 0; row < 3; ++row)
-      EXPECT_TRUE(at::allclose(encode(config, weights, ids.slice(0, row, row + 1), {}, {}).hidden,
+      EXPECT_TRUE(at::allclose(encode(config, weights, {ids.slice(0, row, row + 1)}, {}).hidden,
                                batch.slice(0, row, row + 1), 1e-12, 1e-12));
   });
 }
@@ -145,7 +145,7 @@ TEST(RoutingVariant, PaddingOfEitherSideChangesNothingWhereItIsIgnored) {
     const auto labels = at::randint(3, config.vocab_size, {2, 6}, at::kLong);
     const auto loss = [&](const at::Tensor& all, const at::Tensor& mask) {
       return compute_loss(config, cast_weights(config, weights, at::kDouble),
-                          {all, mask, shift_right(labels), {}, labels}, {}, {});
+                          {{all, mask}, {shift_right(labels)}, labels}, {}, {});
     };
     const auto junk = at::randint(3, config.vocab_size, {2, 8}, at::kLong);
     const auto real = at::ones({2, 10}, at::kBool), none = at::zeros({2, 8}, at::kBool);
@@ -165,12 +165,12 @@ TEST(RoutingVariant, StepwiseDecodingEqualsTheWholeSequenceWithoutDropping) {
     config.routing.drop_tokens = false;
     const auto weights = cast_weights(config, initialize(config, 9), at::kDouble);
     const auto input = random_input(2, 9, 6, config.vocab_size);
-    const auto encoded = encode(config, weights, input.encoder_ids, {}, {});
-    const auto whole = decode(config, weights, input.decoder_ids, {}, encoded.hidden, {}, {}).hidden;
+    const auto encoded = encode(config, weights, {input.encoder.ids}, {});
+    const auto whole = decode(config, weights, {input.decoder.ids}, encoded.hidden, {}, {}).hidden;
     DecoderCache cache(config, weights, /*slots=*/2, /*max_length=*/6);
     const auto slots = cache.add_rows(weights, encoded.hidden, {});
     for (int64_t n = 0; n < 6; ++n)
-      EXPECT_TRUE(at::allclose(decode_step(config, weights, cache, slots, input.decoder_ids.slice(1, n, n + 1)),
+      EXPECT_TRUE(at::allclose(decode_step(config, weights, cache, slots, input.decoder.ids.slice(1, n, n + 1)),
                                whole.slice(1, n, n + 1), 1e-12, 1e-12));
   });
 }
@@ -295,11 +295,11 @@ TEST(SwitchAttention, ExpertsStayWideByDefault) {
   auto config = tiny();
   config.encoder_attention_sparse_step = 2;
   auto cast = cast_weights(config, initialize(config, 1), at::kBFloat16);
-  EXPECT_EQ(cast.encoder.blocks[1].self_attention.q.scalar_type(), at::kFloat);
-  EXPECT_EQ(cast.encoder.blocks[0].self_attention.q.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(cast.encoder.blocks[1].self_attention.qkv.scalar_type(), at::kFloat);
+  EXPECT_EQ(cast.encoder.blocks[0].self_attention.qkv.scalar_type(), at::kBFloat16);
   config.attention_expert_dtype = PartDtype::kCompute;
   cast = cast_weights(config, initialize(config, 1), at::kBFloat16);
-  EXPECT_EQ(cast.encoder.blocks[1].self_attention.q.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(cast.encoder.blocks[1].self_attention.qkv.scalar_type(), at::kBFloat16);
 }
 
 // One expert with gate 1 is the dense layer.
@@ -311,14 +311,14 @@ TEST(SwitchAttention, OneExpertIsTheDenseLayer) {
   config.routing.expert_capacity = 1000;
   auto weights = initialize(config, 1);
   const auto ids = at::randint(3, config.vocab_size, {2, 12}, at::kLong);
-  const auto sparse = encode(config, cast_weights(config, weights, at::kDouble), ids, {}, {}).hidden;
+  const auto sparse = encode(config, cast_weights(config, weights, at::kDouble), {ids}, {}).hidden;
   auto dense_config = config;
   dense_config.encoder_attention_sparse_step = 0;
   dense_config.routing.num_experts = 0;
   for (auto& block : weights.encoder.blocks)
     for (auto* matrix : {&block.self_attention.q, &block.self_attention.k, &block.self_attention.v})
       *matrix = matrix->squeeze(0);
-  const auto dense = encode(dense_config, cast_weights(dense_config, weights, at::kDouble), ids, {}, {}).hidden;
+  const auto dense = encode(dense_config, cast_weights(dense_config, weights, at::kDouble), {ids}, {}).hidden;
   EXPECT_TRUE(at::allclose(sparse, dense, 1e-12, 1e-12));
 }
 

@@ -47,7 +47,7 @@ ModelWeights random_weights(const ModelConfig& config) {
 
 LossInput random_input(int64_t batch, int64_t encoder_length, int64_t decoder_length, int64_t vocab_size) {
   const auto labels = at::randint(3, vocab_size, {batch, decoder_length}, at::kLong);
-  return {at::randint(3, vocab_size, {batch, encoder_length}, at::kLong), {}, shift_right(labels), {}, labels};
+  return {{at::randint(3, vocab_size, {batch, encoder_length}, at::kLong)}, {shift_right(labels)}, labels};
 }
 
 double loss_of(const ModelConfig& config, const ModelWeights& weights, const LossInput& input,
@@ -109,8 +109,8 @@ TEST(Transformer, EncoderPaddingChangesNothingWhateverItsContent) {
   const auto weights = random_weights(config);
   const auto plain = random_input(2, 10, 6, config.vocab_size);
   auto padded = plain;
-  padded.encoder_ids = at::cat({plain.encoder_ids, at::randint(3, config.vocab_size, {2, 5}, at::kLong)}, 1);
-  padded.encoder_mask = at::cat({at::ones({2, 10}, at::kBool), at::zeros({2, 5}, at::kBool)}, 1);
+  padded.encoder.ids = at::cat({plain.encoder.ids, at::randint(3, config.vocab_size, {2, 5}, at::kLong)}, 1);
+  padded.encoder.mask = at::cat({at::ones({2, 10}, at::kBool), at::zeros({2, 5}, at::kBool)}, 1);
   EXPECT_DOUBLE_EQ(loss_of(config, weights, plain), loss_of(config, weights, padded));
 }
 
@@ -118,11 +118,11 @@ TEST(Transformer, DecoderSeesNoFutureToken) {
   auto config = tiny();
   const auto weights = cast_weights(config, random_weights(config), at::kDouble);
   const auto input = random_input(1, 8, 12, config.vocab_size);
-  const auto encoded = encode(config, weights, input.encoder_ids, {}, {});
-  const auto hidden = decode(config, weights, input.decoder_ids, {}, encoded.hidden, {}, {}).hidden;
-  auto changed = input.decoder_ids.clone();
+  const auto encoded = encode(config, weights, {input.encoder.ids}, {});
+  const auto hidden = decode(config, weights, {input.decoder.ids}, encoded.hidden, {}, {}).hidden;
+  auto changed = input.decoder.ids.clone();
   changed[0][9].fill_(7);
-  const auto other = decode(config, weights, changed, {}, encoded.hidden, {}, {}).hidden;
+  const auto other = decode(config, weights, {changed}, encoded.hidden, {}, {}).hidden;
   // Not bit-equal: an expert with another number of rows may sum its products in another order.
   EXPECT_TRUE(at::allclose(hidden.slice(1, 0, 9), other.slice(1, 0, 9), 1e-12, 1e-12));
   EXPECT_FALSE(at::allclose(hidden.slice(1, 9), other.slice(1, 9)));
@@ -138,10 +138,10 @@ TEST(Transformer, PositionBiasReachesEveryBlock) {
     for (int64_t block = 0; block < 3; ++block)  // only block `silent` has an attention that can act
       if (block != silent) weights.encoder.blocks[static_cast<size_t>(block)].self_attention.o.zero_();
     const auto ids = at::randint(3, config.vocab_size, {1, 20}, at::kLong);
-    const auto before = encode(config, cast_weights(config, weights, at::kDouble), ids, {}, {}).hidden;
+    const auto before = encode(config, cast_weights(config, weights, at::kDouble), {ids}, {}).hidden;
     weights.encoder.relative_attention_bias =
         weights.encoder.relative_attention_bias + at::randn_like(weights.encoder.relative_attention_bias);
-    const auto after = encode(config, cast_weights(config, weights, at::kDouble), ids, {}, {}).hidden;
+    const auto after = encode(config, cast_weights(config, weights, at::kDouble), {ids}, {}).hidden;
     EXPECT_FALSE(at::allclose(before, after)) << "block " << silent;
   }
 }
@@ -153,17 +153,17 @@ TEST(Transformer, StepwiseDecodingEqualsTheWholeSequence) {
   const auto input = random_input(3, 9, 11, config.vocab_size);
   auto mask = at::ones({3, 9}, at::kBool);
   mask[1].slice(0, 6).fill_(false);
-  const auto encoded = encode(config, weights, input.encoder_ids, mask, {});
-  const auto whole = decode(config, weights, input.decoder_ids, {}, encoded.hidden, mask, {}).hidden;
+  const auto encoded = encode(config, weights, {input.encoder.ids, mask}, {});
+  const auto whole = decode(config, weights, {input.decoder.ids}, encoded.hidden, mask, {}).hidden;
   DecoderCache cache(config, weights, /*slots=*/3, /*max_length=*/11);
   const auto slots = cache.add_rows(weights, encoded.hidden, mask);
   for (int64_t start = 0; start < 11;) {  // one position at a time, once three
     const int64_t count = start == 4 ? 3 : 1;
-    const auto step = decode_step(config, weights, cache, slots, input.decoder_ids.slice(1, start, start + count));
+    const auto step = decode_step(config, weights, cache, slots, input.decoder.ids.slice(1, start, start + count));
     EXPECT_TRUE(at::allclose(step, whole.slice(1, start, start + count), 1e-12, 1e-12)) << "position " << start;
     start += count;
   }
-  EXPECT_THROW(decode_step(config, weights, cache, slots, input.decoder_ids.slice(1, 0, 1)), Error);
+  EXPECT_THROW(decode_step(config, weights, cache, slots, input.decoder.ids.slice(1, 0, 1)), Error);
 }
 
 // Noise belongs to the example, not to its place in a batch: two halves draw what the whole draws.
@@ -175,15 +175,15 @@ TEST(Transformer, MicroBatchesDrawTheSameNoise) {
   const auto weights = cast_weights(config, random_weights(config), at::kDouble);
   const auto input = random_input(4, 8, 5, config.vocab_size);
   const ForwardOptions options{.training = true, .seed = 5, .step = 3};
-  const auto whole = encode(config, weights, input.encoder_ids, {}, options).hidden;
+  const auto whole = encode(config, weights, {input.encoder.ids}, options).hidden;
   auto second = options;
   second.first_example = 2;
-  const auto half = encode(config, weights, input.encoder_ids.slice(0, 2), {}, second).hidden;
+  const auto half = encode(config, weights, {input.encoder.ids.slice(0, 2)}, second).hidden;
   EXPECT_TRUE(at::allclose(whole.slice(0, 2), half, 1e-12, 1e-12));
   auto later = options;
   later.step = 4;
-  EXPECT_FALSE(at::allclose(whole, encode(config, weights, input.encoder_ids, {}, later).hidden));
-  EXPECT_FALSE(at::allclose(whole, encode(config, weights, input.encoder_ids, {}, {}).hidden));
+  EXPECT_FALSE(at::allclose(whole, encode(config, weights, {input.encoder.ids}, later).hidden));
+  EXPECT_FALSE(at::allclose(whole, encode(config, weights, {input.encoder.ids}, {}).hidden));
 }
 
 TEST(Transformer, InitialValuesHaveTheStatedSpread) {

@@ -234,6 +234,22 @@ Expected expected_routing(const at::Tensor& logits, const std::vector<bool>& rea
   return expected;
 }
 
+// Both tokens want expert 0, which has one slot. By softmax the second is surer of it, by sigmoid the first.
+TEST(Route, SigmoidScoresOrderAndBalanceByThemselves) {
+  const auto logits = table({{2.0, 1.9}, {1.0, -5.0}});
+  RouteOptions options{.group_size = 2, .expert_capacity = {1}, .drop_priority = DropPriority::kBatch};
+  EXPECT_THAT(values<int64_t>(route(logits, {}, options).expert_index), ElementsAre(-1, 0));
+  options.router_score = RouterScore::kSigmoid;
+  const auto routing = route(logits, {}, options);
+  EXPECT_THAT(values<int64_t>(routing.expert_index), ElementsAre(0, -1));
+  const auto sigmoid = [](double logit) { return 1.0 / (1.0 + std::exp(-logit)); };
+  EXPECT_NEAR(number(routing.gate[0]), sigmoid(2.0), 1e-12);
+  // Both first choices are expert 0: N f P = 2 * 1 * the mean of its scores over their sums (DeepSeek-V3, eq. 18-20).
+  const double p0 = sigmoid(2.0) / (sigmoid(2.0) + sigmoid(1.9)), p1 = sigmoid(1.0) / (sigmoid(1.0) + sigmoid(-5.0));
+  EXPECT_NEAR(number(routing.load_balance_loss), p0 + p1, 1e-12);
+  EXPECT_NEAR(read_statistics(routing.counts).router_confidence, (p0 + p1) / 2, 1e-12);
+}
+
 TEST(Route, MatchesTheRulesOverRandomShapes) {
   NoiseStream pick({.seed = 1, .purpose = NoisePurpose::kShuffle});
   for (int trial = 0; trial < 60; ++trial) {

@@ -1,0 +1,78 @@
+#include "model/compute_weights.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/as_strided.h>
+#include <ATen/ops/cat.h>
+
+#include <cmath>
+
+namespace switchyard {
+namespace {
+
+bool follow_each_other(const std::vector<at::Tensor>& matrices) {
+  for (size_t n = 0; n < matrices.size(); ++n) {
+    const auto& matrix = matrices[n];
+    if (matrix.requires_grad() || matrix.dim() != 2 || !matrix.is_contiguous() || matrix.is_meta()) return false;
+    if (n > 0 && (!matrix.is_alias_of(matrices[n - 1]) ||
+                  matrix.storage_offset() != matrices[n - 1].storage_offset() + matrices[n - 1].numel()))
+      return false;
+  }
+  return true;
+}
+
+// Matrices [..., out, in] of one input as one, [..., sum of out, in].
+at::Tensor join(const std::vector<at::Tensor>& matrices) {
+  if (!follow_each_other(matrices)) return at::cat(matrices, -2);
+  int64_t rows = 0;
+  for (const auto& matrix : matrices) rows += matrix.size(0);
+  const int64_t width = matrices.front().size(1);
+  return at::as_strided(matrices.front(), {rows, width}, {width, 1}, matrices.front().storage_offset());
+}
+
+ComputeFeedForward feed_forward_of(const FeedForwardWeights& weights) {
+  const FeedForwardMatrices own{weights.wi.defined() ? weights.wi : weights.wi_0, weights.wi_1, weights.wo};
+  const FeedForwardMatrices shared{weights.shared_wi.defined() ? weights.shared_wi : weights.shared_wi_0,
+                                   weights.shared_wi_1, weights.shared_wo};
+  if (!weights.is_sparse()) return {.dense = own, .experts = {}, .router = {}};
+  return {.dense = shared, .experts = own, .router = weights.router};
+}
+
+ComputeStack stack_of(const StackWeights& weights, const at::Tensor& shared) {
+  ComputeStack stack{.embedding = weights.embedding.defined() ? weights.embedding : shared,
+                     .relative_attention_bias = weights.relative_attention_bias,
+                     .blocks = {},
+                     .final_norm = weights.final_norm};
+  for (const auto& block : weights.blocks) {
+    const auto &self = block.self_attention, &cross = block.cross_attention;
+    stack.blocks.push_back({.relative_attention_bias = block.relative_attention_bias,
+                            .self_attention_norm = block.self_attention_norm,
+                            .cross_attention_norm = block.cross_attention_norm,
+                            .feed_forward_norm = block.feed_forward_norm,
+                            .self_attention = {join({self.q, self.k, self.v}), self.o, self.router},
+                            .cross_attention = {},
+                            .feed_forward = feed_forward_of(block.feed_forward)});
+    if (cross.q.defined()) stack.blocks.back().cross_attention = {cross.q, join({cross.k, cross.v}), cross.o};
+  }
+  return stack;
+}
+
+}  // namespace
+
+at::ScalarType dtype_in_pass(const ParameterSpec& spec, at::ScalarType dtype) {
+  return spec.is_wide && dtype != at::kDouble ? at::kFloat : dtype;
+}
+
+ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype) {
+  ModelWeights cast = weights;
+  for (auto& [spec, tensor] : list_parameters(config, cast)) {
+    // Input embeddings stay as they are: a look-up reads few of their rows.
+    if (spec.role != Role::kEmbedding || dtype == at::kDouble) *tensor = tensor->to(dtype_in_pass(spec, dtype));
+  }
+  return {.dtype = dtype,
+          .output = config.tie_output ? cast.shared.to(dtype) : cast.lm_head,
+          .output_scale = config.scale_output ? 1.0 / std::sqrt(static_cast<double>(config.d_model)) : 1.0,
+          .encoder = stack_of(cast.encoder, cast.shared),
+          .decoder = stack_of(cast.decoder, cast.shared)};
+}
+
+}  // namespace switchyard

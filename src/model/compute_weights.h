@@ -1,0 +1,75 @@
+// Weights as a forward pass reads them. A type of its own, apart from the weights that are trained: matrices that
+// multiply the same input are one, experts may be read only when rows come, and other forms of a matrix (packed,
+// quantised) have their place here.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <vector>
+
+#include "model/config.h"
+#include "model/parameters.h"
+
+namespace switchyard {
+
+// One feed-forward network, or all experts of a layer with a leading [num_experts] axis.
+struct FeedForwardMatrices {
+  at::Tensor wi;    // [d_ff, d_model]: through the activation
+  at::Tensor wi_1;  // [d_ff, d_model]: the gate, undefined without one
+  at::Tensor wo;    // [d_model, d_ff]
+};
+
+struct ComputeFeedForward {
+  FeedForwardMatrices dense;    // of a dense layer, or the shared expert beside routed ones; undefined if there is none
+  FeedForwardMatrices experts;  // undefined in a dense layer
+  RouterWeights router;
+  // Set where experts are not all in memory: to be called with the rows of each expert before its matrices are used.
+  std::function<void(const std::vector<int64_t>& num_rows)> want_experts = {};
+  bool is_sparse() const { return experts.wo.defined(); }
+};
+
+struct ComputeSelfAttention {
+  at::Tensor qkv;  // [3 * heads * d_kv, d_model]; Switch attention: [num_experts, 3 * heads * d_kv, d_model]
+  at::Tensor o;    // [d_model, heads * d_kv]
+  RouterWeights router;
+  bool is_sparse() const { return qkv.dim() == 3; }
+};
+
+struct ComputeCrossAttention {
+  at::Tensor q;   // [heads * d_kv, d_model]
+  at::Tensor kv;  // [2 * heads * d_kv, d_model], of the encoder's states
+  at::Tensor o;   // [d_model, heads * d_kv]
+};
+
+struct ComputeBlock {
+  at::Tensor relative_attention_bias;  // [num_buckets, heads]; undefined: the stack's
+  at::Tensor self_attention_norm, cross_attention_norm, feed_forward_norm;  // [d_model]; cross: decoder only
+  ComputeSelfAttention self_attention;
+  ComputeCrossAttention cross_attention;
+  ComputeFeedForward feed_forward;
+};
+
+struct ComputeStack {
+  at::Tensor embedding;                // [vocab_size, d_model] as given, for input ids
+  at::Tensor relative_attention_bias;  // [num_buckets, heads]
+  std::vector<ComputeBlock> blocks;
+  at::Tensor final_norm;  // [d_model]
+};
+
+struct ComputeWeights {
+  at::ScalarType dtype;
+  at::Tensor output;    // [vocab_size, d_model] in dtype, for logits
+  double output_scale;  // d_model^-0.5 if the config scales, else 1
+  ComputeStack encoder, decoder;
+};
+
+// The dtype of a parameter in a forward pass in `dtype`: matrices `dtype` itself; norm scales, router and position bias
+// f32 (f64 if `dtype` is): they are small and enter f32 islands.
+at::ScalarType dtype_in_pass(const ParameterSpec& spec, at::ScalarType dtype);
+
+// Casts and joins are differentiable, so gradients arrive at the given weights. A tensor already in the right dtype is
+// not copied; matrices to be joined that lie one behind the other in memory are not either. Made once a step.
+ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype);
+
+}  // namespace switchyard
