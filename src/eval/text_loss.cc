@@ -22,11 +22,13 @@ TokenLayout widen(const std::vector<int32_t>& tokens, int64_t first, int64_t row
 
 }  // namespace
 
-LossInput to_tensors(const Batch& batch, int64_t first, int64_t count) {
+LossInput to_tensors(const Batch& batch, int64_t first, int64_t count, at::Device device) {
   const TokenLayout encoder = widen(batch.encoder_input_tokens, first, count, batch.encoder_length);
   const TokenLayout decoder = widen(batch.decoder_target_tokens, first, count, batch.decoder_length);
   const auto labels = decoder.mask.defined() ? decoder.ids.masked_fill(decoder.mask.logical_not(), -100) : decoder.ids;
-  return {{encoder.ids, encoder.mask}, {shift_right(decoder.ids), decoder.mask}, labels};
+  const auto there = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device) : tensor; };
+  return {
+      {there(encoder.ids), there(encoder.mask)}, {there(shift_right(decoder.ids)), there(decoder.mask)}, there(labels)};
 }
 
 }  // namespace switchyard

@@ -11,7 +11,7 @@ namespace switchyard {
 
 // Rows [first, first + count) of the batch as tensors. Padding (id 0) is masked in the encoder; in the decoder it is
 // neither routed nor counted in the loss. Masks stay undefined where nothing is padded.
-LossInput to_tensors(const Batch& batch, int64_t first, int64_t count);
+LossInput to_tensors(const Batch& batch, int64_t first, int64_t count, at::Device device = at::kCPU);
 
 struct TextLoss {
   double loss = 0.0;      // mean cross entropy, nats per target token (sentinels and EOS count, padding does not)
@@ -32,8 +32,8 @@ TextLoss text_loss(const ModelConfig& config, const ComputeWeights& weights, int
   for (int64_t n = 0; n < num_batches; ++n) {
     const Batch batch = next_batch(n);
     const StepTotals totals{.sequences = evaluation_sequences(config.routing, batch.encoder_length)};
-    const Loss loss = compute_loss(config, weights, to_tensors(batch, 0, batch.batch_size), {.step_totals = totals},
-                                   {.step_labels = 1, .router_losses = false});
+    const Loss loss = compute_loss(config, weights, to_tensors(batch, 0, batch.batch_size, weights.output.device()),
+                                   {.step_totals = totals}, {.step_labels = 1, .router_losses = false});
     sum += loss.cross_entropy.template item<double>();
     tokens += loss.num_labels;
     correct += loss.num_correct;

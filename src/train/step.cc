@@ -70,14 +70,15 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
   result.step = step;
   result.tokens = batch.batch_size * (batch.encoder_length + batch.decoder_length);
   for (int64_t first = 0; first < batch.batch_size; first += rows) {
-    const auto loss = compute_loss(model_, weights, to_tensors(batch, first, std::min(rows, batch.batch_size - first)),
-                                   {.training = true,
-                                    .seed = options_.seed,
-                                    .step = step,
-                                    .first_example = batch.first_example + first,
-                                    .step_totals = totals,
-                                    .exchange = options_.exchange},
-                                   {.z_loss = options_.z_loss, .step_labels = labels});
+    const auto loss = compute_loss(
+        model_, weights, to_tensors(batch, first, std::min(rows, batch.batch_size - first), weights_.shared.device()),
+        {.training = true,
+         .seed = options_.seed,
+         .step = step,
+         .first_example = batch.first_example + first,
+         .step_totals = totals,
+         .exchange = options_.exchange},
+        {.z_loss = options_.z_loss, .step_labels = labels});
     loss.total.backward();
     result.loss += loss.total.item<double>();
     result.cross_entropy += loss.cross_entropy.item<double>();
