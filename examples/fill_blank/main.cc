@@ -4,7 +4,8 @@
 #include <switchyard/base/error.h>
 #include <switchyard/checkpoint/model_directory.h>
 #include <switchyard/generate/blanks.h>
-#include <switchyard/generate/generate.h>
+#include <switchyard/generate/score.h>
+#include <switchyard/generate/session.h>
 
 #include <iomanip>
 #include <iostream>
@@ -26,13 +27,12 @@ void fill_blank(const std::filesystem::path& folder, const std::string& sentence
   const auto [config, weights] = open_for_inference(folder, at::kFloat);
   const auto prompt = encode(vocabulary, sentence);
 
-  const auto results = generate(config, weights, {{.ids = prompt}}, {.search = {.max_tokens = 16}});
+  const auto results = generate_all(config, weights, &vocabulary, {{.ids = prompt, .search = {.max_tokens = 16}}}, {});
   std::cout << fill_blanks(sentence, results[0][0].ids, vocabulary) << '\n';
 
   std::vector<std::vector<int32_t>> targets;
   for (const auto& word : words) targets.push_back(encode(vocabulary, "<extra_id_0> " + word));
-  const std::vector<std::vector<int32_t>> prompts(targets.size(), prompt);
-  const auto scored = score_targets(config, weights, prompts, targets, /*batch_size=*/8);
+  const auto scored = score_targets(config, weights, prompt, targets);
   for (size_t n = 0; n < words.size(); ++n)
     std::cout << std::setprecision(8) << scored[n].score << '\t' << words[n] << '\n';
 }

@@ -4,10 +4,7 @@
 // A result depends on its request alone, to the bit, whatever else is decoded beside it and in whatever order:
 //   - every prompt passes the encoder by itself (generate/prompt.h);
 //   - tokens are never dropped in decoding: an expert takes every token routed to it;
-//   - a decoding step has at most so many rows as its products treat alike (kernels/product.h). Not yet where eight
-//   rows
-//     of a layer take more than 16 KiB (in bf16, d_ff above 1024), or sizes are no multiples of 64: there the last bits
-//     of a score may differ;
+//   - a decoding step has at most so many rows as its products treat alike (kernels/product.h);
 //   - noise is drawn by (seed, number of the request, position), never by slot.
 // Not thread-safe: a server has one thread step and submit.
 #pragma once

@@ -18,7 +18,6 @@ namespace {
 constexpr int64_t kPanel = 64;             // columns of a packed panel: brgemm's widest
 constexpr int64_t kRowBlock = 128;         // rows of a tile
 constexpr int64_t kMaxRows = 1024;         // rows for which a panel is packed once
-constexpr int64_t kFewBytes = 16384;       // kFewRows go without packing if they stay in the first-level cache
 constexpr int64_t kMinParallel = 1 << 16;  // multiplications below which one thread is faster
 
 // Rows first_row.. of the operand by matrix `matrix`, panel `panel` of the result.
@@ -108,11 +107,6 @@ void multiply_few(const Product<T, C>& product, const T* a, const T* matrix_row,
     C* to = c + row * product.columns;
     put(to, finish(product.epilogue, reduce_add(sum[row][0] + sum[row][1]), to));
   }
-}
-
-template <class T>
-bool are_few(int64_t rows, int64_t inner) {
-  return rows <= kFewRows && rows * inner * static_cast<int64_t>(sizeof(T)) <= kFewBytes;
 }
 
 // pack_transposed of 64 rows that lie in memory one after the other. The transpose reads sixteen rows at once, too many
@@ -213,7 +207,7 @@ void multiply(const Product<T, C>& product) {
     for (int64_t index = 0; index < num_items; ++index) {
       const Item& item = items[static_cast<size_t>(index)];
       const T* matrix = product.b + item.matrix * inner * columns;
-      if (product.transposed && are_few<T>(item.rows, inner)) {
+      if (product.transposed && item.rows <= kFewRows) {
         multiply_few(product, item, matrix);
         continue;
       }

@@ -1,8 +1,8 @@
 // Products of rows with matrices, each taking its own run of rows: the linear layers (one matrix) and the experts.
 //
 // T is float or BFloat16, sums in f32, the result in C: T, or float below bf16 operands. The matrix is packed panel by
-// panel in cache as it is used, so that it is read once for up to a thousand rows; a few rows, up to eight of a matrix
-// and 16 KiB, go without packing, at the speed of memory. A row's result depends neither on the number of threads nor
+// panel in cache as it is used, so that it is read once for up to a thousand rows; up to eight rows of a matrix stored
+// transposed go without packing, at the speed of memory. A row's result depends neither on the number of threads nor
 // on the other rows, except that the two ways add in different orders.
 #pragma once
 
@@ -13,8 +13,7 @@
 
 namespace switchyard::kernels {
 
-// Rows of a matrix that go without packing, if they take no more than 16 KiB. Decoding advances at most so many at a
-// time.
+// Rows of a matrix that go without packing. Decoding advances at most so many at a time.
 inline constexpr int64_t kFewRows = 8;
 
 enum class Epilogue { kStore, kRelu, kAdd };  // c = sum, c = max(sum, 0) with NaN staying, c += sum

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
@@ -187,7 +188,13 @@ at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& w
 
 at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale) {
   check_projection("vocabulary logits", hidden, weight);
-  if (!is_fused(hidden, Kernel::kPanels, {hidden.size(1)})) return reference::vocabulary_logits(hidden, weight, scale);
+  if (!is_fused(hidden, Kernel::kPanels, {hidden.size(1)})) {
+    if (hidden.size(0) > kFewRows) return reference::vocabulary_logits(hidden, weight, scale);
+    // Row by row, as ATen's sums depend on the number of rows and a decoded row's must not.
+    std::vector<at::Tensor> rows;
+    for (const auto& row : hidden.split(1)) rows.push_back(reference::vocabulary_logits(row, weight, scale));
+    return rows.size() == 1 ? rows[0] : at::cat(rows);
+  }
   return VocabularyLogits::apply(hidden, weight, scale);
 }
 

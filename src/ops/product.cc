@@ -44,10 +44,18 @@ at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::ve
     const auto left = a.narrow(0, start, count), stored = b.select(0, matrix), right = transposed ? stored.t() : stored;
     if (epilogue == Epilogue::kAdd) {
       part.addmm_(left, right);
+      return;
+    }
+    if (transposed && count <= kFewRows) {
+      // Row by row, as ATen's sums depend on the number of rows and a decoded row's must not.
+      for (int64_t row = 0; row < count; ++row) {
+        auto one = part.narrow(0, row, 1);
+        at::mm_out(one, left.narrow(0, row, 1), right);
+      }
     } else {
       at::mm_out(part, left, right);
-      if (epilogue == Epilogue::kRelu) at::relu_(part);
     }
+    if (epilogue == Epilogue::kRelu) at::relu_(part);
   });
   return out;
 }

@@ -151,8 +151,17 @@ TEST(Session, AResultNeverDependsOnItsCompanions) {
   expert_choice.routing.router = RouterKind::kExpertChoice;
   auto top_two = small_config();
   top_two.routing.num_selected_experts = 2;
-  const std::pair<const char*, ModelConfig> configs[] = {
-      {"switch", small_config()}, {"expert choice", expert_choice}, {"top two", top_two}};
+  auto odd_sizes = small_config();
+  odd_sizes.d_model = 48;
+  odd_sizes.d_ff = 80;
+  odd_sizes.vocab_size = 131;
+  auto wide = small_config();
+  wide.d_ff = 4096;  // rows beyond the first-level cache
+  const std::pair<const char*, ModelConfig> configs[] = {{"switch", small_config()},
+                                                         {"expert choice", expert_choice},
+                                                         {"top two", top_two},
+                                                         {"odd sizes", odd_sizes},
+                                                         {"wide", wide}};
   for (const auto dtype : {at::kFloat, at::kBFloat16})
     for (const auto& [name, config] : configs) {
       const Model model(dtype, config);
