@@ -29,7 +29,8 @@ std::vector<ComparedRun> open_runs(const CompareCommand& command) {
     const std::string name = path.stem().string();
     for (const auto& other : runs)
       SY_CHECK(other.name != name, "compare: two run files are called ", name, "; rename one");
-    runs.push_back({name, std::make_unique<Trainer>(config, std::filesystem::path(command.out) / name, command.start)});
+    runs.push_back({name, std::make_unique<Trainer>(config, std::filesystem::path(command.out) / name, command.start,
+                                                    device_of(command.compute))});
   }
   return runs;
 }

@@ -1,5 +1,9 @@
+// The whole of ATen's context, for hasCUDA().
+#define SWITCHYARD_ATEN_CONTEXT
+
 #include "cli/compute_options.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <cstdlib>
@@ -23,15 +27,24 @@ void add_compute_options(CLI::App& command, ComputeOptions& options) {
 }
 
 void apply(const ComputeOptions& options) {
-  SY_CHECK(options.device == "cpu" || options.device == "auto" || options.device == "cuda", "--device ", options.device,
-           ": expected cpu, cuda or auto");
-  SY_CHECK(options.device != "cuda", "--device cuda: this build has no CUDA; use --device cpu");
+  device_of(options);
   SY_CHECK(options.threads >= 0, "--threads ", options.threads, ": expected 0 or more");
   int threads = options.threads;
   if (threads == 0 && std::getenv("OMP_NUM_THREADS") != nullptr) threads = std::atoi(std::getenv("OMP_NUM_THREADS"));
   if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   at::set_num_threads(threads);  // ours too: launchers otherwise leave ATen with one
   ops::use_reference_kernels(options.kernels == "reference");
+}
+
+at::Device device_of(const ComputeOptions& options) {
+  SY_CHECK(options.device == "cpu" || options.device == "auto" || options.device == "cuda", "--device ", options.device,
+           ": expected cpu, cuda or auto");
+  if (options.device == "cpu") return at::kCPU;
+  const bool has_gpu = at::hasCUDA();
+  SY_CHECK(has_gpu || options.device == "auto",
+           "--device cuda: this build's torch wheel has no CUDA, or this machine no GPU; use --device cpu, or build "
+           "against a CUDA wheel (-DTORCH_WHEEL_DIR=<site-packages>/torch)");
+  return has_gpu ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
 }
 
 at::ScalarType dtype_of(const std::string& name) {

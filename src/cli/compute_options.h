@@ -20,6 +20,9 @@ void add_compute_options(CLI::App& command, ComputeOptions& options);
 // Sets threads and kernels and checks the device. Throws Error for a device that this build or machine does not have.
 void apply(const ComputeOptions& options);
 
+// Where a command computes: "auto" is a GPU where there is one. Throws Error as apply() does.
+at::Device device_of(const ComputeOptions& options);
+
 // "fp32", "bf16", "fp64" or "auto". Throws Error on another name.
 at::ScalarType dtype_of(const std::string& name);
 

@@ -110,7 +110,7 @@ void run(EvalCommand& command) {
   EvaluationOptions options;
   fill_in(command, options);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
-  const auto [config, weights] = open_for_inference(command.model, dtype);
+  const auto [config, weights] = open_for_inference(command.model, dtype, device_of(command.compute));
   const auto vocabulary = open_vocabulary(command.model, config);
   options.batch_size = evaluation_batch_size(config.routing, options.shape.encoder_length, options.batch_size);
   const EvaluationData data(TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary), options);

@@ -109,20 +109,23 @@ std::map<std::string, std::string> kernel_metadata() {
 void run(const ForwardCommand& command) {
   apply(command.compute);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
+  const auto device = device_of(command.compute);
   const auto folder = resolve_model_folder(command.model);
   LoadedModel master;  // weights that gradients flow to
   std::vector<NamedParameter> parameters;
   InferenceModel model;
   if (command.gradients) {
-    master = open_model(folder, dtype == at::kDouble ? at::kDouble : at::kFloat);
+    master = open_model(folder, dtype == at::kDouble ? at::kDouble : at::kFloat, device);
     parameters = list_parameters(master.config, master.weights);
     for (auto& parameter : parameters) parameter.tensor->requires_grad_(!parameter.spec.is_buffer());
     model = {master.config, cast_weights(master.config, master.weights, dtype)};
   } else {
-    model = open_for_inference(folder, dtype);
+    model = open_for_inference(folder, dtype, device);
   }
   const auto& weights = model.weights;
-  const auto input = read_inputs(command.inputs, model.config.vocab_size);
+  auto input = read_inputs(command.inputs, model.config.vocab_size);
+  for (auto* tensor : {&input.encoder.ids, &input.encoder.mask, &input.decoder.ids, &input.decoder.mask, &input.labels})
+    if (tensor->defined()) *tensor = tensor->to(device);
   const ForwardOptions options{.training = command.train, .seed = static_cast<uint64_t>(command.seed)};
   const int64_t batch = input.encoder.ids.size(0);
 

@@ -82,7 +82,8 @@ class Codec {
 };
 
 InferenceModel load(const GenerateCommand& command) {
-  return open_for_inference(command.model, dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype));
+  return open_for_inference(command.model, dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype),
+                            device_of(command.compute));
 }
 
 // The given prompts, or the lines of standard input. A person at a terminal gets answers line by line.

@@ -28,7 +28,7 @@ std::vector<std::vector<RoutingPage::Token>> shown_texts(const SparseLayer& laye
                                                          const at::Tensor& mask, const Vocabulary& vocabulary) {
   const int64_t length = ids.size(1), tokens = ids.numel();
   std::vector<double> gates(static_cast<size_t>(tokens), 0.0);
-  const auto gate = layer.routing.gate.detach().to(at::kDouble).contiguous();
+  const auto gate = layer.routing.gate.detach().to(at::kCPU, at::kDouble).contiguous();
   for (int64_t row = 0; row < gate.numel(); ++row) {
     auto& largest = gates[static_cast<size_t>(layer.routing.dispatch.token[row].item<int64_t>())];
     largest = std::max(largest, gate.const_data_ptr<double>()[row]);
@@ -93,8 +93,8 @@ void print_layer(const LayerUse& layer, const Vocabulary& vocabulary) {
 void inspect_routing(const InspectRouting& command) {
   apply(command.compute);
   const auto folder = resolve_model_folder(command.model).string();
-  const auto model =
-      open_for_inference(folder, dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype));
+  const auto model = open_for_inference(
+      folder, dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype), device_of(command.compute));
   SY_CHECK(model.config.has_sparse_layers(), folder, ": the model is dense; --routing shows sparse layers");
   const auto vocabulary = open_vocabulary(folder, model.config);
   const EvaluationData data(TokenStore::open({command.text.begin(), command.text.end()}, vocabulary, {}),
@@ -108,7 +108,7 @@ void inspect_routing(const InspectRouting& command) {
   Progress progress({.name = "route", .unit = "batches"}, static_cast<double>(data.num_batches()));
   for (int64_t n = 0; n < data.num_batches(); ++n) {
     const auto batch = data.batch(n);
-    const auto input = to_tensors(batch, 0, batch.batch_size);
+    const auto input = to_tensors(batch, 0, batch.batch_size, device_of(command.compute));
     const auto encoder = encode(model.config, model.weights, input.encoder, {});
     const auto decoder = decode(model.config, model.weights, input.decoder, encoder.hidden, input.encoder.mask, {});
     usage.add(encoder, input.encoder.ids);

@@ -93,7 +93,8 @@ TaskModel::TaskModel(const std::filesystem::path& folder, const ComputeOptions& 
   apply(compute);
   state_ = std::make_unique<State>(
       State{Vocabulary::load(model),
-            open_for_inference(model, dtype_of(compute.dtype.empty() ? "fp32" : compute.dtype)), options, 0});
+            open_for_inference(model, dtype_of(compute.dtype.empty() ? "fp32" : compute.dtype), device_of(compute)),
+            options, 0});
   SY_CHECK(state_->vocabulary.size() <= state_->model.config.vocab_size, model.string(), ": the vocabulary has ",
            state_->vocabulary.size(), " ids, the model's embedding ", state_->model.config.vocab_size);
 }

@@ -27,7 +27,7 @@ void run(TrainCommand& command) {
   if (!command.compute.dtype.empty()) command.settings.push_back("train.dtype=" + command.compute.dtype);
   const auto config = read_run(command.run_file, command.settings);
   catch_interrupts();
-  Trainer trainer(config, command.out, command.start);
+  Trainer trainer(config, command.out, command.start, device_of(command.compute));
   const bool finished = run_training(trainer, command.quiet || command.json);
   if (command.json)
     std::cout << Json{{"out", command.out}, {"step", trainer.step()}, {"finished", finished}}.dump() << "\n";

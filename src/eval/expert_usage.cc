@@ -6,7 +6,7 @@
 namespace switchyard {
 
 void ExpertUsage::add(const StackOutput& stack, const at::Tensor& ids) {
-  const auto flat = ids.contiguous();
+  const auto flat = ids.cpu().contiguous();
   const auto* id = flat.const_data_ptr<int64_t>();
   for (const auto& sparse : stack.sparse_layers) {
     auto [found, is_new] = layers_.try_emplace(sparse.name);
@@ -17,7 +17,7 @@ void ExpertUsage::add(const StackOutput& stack, const at::Tensor& ids) {
     const auto num_rows = routing.dispatch.rows_by_expert();
     layer.taken.resize(num_rows.size());
     layer.gates.resize(num_rows.size());
-    const auto gates = routing.gate.detach().to(at::kDouble).contiguous();
+    const auto gates = routing.gate.detach().to(at::kCPU, at::kDouble).contiguous();
     const auto* token = routing.dispatch.token.const_data_ptr<int64_t>();
     int64_t row = 0;
     for (size_t expert = 0; expert < num_rows.size(); ++expert)

@@ -49,6 +49,7 @@ CheckpointStoreOptions kept_checkpoints(const TrainConfig& train) {
 
 struct Trainer::State {
   RunConfig run;
+  at::Device device;  // where weights and batches are
   Vocabulary vocabulary;
   RunFolder folder;
   LocalExchange exchange;  // one process is the whole group
@@ -62,8 +63,9 @@ struct Trainer::State {
   std::optional<std::filesystem::path> saved;  // the checkpoint of this step
   std::vector<NamedNumber> evaluation;         // of this step; empty if it was not evaluated
 
-  State(const RunConfig& config, const std::filesystem::path& out, bool resume)
+  State(const RunConfig& config, const std::filesystem::path& out, bool resume, at::Device where)
       : run(config),
+        device(where),
         vocabulary(Vocabulary::load(resolve_vocabulary(config.data.vocab))),
         folder(out, kept_checkpoints(config.train), resume) {}
 
@@ -74,8 +76,8 @@ struct Trainer::State {
   }
 
   ModelWeights first_weights() const {
-    if (!run.init.empty()) return open_model(resolve_model_folder(run.init), at::kFloat).weights;
-    return initialize(run.model, static_cast<uint64_t>(run.train.seed));
+    if (!run.init.empty()) return open_model(resolve_model_folder(run.init), at::kFloat, device).weights;
+    return initialize(run.model, static_cast<uint64_t>(run.train.seed), device);
   }
 
   void open_learner(bool allow_changes) {
@@ -126,7 +128,7 @@ struct Trainer::State {
   }
 
   ModelWeights open_checkpoint(const std::filesystem::path& checkpoint) {
-    auto model = open_model(checkpoint, at::kFloat);
+    auto model = open_model(checkpoint, at::kFloat, device);
     // Settings that change no shape may have been allowed to change; the rest is in the tensors.
     const auto stored = parameter_specs(model.config), wanted = parameter_specs(run.model);
     const bool fits = std::equal(stored.begin(), stored.end(), wanted.begin(), wanted.end(),
@@ -137,8 +139,9 @@ struct Trainer::State {
   }
 };
 
-Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, const ResumeOptions& options) {
-  state_ = std::make_unique<State>(run, out, options.resume);
+Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, const ResumeOptions& options,
+                 at::Device device) {
+  state_ = std::make_unique<State>(run, out, options.resume, device);
   auto& state = *state_;
   fit_vocabulary(state.run, state.vocabulary);
   validate(state.run.model);

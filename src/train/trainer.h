@@ -24,7 +24,8 @@ class Trainer {
   // is none): from there on every line of metrics.jsonl equals the uninterrupted run's, timing fields aside. Throws
   // Error if the text, vocabulary, initial model or folder do not fit, if another process trains in `out`, if it holds
   // a run that is not resumed, and for settings that differ from those of the checkpoint, naming each.
-  Trainer(const RunConfig& run, const std::filesystem::path& out, const ResumeOptions& options = {});
+  Trainer(const RunConfig& run, const std::filesystem::path& out, const ResumeOptions& options = {},
+          at::Device device = at::kCPU);
   ~Trainer();
 
   const RunConfig& run() const;
