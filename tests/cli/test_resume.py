@@ -49,10 +49,11 @@ def count_lines(out):
 
 
 def step_reached(out, goal):
-    """Looks only at whole lines: the writer may be in the middle of one."""
-    if not (out / "metrics.jsonl").exists():
+    """Looks only at whole lines: the writer may be in the middle of one, or just putting an older file aside."""
+    try:
+        text = (out / "metrics.jsonl").read_bytes()
+    except FileNotFoundError:
         return False
-    text = (out / "metrics.jsonl").read_bytes()
     last = text[: text.rfind(b"\n") + 1].splitlines()[-1:]
     return bool(last) and int(last[0].split(b'"step":')[1].split(b",")[0].split(b"}")[0]) >= goal
 
