@@ -1,10 +1,11 @@
-// A prompt's way through the encoder in generation: by itself, without padding at its end.
+// A prompt's way through the encoder in generation: as if by itself, without padding at its end.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "model/transformer.h"
 
@@ -25,6 +26,9 @@ struct EncodedPrompt {
 // The prompt is its own routing group: experts that choose choose among its tokens. None is dropped, except where
 // capacity is an absolute number a sequence (HF's convention, group_size 0 with expert_capacity): there the encoder
 // does what it does in evaluation and in HF.
+// Prompts of one length may share a pass; each result has the bits that it has alone.
+std::vector<EncodedPrompt> encode_prompts(const ModelConfig& config, const ComputeWeights& weights,
+                                          const std::vector<std::span<const int32_t>>& prompts);
 EncodedPrompt encode_prompt(const ModelConfig& config, const ComputeWeights& weights, std::span<const int32_t> ids);
 
 }  // namespace switchyard

@@ -66,17 +66,21 @@ bool Session::step() {
 void Session::start_waiting() {
   int64_t rows = 0;
   for (const auto& request : running_) rows += most_rows(request.request.search);
+  std::vector<Running*> starting;
   while (!waiting_.empty() && rows + most_rows(waiting_.front().request.search) <= options_.rows) {
     running_.splice(running_.end(), waiting_, waiting_.begin());
-    start(running_.back());
+    starting.push_back(&running_.back());
     rows += most_rows(running_.back().request.search);
   }
+  std::vector<std::span<const int32_t>> prompts;
+  for (const auto* request : starting) prompts.emplace_back(request->request.ids);
+  const auto encoded = encode_prompts(config_, weights_, prompts);
+  for (size_t n = 0; n < starting.size(); ++n) start(*starting[n], encoded[n]);
 }
 
-void Session::start(Running& running) {
+void Session::start(Running& running, const EncodedPrompt& encoded) {
   const auto& request = running.request;
   const auto device = weights_.output.device();
-  const auto encoded = encode_prompt(config_, weights_, request.ids);
   running.slots = cache_.add_rows(weights_, encoded.hidden, encoded.mask);
   running.next = {request.search.start_id};
   if (!request.prefix.empty()) {

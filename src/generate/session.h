@@ -2,7 +2,7 @@
 // leave between steps.
 //
 // A result depends on its request alone, to the bit, whatever else is decoded beside it and in whatever order:
-//   - every prompt passes the encoder by itself (generate/prompt.h);
+//   - every prompt passes the encoder as if by itself (generate/prompt.h);
 //   - tokens are never dropped in decoding: an expert takes every token routed to it;
 //   - a decoding step has at most so many rows as its products treat alike (kernels/product.h);
 //   - noise is drawn by (seed, number of the request, position), never by slot.
@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "generate/prompt.h"
 #include "generate/request.h"
 #include "model/decoder_cache.h"
 
@@ -75,7 +76,7 @@ class Session {
     bool done = false;
   };
   void start_waiting();
-  void start(Running& running);
+  void start(Running& running, const EncodedPrompt& encoded);
   void advance_all();
   void advance(Running& running, std::span<float> logits);
   void tell();

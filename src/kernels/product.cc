@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kPanel = 64;             // columns of a packed panel: brgemm's widest
 constexpr int64_t kRowBlock = 128;         // rows of a tile
 constexpr int64_t kMaxRows = 1024;         // rows for which a panel is packed once
+constexpr int64_t kNearBytes = 16384;      // rows of so many stay in the first-level cache beside a matrix
 constexpr int64_t kMinParallel = 1 << 16;  // multiplications below which one thread is faster
 
 // Rows first_row.. of the operand by matrix `matrix`, panel `panel` of the result.
@@ -90,23 +91,26 @@ inline F32x16 multiply_add(const BFloat16* x, const BFloat16* y, F32x16 sum) {
 #endif
 }
 
-// One column for kRows rows. Each row of the matrix is read from memory once, one after the other: a second stream
-// would slow the prefetcher. Two sums a row, so that one row alone does not wait for its own additions.
-template <int kRows, class T, class C>
+// kColumns columns, whose matrix rows lie one behind the other, for kRows rows. Two sums each, so that one row alone
+// does not wait for its own additions; a sum's order does not depend on what is computed beside it.
+template <int kRows, int kColumns, class T, class C>
 void multiply_few(const Product<T, C>& product, const T* a, const T* matrix_row, C* c) {
   constexpr int64_t kStep = 64 / sizeof(T);
   const int64_t inner = product.inner;
-  F32x16 sum[kRows][2];
-  for (int row = 0; row < kRows; ++row) sum[row][0] = sum[row][1] = splat(0.0f);
+  F32x16 sum[kRows][kColumns][2];
+  for (int row = 0; row < kRows; ++row)
+    for (int column = 0; column < kColumns; ++column) sum[row][column][0] = sum[row][column][1] = splat(0.0f);
   for (int64_t i = 0; i < inner; i += 2 * kStep)
     for (int part = 0; part < 2; ++part)
       for (int row = 0; row < kRows; ++row)
-        sum[row][part] =
-            multiply_add(a + row * inner + i + part * kStep, matrix_row + i + part * kStep, sum[row][part]);
-  for (int row = 0; row < kRows; ++row) {
-    C* to = c + row * product.columns;
-    put(to, finish(product.epilogue, reduce_add(sum[row][0] + sum[row][1]), to));
-  }
+        for (int column = 0; column < kColumns; ++column)
+          sum[row][column][part] = multiply_add(a + row * inner + i + part * kStep,
+                                                matrix_row + column * inner + i + part * kStep, sum[row][column][part]);
+  for (int row = 0; row < kRows; ++row)
+    for (int column = 0; column < kColumns; ++column) {
+      C* to = c + row * product.columns + column;
+      put(to, finish(product.epilogue, reduce_add(sum[row][column][0] + sum[row][column][1]), to));
+    }
 }
 
 // pack_transposed of 64 rows that lie in memory one after the other. The transpose reads sixteen rows at once, too many
@@ -128,33 +132,39 @@ void transpose_panel(const T* rows, int64_t inner, T* packed) {
 // Columns of panel `panel`: 64, or what is left.
 int64_t panel_columns(int64_t columns, int64_t panel) { return std::min(kPanel, columns - panel * kPanel); }
 
-// One panel of outputs for a few rows, without packing.
+// All rows of an item, up to four at a time, for kColumns columns from `column` on.
+template <int kColumns, class T, class C>
+void multiply_few_rows(const Product<T, C>& product, const Item& item, const T* matrix, int64_t column) {
+  const T* b = matrix + column * product.inner;
+  for (int64_t row = 0; row < item.rows; row += 4) {
+    const T* a = product.a + (item.first_row + row) * product.inner;
+    C* c = product.c + (item.first_row + row) * product.columns + column;
+    switch (item.rows - row) {
+      case 1:
+        multiply_few<1, kColumns>(product, a, b, c);
+        break;
+      case 2:
+        multiply_few<2, kColumns>(product, a, b, c);
+        break;
+      case 3:
+        multiply_few<3, kColumns>(product, a, b, c);
+        break;
+      default:
+        multiply_few<4, kColumns>(product, a, b, c);
+    }
+  }
+}
+
+// One panel of outputs for a few rows, without packing. Each row of the matrix is read from memory once, one after the
+// other: a second stream would slow the prefetcher. Only where the rows do not stay in the first-level cache it pays to
+// read them for two columns at once.
 template <class T, class C>
 void multiply_few(const Product<T, C>& product, const Item& item, const T* matrix) {
   const int64_t first = item.panel * kPanel, end = first + panel_columns(product.columns, item.panel);
-  for (int64_t column = first; column < end; ++column)
-    for (int64_t row = 0; row < item.rows;) {
-      const T* a = product.a + (item.first_row + row) * product.inner;
-      const T* b = matrix + column * product.inner;
-      C* c = product.c + (item.first_row + row) * product.columns + column;
-      switch (item.rows - row) {
-        case 1:
-          multiply_few<1>(product, a, b, c);
-          row += 1;
-          break;
-        case 2:
-          multiply_few<2>(product, a, b, c);
-          row += 2;
-          break;
-        case 3:
-          multiply_few<3>(product, a, b, c);
-          row += 3;
-          break;
-        default:
-          multiply_few<4>(product, a, b, c);
-          row += 4;
-      }
-    }
+  const bool in_pairs = item.rows * product.inner * static_cast<int64_t>(sizeof(T)) > kNearBytes;
+  int64_t column = first;
+  for (; in_pairs && column + 2 <= end; column += 2) multiply_few_rows<2>(product, item, matrix, column);
+  for (; column < end; ++column) multiply_few_rows<1>(product, item, matrix, column);
 }
 
 // A panel of the matrix as brgemm's second operand. A last panel of fewer rows is filled up with zeros in `packed`'s
@@ -207,7 +217,7 @@ void multiply(const Product<T, C>& product) {
     for (int64_t index = 0; index < num_items; ++index) {
       const Item& item = items[static_cast<size_t>(index)];
       const T* matrix = product.b + item.matrix * inner * columns;
-      if (product.transposed && item.rows <= kFewRows) {
+      if (product.transposed && item.rows <= kFewRows && !product.packs_few) {
         multiply_few(product, item, matrix);
         continue;
       }

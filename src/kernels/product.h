@@ -28,6 +28,7 @@ struct Product {
   int64_t columns;                    // a multiple of 64, or any number if transposed
   bool transposed;
   Epilogue epilogue = Epilogue::kStore;
+  bool packs_few = false;  // pack for up to kFewRows too: then a row's bits are the same among any number of rows
 };
 
 template <class T, class C>

@@ -148,7 +148,8 @@ at::Tensor switch_feed_forward(const StackPass& pass, const at::Tensor& normed, 
                                 layer.experts.wi, layer.experts.wi_1, layer.experts.wo,
                                 {.activation = pass.config.activation,
                                  .dropout_rate = pass.options.training ? pass.config.expert_dropout_rate : 0.0,
-                                 .key = pass.key(NoisePurpose::kExpertDropout, block, Place::kHidden)},
+                                 .key = pass.key(NoisePurpose::kExpertDropout, block, Place::kHidden),
+                                 .packs_few = pass.options.packs_few},
                                 pass.options.exchange);
   return output.view(normed.sizes());
 }

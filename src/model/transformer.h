@@ -31,6 +31,7 @@ struct ForwardOptions {
   int64_t first_example = 0;  // number of row 0 in the step's global batch: any split of it draws the same noise
   StepTotals step_totals = {};
   bool drop_tokens = true;  // false: capacity is not enforced and sequences do not compete (generation)
+  bool packs_few = false;   // experts' rows have the same bits however many they are (encoding prompts together)
   const ops::TokenExchange* exchange = nullptr;  // to where experts are; null: all are here
 };
 

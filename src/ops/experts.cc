@@ -36,11 +36,13 @@ struct ExpertRows : torch::autograd::Function<ExpertRows> {
     const auto& num_rows = saved->num_rows;
     const auto layer = saved->layer();
     const bool is_plain_relu = layer.activation == kernels::Activation::kRelu && !wi_1;
-    const auto a = product_transposed(rows, wi, num_rows, is_plain_relu ? Epilogue::kRelu : Epilogue::kStore);
-    const auto b = wi_1 ? product_transposed(rows, *wi_1, num_rows) : at::Tensor();
+    const bool packs_few = options.packs_few;
+    const auto a =
+        product_transposed(rows, wi, num_rows, is_plain_relu ? Epilogue::kRelu : Epilogue::kStore, {}, packs_few);
+    const auto b = wi_1 ? product_transposed(rows, *wi_1, num_rows, Epilogue::kStore, {}, packs_few) : at::Tensor();
     const auto hidden = is_plain_relu ? a : at::empty_like(a);
     if (!is_plain_relu || layer.dropout.rate > 0.0F) layer.forward(a, b, hidden);
-    auto out = product_transposed(hidden, wo, num_rows);
+    auto out = product_transposed(hidden, wo, num_rows, Epilogue::kStore, {}, packs_few);
     context->save_for_backward({rows, wi, wi_1.value_or(at::Tensor()), wo, a, b});
     context->saved_data["saved"] = c10::IValue::make_capsule(std::move(saved));
     return out;

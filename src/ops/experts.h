@@ -13,6 +13,7 @@ struct ExpertsOptions {
   Activation activation = Activation::kRelu;
   double dropout_rate = 0.0;  // on the hidden layer, elementwise, keyed by dispatch.number (Switch §2.4 expert dropout)
   NoiseKey key;
+  bool packs_few = false;  // a row's bits are the same however many its expert has (kernels/product.h)
 };
 
 // Each expert's feed-forward network on its rows. rows [rows, d_model] compute dtype in the dispatch's order; wi

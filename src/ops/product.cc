@@ -21,7 +21,7 @@ void for_each_matrix(const std::vector<int64_t>& num_rows, Function&& function) 
 }
 
 at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::vector<int64_t>& num_rows,
-               bool transposed, Epilogue epilogue, at::Tensor out) {
+               bool transposed, Epilogue epilogue, at::Tensor out, bool packs_few = false) {
   const auto a = rows.contiguous(), b = matrices.contiguous();
   const int64_t inner = a.size(1), columns = b.size(transposed ? 1 : 2);
   if (!out.defined()) out = at::empty({a.size(0), columns}, a.options());
@@ -35,7 +35,8 @@ at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::ve
                                .inner = inner,
                                .columns = columns,
                                .transposed = transposed,
-                               .epilogue = epilogue});
+                               .epilogue = epilogue,
+                               .packs_few = packs_few});
     });
     return out;
   }
@@ -63,8 +64,8 @@ at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::ve
 }  // namespace
 
 at::Tensor product_transposed(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows,
-                              Epilogue epilogue, at::Tensor out) {
-  return run(a, b, num_rows, /*transposed=*/true, epilogue, std::move(out));
+                              Epilogue epilogue, at::Tensor out, bool packs_few) {
+  return run(a, b, num_rows, /*transposed=*/true, epilogue, std::move(out), packs_few);
 }
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows, Epilogue epilogue,
