@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/scratch.h"
 #include "ops/backend.h"
 
 namespace switchyard::ops {
@@ -156,8 +157,8 @@ Assignment assign_experts_choice(const at::Tensor& score, const bool* mask, cons
       const auto order = token_order(none, mask, start, end, false);
       const auto take = std::min(order.size(), static_cast<size_t>(capacity));
       result.num_slots += capacity * num_experts;
-#pragma omp parallel for schedule(static) if (num_experts * (end - start) > 4096)
-      for (int64_t expert = 0; expert < num_experts; ++expert) {
+      // What one expert takes.
+      const auto pick = [&](int64_t expert) {
         std::vector<std::pair<T, int64_t>> candidates;
         candidates.reserve(order.size());
         for (const int64_t token : order) candidates.emplace_back(scores[token * num_experts + expert], token);
@@ -173,7 +174,11 @@ Assignment assign_experts_choice(const at::Tensor& score, const bool* mask, cons
         std::sort(taken.begin(), taken.end(), [](const Pick& a, const Pick& b) { return a.token < b.token; });
         auto& all = picks[static_cast<size_t>(expert)];
         all.insert(all.end(), taken.begin(), taken.end());
-      }
+      };
+      kernels::RegionErrors errors;
+#pragma omp parallel for schedule(static) if (num_experts * (end - start) > 4096)
+      for (int64_t expert = 0; expert < num_experts; ++expert) errors.run([&] { pick(expert); });
+      errors.rethrow();
     });
   });
   int64_t rows = 0;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/scratch.h"
+
 namespace switchyard::kernels {
 namespace {
 
@@ -218,11 +220,14 @@ void adafactor_update(std::span<const AdafactorMatrix> matrices, const Adafactor
       run_together(update);
     }
   }
+  RegionErrors errors;
 #pragma omp parallel for schedule(dynamic, 1)
-  for (size_t index = 0; index < alone.size(); ++index) {
-    Update update(*alone[index], step);
-    run_alone(update);
-  }
+  for (size_t index = 0; index < alone.size(); ++index)
+    errors.run([&] {
+      Update update(*alone[index], step);
+      run_alone(update);
+    });
+  errors.rethrow();
 }
 
 void adamw_update(float* __restrict parameter, const float* __restrict gradient, float* __restrict m,
