@@ -5,23 +5,15 @@
 
 #include "base/random.h"
 #include "model/routing_variants.h"
+#include "testing/model.h"
 
 namespace switchyard {
 namespace {
 
 ModelConfig tiny() {
-  ModelConfig config;
-  config.vocab_size = 64;
-  config.d_model = 32;
-  config.d_ff = 48;
-  config.d_kv = 8;
-  config.num_heads = 2;
-  config.num_encoder_layers = config.num_decoder_layers = 4;
-  config.encoder_sparse_step = config.decoder_sparse_step = 2;
-  config.routing.num_experts = 4;
+  auto config = test::tiny_model();
   config.routing.group_size = 24;
   config.routing.eval_capacity_factor = 1.0;
-  config.routing.min_expert_capacity = 1;
   return config;
 }
 

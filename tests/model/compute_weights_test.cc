@@ -6,18 +6,15 @@
 #include <gtest/gtest.h>
 
 #include "model/transformer.h"
+#include "testing/model.h"
 
 namespace switchyard {
 namespace {
 
 ModelConfig tiny() {
-  ModelConfig config;
-  config.vocab_size = 64;
-  config.d_model = 32;
-  config.d_ff = 48;
-  config.d_kv = 8;
-  config.num_heads = 2;
-  config.num_encoder_layers = config.num_decoder_layers = 2;
+  auto config = test::tiny_model();
+  config.num_heads = 2;  // 16 rows of q, k and v
+  config.routing.num_experts = config.encoder_sparse_step = config.decoder_sparse_step = 0;
   return config;
 }
 

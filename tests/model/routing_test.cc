@@ -17,25 +17,12 @@
 #include "model/decoder_cache.h"
 #include "model/loss.h"
 #include "model/routing_variants.h"
+#include "testing/model.h"
 
 namespace switchyard {
 namespace {
 
-ModelConfig tiny() {
-  ModelConfig config;
-  config.vocab_size = 64;
-  config.d_model = 32;
-  config.d_ff = 48;
-  config.d_kv = 8;
-  config.num_heads = 2;
-  config.num_encoder_layers = config.num_decoder_layers = 4;
-  config.encoder_sparse_step = config.decoder_sparse_step = 2;
-  config.initializer_scale = 1.0;
-  config.routing.num_experts = 4;
-  config.routing.group_size = 16;
-  config.routing.min_expert_capacity = 1;
-  return config;
-}
+using test::tiny_model;
 
 LossInput random_input(int64_t batch, int64_t encoder_length, int64_t decoder_length, int64_t vocab_size) {
   const auto labels = at::randint(3, vocab_size, {batch, decoder_length}, at::kLong);
@@ -46,7 +33,7 @@ template <class Check>
 void for_each_variant(Check&& check) {
   for (const auto& variant : routing_variants()) {
     SCOPED_TRACE(variant.name);
-    check(variant, with_variant(tiny(), variant));
+    check(variant, with_variant(tiny_model(), variant));
   }
 }
 
@@ -177,7 +164,7 @@ TEST(RoutingVariant, StepwiseDecodingEqualsTheWholeSequenceWithoutDropping) {
 
 // Two layers that collapse to different experts: 2 + 2 summed, 2 averaged, and HF's pool sees nothing wrong.
 TEST(BalanceOverLayers, CollapseToDifferentExperts) {
-  ModelConfig config = tiny();
+  ModelConfig config = tiny_model();
   config.routing.num_experts = 2;
   config.routing.router_bias = true;
   config.routing.group_size = 0;
@@ -275,7 +262,7 @@ TEST(Convention, SetsWhatDiffersAndEachKeyStaysSettable) {
 
 TEST(RoutingConfig, RefusesWhatCannotBe) {
   const auto refuse = [](auto&& change) {
-    auto config = tiny();
+    auto config = tiny_model();
     change(config);
     EXPECT_THROW(validate(config), Error);
   };
@@ -292,7 +279,7 @@ TEST(RoutingConfig, RefusesWhatCannotBe) {
 
 // Switch attention diverged in bf16 (table 10): its experts stay in fp32 unless told otherwise.
 TEST(SwitchAttention, ExpertsStayWideByDefault) {
-  auto config = tiny();
+  auto config = tiny_model();
   config.encoder_attention_sparse_step = 2;
   auto cast = cast_weights(config, initialize(config, 1), at::kBFloat16);
   EXPECT_EQ(cast.encoder.blocks[1].self_attention.qkv.scalar_type(), at::kFloat);
@@ -304,7 +291,7 @@ TEST(SwitchAttention, ExpertsStayWideByDefault) {
 
 // One expert with gate 1 is the dense layer.
 TEST(SwitchAttention, OneExpertIsTheDenseLayer) {
-  auto config = tiny();
+  auto config = tiny_model();
   config.encoder_sparse_step = config.decoder_sparse_step = 0;
   config.routing.num_experts = 1;
   config.encoder_attention_sparse_step = 1;

@@ -17,24 +17,15 @@
 #include "model/decoder_cache.h"
 #include "model/loss.h"
 #include "ops/backend.h"
+#include "testing/model.h"
 
 namespace switchyard {
 namespace {
 
 ModelConfig tiny() {
-  ModelConfig config;
-  config.vocab_size = 64;
-  config.d_model = 32;
-  config.d_ff = 48;
-  config.d_kv = 8;
-  config.num_heads = 3;  // inner width 24, not d_model
-  config.num_encoder_layers = 2;
-  config.num_decoder_layers = 2;
-  config.encoder_sparse_step = 2;
-  config.decoder_sparse_step = 2;
-  config.routing.num_experts = 4;
-  config.routing.group_size = 16;
-  config.routing.min_expert_capacity = 1;
+  auto config = test::tiny_model();
+  config.num_encoder_layers = config.num_decoder_layers = 2;
+  config.initializer_scale = 0.1;
   return config;
 }
 
