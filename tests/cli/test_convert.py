@@ -1,5 +1,7 @@
 """convert: what lies in the folder that it writes to, and vocabularies that are none."""
 
+import random
+
 import pytest
 
 from conftest import refused, switchyard
@@ -42,7 +44,10 @@ def test_vocab_is_a_sentencepiece_model(workshop, model, tmp_path):
 
 
 def test_vocab_fits_the_embedding(workshop, model, tmp_path):
-    done = switchyard("vocab", "train", "--text", workshop / "train.txt", "--size", 600, "--out", tmp_path / "large.model")
+    draw = random.Random(3)
+    words = ["".join(draw.choice("abcdefghijklmnopqrst") for _ in range(5)) for _ in range(4000)]
+    (tmp_path / "words.txt").write_text("\n".join(" ".join(words[n : n + 8]) for n in range(0, 4000, 4)))
+    done = switchyard("vocab", "train", "--text", tmp_path / "words.txt", "--size", 600, "--out", tmp_path / "large.model")
     assert done.returncode == 0, done.stderr
     message = refused("convert", "--from", model, "--to", tmp_path / "out", "--vocab", tmp_path / "large.model")
     assert "large.model: 600 pieces" in message and "rows" in message
