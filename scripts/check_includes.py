@@ -23,7 +23,7 @@ DEPENDS = {
     "checkpoint": ["model"],
     "generate": ["model", "text"],
     "eval": ["data", "generate"],
-    "train": ["eval", "optim", "checkpoint", "parallel"],
+    "train": ["eval", "optim", "checkpoint", "parallel", "tasks"],
     "report": ["base"],
     "cli": ["train", "report", "tasks"],
 }

@@ -75,7 +75,8 @@ SplitFiles language_split(const Task& task, const fs::path& folder, const std::s
 
 fs::path task_folder(const Task& task, const fs::path& data) {
   std::error_code ignored;
-  SY_CHECK(fs::is_directory(data, ignored), "--data ", data.string(), ": no such folder");
+  SY_CHECK(fs::is_directory(data, ignored), data.string(),
+           ": no such folder; expected the one that holds the tasks' folders");
   for (const auto& name : task.folders)
     if (fs::is_directory(data / name, ignored)) return data / name;
   return data;

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "data/batch.h"
+#include "data/example_source.h"
 #include "tasks/examples.h"
 #include "text/vocabulary.h"
 
@@ -24,16 +24,15 @@ struct TaskSourceOptions {
   LongTargets long_targets = LongTargets::kRefuse;
 };
 
-class TaskSource {
+class TaskSource : public ExampleSource {
  public:
   // Tokenizes the examples. Throws Error for lengths and shards that do not fit, if no example is left, and with
   // kRefuse for a target that is too long, naming the first one's place and the length that all of them need.
   TaskSource(std::span<const TaskExample> examples, const Vocabulary& vocabulary, const TaskSourceOptions& options);
 
-  // This shard's rows of a step's batch, steps from 0; first_example is the first row's number in the whole batch.
-  // Thread-safe.
-  Batch batch(int64_t step) const;
-  int64_t examples_per_epoch() const { return static_cast<int64_t>(examples_.size()); }
+  Batch batch(int64_t step) const override;
+  SourceShape shape() const override { return {options_.batch_size, options_.encoder_length, options_.decoder_length}; }
+  int64_t examples_per_epoch() const override { return static_cast<int64_t>(examples_.size()); }
 
   int64_t truncated_inputs() const { return truncated_inputs_; }
   int64_t left_out() const { return left_out_; }

@@ -58,8 +58,11 @@ void check_run(const RunConfig& run) {
   SY_CHECK(train.best_direction == "lower" || train.best_direction == "higher", "train.best_direction = \"",
            train.best_direction, "\": expected lower or higher");
   SY_CHECK(train.seed >= 0, "train.seed = ", train.seed, ": expected 0 or more");
-  SY_CHECK(!run.data.text.empty(),
-           "data.text is missing: list the files to train on, for example text = [\"book.txt\"]");
+  SY_CHECK(!run.data.text.empty() || !run.data.task.empty(),
+           "data.text is missing: list the files to train on, for example text = [\"book.txt\"], or name a task");
+  SY_CHECK(run.data.text.empty() || run.data.task.empty(), "data.text and data.task: keep one");
+  SY_CHECK(run.data.task.empty() || !run.data.folder.empty(),
+           "data.folder is missing: name the folder that holds the folder of task ", run.data.task);
   SY_CHECK(!run.data.vocab.empty(), "data.vocab is missing: name a spiece.model; `switchyard vocab train` makes one");
   SY_CHECK(run.parallel.data == 1 && run.parallel.expert == 1 && run.parallel.tensor == 1,
            "parallel: this build trains with one process; set parallel.data, expert and tensor to 1");
@@ -123,6 +126,8 @@ RunConfig resolve_run(const ConfigDocument& given, const std::filesystem::path& 
     for (auto& path : *paths) path = from_folder(path, folder);
   run.data.vocab = from_folder(run.data.vocab, folder);
   run.data.cache = from_folder(run.data.cache, folder);
+  run.data.folder = from_folder(run.data.folder, folder);
+  if (run.data.task.ends_with(".toml")) run.data.task = from_folder(run.data.task, folder);
   check_run(run);
   return run;
 }

@@ -14,6 +14,9 @@ namespace switchyard {
 struct DataConfig {
   std::vector<std::string> text;       // training text: files or folders
   std::vector<std::string> eval_text;  // held-out text
+  std::string task;                    // in place of text: a task's name, or its file
+  std::string folder;                  // that holds the tasks' folders
+  std::string split = "train";         // of the task
   std::string vocab;                   // spiece.model, a model directory or a run's folder
   int64_t encoder_length = 512;
   int64_t decoder_length = 0;  // 0: what span corruption needs for encoder_length (114 for 512)
@@ -25,6 +28,9 @@ struct DataConfig {
   static void visit(Self& self, Field&& field) {
     field("text", self.text, "training text: .txt, .jsonl (field text), also .gz or .zst, or folders of them");
     field("eval_text", self.eval_text, "held-out text, same forms");
+    field("task", self.task, "train on a task in place of text: glue_sst2, ..., or a .toml file of one's own");
+    field("folder", self.folder, "folder that holds the tasks' folders");
+    field("split", self.split, "split of the task to train on");
     field("vocab", self.vocab, "SentencePiece model, made by `switchyard vocab train`, or a model directory or run");
     field("encoder_length", self.encoder_length, "encoder tokens an example");
     field("decoder_length", self.decoder_length, "decoder tokens an example; 0: as many as span corruption gives");

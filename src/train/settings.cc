@@ -10,7 +10,7 @@ namespace {
 const std::vector<std::string> kFree[] = {
     {"train", "steps", "log_every", "eval_every", "eval_examples", "save_every", "keep_last", "keep_best",
      "best_metric", "best_direction", "micro_batch_size"},
-    {"data", "cache", "text", "vocab"},
+    {"data", "cache", "text", "vocab", "folder"},
 };
 
 bool is_free(const std::string& section, const std::string& key) {
