@@ -44,7 +44,8 @@ TEST(AdamW, MatchesTorch) {
                         false, false);
     }
     EXPECT_TRUE(weights.allclose(expected[0], 2e-6, 1e-7)) << (weights - expected[0]).abs().max().item<float>();
-    EXPECT_TRUE(optimizer.state()[0].second.allclose(m[0], 1e-5, 1e-8));
+    // A moment is a sum whose terms of order 1 may cancel: its error is their rounding, 6e-8, not its own.
+    EXPECT_TRUE(optimizer.state()[0].second.allclose(m[0], 1e-5, 6e-8));
     EXPECT_TRUE(optimizer.state()[1].second.allclose(v[0], 1e-5, 1e-9));
   }
 }
