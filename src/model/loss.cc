@@ -82,14 +82,22 @@ Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, cons
   Loss loss;
   loss.encoder = encode(config, weights, input.encoder, forward);
   loss.decoder = decode(config, weights, input.decoder, loss.encoder.hidden, input.encoder.mask, forward);
-  const auto entropy = ops::linear_cross_entropy(loss.decoder.hidden.reshape({-1, config.d_model}), weights.output,
-                                                 input.labels.reshape({-1}), weights.output_scale);
+  const auto hidden = loss.decoder.hidden.reshape({-1, config.d_model});
+  const auto kept = input.labels.reshape({-1});
+  const auto entropy = ops::linear_cross_entropy(hidden, weights.output, kept, weights.output_scale);
   loss.num_labels = entropy.num_labels;
   loss.num_correct = entropy.num_correct;
   const auto labels =
       static_cast<double>(std::max<int64_t>(1, options.step_labels > 0 ? options.step_labels : entropy.num_labels));
   loss.cross_entropy = entropy.sum * (1.0 / labels);
   loss.total = loss.cross_entropy;
+  if (const auto* soft = options.soft_targets) {
+    loss.soft_cross_entropy = ops::soft_cross_entropy(hidden, weights.output, kept, weights.output_scale,
+                                                      soft->temperature, soft->probabilities) *
+                              (1.0 / labels);
+    loss.total = loss.cross_entropy * (1.0 - soft->weight) +
+                 loss.soft_cross_entropy * (soft->weight * soft->temperature * soft->temperature);
+  }
   if (options.z_loss != 0.0) loss.total = loss.total + entropy.z_sum * (options.z_loss / labels);
   const auto& routing = config.routing;
   const int64_t sequences = forward.step_totals.sequences;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/transformer.h"
+#include "ops/soft_cross_entropy.h"
 
 namespace switchyard {
 
@@ -15,17 +16,27 @@ struct LossInput {
   at::Tensor labels;    // [batch, decoder_length] i64, -100 = ignored
 };
 
+// A teacher's say in the loss (Switch §4.2): the cross entropy counts 1 - weight, and weight * temperature^2 that
+// against the teacher's probabilities at this temperature. Tokens are numbered through [batch, decoder_length].
+struct SoftTargets {
+  double weight = 0.25;
+  double temperature = 1.0;
+  ops::TeacherProbabilities probabilities;
+};
+
 // A micro-batch's part of its step: sums are divided by the whole step's counts (these and
 // ForwardOptions::step_totals), so that any split gives the same loss.
 struct LossOptions {
-  double z_loss = 0.0;        // T5: 1e-4 in training, 0 in evaluation
-  int64_t step_labels = 0;    // kept labels of the whole step over all ranks; 0: those of this batch
-  bool router_losses = true;  // adds the weighted balance and z terms to `total`
+  double z_loss = 0.0;                        // T5: 1e-4 in training, 0 in evaluation
+  int64_t step_labels = 0;                    // kept labels of the whole step over all ranks; 0: those of this batch
+  bool router_losses = true;                  // adds the weighted balance and z terms to `total`
+  const SoftTargets* soft_targets = nullptr;  // null: labels alone
 };
 
 struct Loss {
-  at::Tensor total;          // [] f32, differentiable: what training minimises
-  at::Tensor cross_entropy;  // [] f32: this batch's part of the mean cross entropy, differentiable
+  at::Tensor total;               // [] f32, differentiable: what training minimises
+  at::Tensor cross_entropy;       // [] f32: this batch's part of the mean cross entropy, differentiable
+  at::Tensor soft_cross_entropy;  // [] f32: the same against soft targets, their weight not applied; undefined without
   int64_t num_labels = 0, num_correct = 0;
   // Over sparse layers as load_balance_layers says, without coefficients: this batch's part of the step's.
   double load_balance_loss = 0.0;

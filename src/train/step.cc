@@ -18,6 +18,12 @@ int64_t count_real(const std::vector<int32_t>& ids) {
   return static_cast<int64_t>(std::count_if(ids.begin(), ids.end(), [](int32_t id) { return id != 0; }));
 }
 
+void check_teacher_cut(const Teacher& teacher, const BatchShape& shape, int64_t rows) {
+  const int64_t unit = teacher.sequences_per_cut(shape);
+  SY_CHECK(rows >= shape.sequences || rows % unit == 0, "train.micro_batch_size = ", rows,
+           " would split a routing group of the teacher; expected 0 (the whole batch) or a multiple of ", unit);
+}
+
 }  // namespace
 
 std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
@@ -58,8 +64,10 @@ int64_t Learner::num_parameters() const {
 }
 
 StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
-  check_micro_batch(model_, {batch.batch_size, batch.encoder_length, batch.decoder_length}, options_.micro_batch_size);
+  const BatchShape shape{batch.batch_size, batch.encoder_length, batch.decoder_length};
+  check_micro_batch(model_, shape, options_.micro_batch_size);
   const int64_t rows = options_.micro_batch_size > 0 ? options_.micro_batch_size : batch.batch_size;
+  if (options_.teacher != nullptr) check_teacher_cut(*options_.teacher, shape, rows);
   const int64_t labels = count_real(batch.decoder_target_tokens);
   const StepTotals totals{.sequences = batch.batch_size,
                           .encoder_tokens = count_real(batch.encoder_input_tokens),
@@ -70,18 +78,24 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
   result.step = step;
   result.tokens = batch.batch_size * (batch.encoder_length + batch.decoder_length);
   for (int64_t first = 0; first < batch.batch_size; first += rows) {
+    const auto input = to_tensors(batch, first, std::min(rows, batch.batch_size - first), weights_.shared.device());
+    std::optional<SoftTargets> soft_targets;
+    if (options_.teacher != nullptr)
+      soft_targets = options_.teacher->soft_targets(input, step, batch.first_example + first, totals);
     const auto loss = compute_loss(
-        model_, weights, to_tensors(batch, first, std::min(rows, batch.batch_size - first), weights_.shared.device()),
+        model_, weights, input,
         {.training = true,
          .seed = options_.seed,
          .step = step,
          .first_example = batch.first_example + first,
          .step_totals = totals,
          .exchange = options_.exchange},
-        {.z_loss = options_.z_loss, .step_labels = labels});
+        {.z_loss = options_.z_loss, .step_labels = labels, .soft_targets = soft_targets ? &*soft_targets : nullptr});
     loss.total.backward();
     result.loss += loss.total.item<double>();
     result.cross_entropy += loss.cross_entropy.item<double>();
+    if (soft_targets)
+      result.soft_cross_entropy = result.soft_cross_entropy.value_or(0.0) + loss.soft_cross_entropy.item<double>();
     result.load_balance_loss += loss.load_balance_loss;
     result.router_z_loss += loss.router_z_loss;
     importance += loss.importance_loss;

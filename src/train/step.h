@@ -12,6 +12,7 @@
 #include "model/parameters.h"
 #include "optim/optimizer.h"
 #include "train/routing_metrics.h"
+#include "train/teacher.h"
 
 namespace switchyard {
 
@@ -25,13 +26,15 @@ struct StepOptions {
   uint64_t seed = 0;                             // of dropout and routing noise
   int64_t micro_batch_size = 0;                  // sequences a forward pass; 0: the whole batch
   const ops::TokenExchange* exchange = nullptr;  // to where experts are; null: all are here
+  const Teacher* teacher = nullptr;              // null: labels alone
 };
 
 struct StepResult {
-  int64_t step = 0;                        // number of this update, from 1
-  int64_t tokens = 0;                      // encoder and decoder positions of its batch, padding included
-  double loss = 0.0, cross_entropy = 0.0;  // what was minimised; nats per target token
-  double load_balance_loss = 0.0;          // these without coefficients
+  int64_t step = 0;                          // number of this update, from 1
+  int64_t tokens = 0;                        // encoder and decoder positions of its batch, padding included
+  double loss = 0.0, cross_entropy = 0.0;    // what was minimised; nats per target token
+  std::optional<double> soft_cross_entropy;  // against a teacher's probabilities
+  double load_balance_loss = 0.0;            // these without coefficients
   double router_z_loss = 0.0;
   std::optional<double> importance_loss, load_loss;  // of models that have these losses
   double learning_rate = 0.0;

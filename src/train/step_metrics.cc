@@ -38,6 +38,7 @@ Json to_json(const StepResult& result, const RunProgress& progress) {
             {"cross_entropy", result.cross_entropy},
             {"load_balance_loss", result.load_balance_loss},
             {"router_z_loss", result.router_z_loss}};
+  if (result.soft_cross_entropy) line["soft_cross_entropy"] = *result.soft_cross_entropy;
   if (result.importance_loss) line["importance_loss"] = *result.importance_loss;
   if (result.load_loss) line["load_loss"] = *result.load_loss;
   line["learning_rate"] = result.learning_rate;
