@@ -8,12 +8,8 @@
 namespace switchyard {
 namespace {
 
-void check_shards(int64_t batch_size, int64_t shard_index, int64_t num_shards) {
+void check_batch_size(int64_t batch_size) {
   SY_CHECK(batch_size >= 1, "batch_size ", batch_size, ": expected at least 1");
-  SY_CHECK(num_shards >= 1 && shard_index >= 0 && shard_index < num_shards, "data shard ", shard_index, " of ",
-           num_shards);
-  SY_CHECK(batch_size % num_shards == 0, "a batch of ", batch_size, " sequences cannot be shared out evenly among ",
-           num_shards, " data-parallel ranks; set train.batch_size to a multiple of ", num_shards);
 }
 
 Batch empty_batch(const ResolvedShape& shape, int64_t first_example, int64_t num_rows) {
@@ -74,7 +70,7 @@ ResolvedShape resolve_shape(const SegmentShape& shape, const SpecialTokens& spec
 
 PretrainingData::PretrainingData(TokenStore tokens, const SpecialTokens& special, const PretrainingOptions& options)
     : tokens_(std::move(tokens)), segment_shape_(resolve_shape(options.shape, special)), options_(options) {
-  check_shards(options_.batch_size, options_.shard_index, options_.num_shards);
+  check_batch_size(options_.batch_size);
   SY_CHECK(tokens_.size() >= segment_shape_.segment_length, "the training text has ", tokens_.size(),
            " tokens, one example takes ", segment_shape_.segment_length,
            "; give more text, or a shorter encoder_length than ", segment_shape_.encoder_length);
@@ -99,11 +95,11 @@ std::vector<int32_t> PretrainingData::segment(int64_t example) const {
   return segment;
 }
 
-Batch PretrainingData::batch(int64_t step) const {
-  const int64_t num_rows = options_.batch_size / options_.num_shards;
-  Batch batch = empty_batch(segment_shape_, options_.shard_index * num_rows, num_rows);
-  for (int64_t row = 0; row < num_rows; ++row) {
-    const int64_t example = step * options_.batch_size + batch.first_example + row;
+Batch PretrainingData::rows(int64_t step, int64_t first, int64_t count) const {
+  check_rows(shape(), first, count);
+  Batch batch = empty_batch(segment_shape_, first, count);
+  for (int64_t row = 0; row < count; ++row) {
+    const int64_t example = step * options_.batch_size + first + row;
     NoiseStream noise({options_.seed, NoisePurpose::kSpanCorruption}, static_cast<uint64_t>(example));
     fill_row(batch, row, segment(example), segment_shape_, noise);
   }
@@ -112,7 +108,7 @@ Batch PretrainingData::batch(int64_t step) const {
 
 EvaluationData::EvaluationData(TokenStore tokens, const SpecialTokens& special, const EvaluationOptions& options)
     : tokens_(std::move(tokens)), segment_shape_(resolve_shape(options.shape, special)), options_(options) {
-  check_shards(options_.batch_size, options_.shard_index, options_.num_shards);
+  check_batch_size(options_.batch_size);
   SY_CHECK(options_.max_examples >= 0, "max_examples ", options_.max_examples, ": expected 0 (all) or more");
   const int64_t whole = tokens_.size() / segment_shape_.segment_length;
   num_examples_ =
@@ -120,21 +116,16 @@ EvaluationData::EvaluationData(TokenStore tokens, const SpecialTokens& special, 
   SY_CHECK(num_examples_ > 0, "the evaluation text has ", tokens_.size(),
            " tokens, expected at least 2; give more text");
   if (options_.max_examples > 0) num_examples_ = std::min(num_examples_, options_.max_examples);
-  const int64_t last_rows = num_examples_ % options_.batch_size;
-  SY_CHECK(last_rows % options_.num_shards == 0, "the last evaluation batch has ", last_rows,
-           " examples, which cannot be shared out evenly among ", options_.num_shards,
-           " data-parallel ranks; give more evaluation text, or a max_examples that is a multiple of ",
-           options_.num_shards);
 }
 
 Batch EvaluationData::batch(int64_t index) const {
   SY_CHECK(index >= 0 && index < num_batches(), "evaluation batch ", index, " of ", num_batches());
   const int64_t begin = index * options_.batch_size;
-  const int64_t num_rows = std::min(options_.batch_size, num_examples_ - begin) / options_.num_shards;
-  Batch batch = empty_batch(segment_shape_, options_.shard_index * num_rows, num_rows);
+  const int64_t num_rows = std::min(options_.batch_size, num_examples_ - begin);
+  Batch batch = empty_batch(segment_shape_, 0, num_rows);
   std::vector<int32_t> segment;
   for (int64_t row = 0; row < num_rows; ++row) {
-    const int64_t example = begin + batch.first_example + row;
+    const int64_t example = begin + row;
     const int64_t first_token = example * segment_shape_.segment_length;
     segment.resize(static_cast<size_t>(std::min(segment_shape_.segment_length, tokens_.size() - first_token)));
     tokens_.read(first_token, segment);

@@ -21,10 +21,7 @@ struct SegmentShape {
 struct PretrainingOptions {
   SegmentShape shape = {};
   uint64_t seed = 0;
-  int64_t batch_size = 8;  // sequences a step, over all shards
-  int64_t shard_index =
-      0;  // which part of every batch this process gets: rows shard_index * batch_size / num_shards ...
-  int64_t num_shards = 1;  // divides batch_size
+  int64_t batch_size = 8;  // sequences a step
 };
 
 // A shape made definite: raw tokens a segment, and both lengths.
@@ -45,10 +42,10 @@ ResolvedShape resolve_shape(const SegmentShape& shape, const SpecialTokens& spec
 // to epoch n / segments_per_epoch and has its own noise.
 class PretrainingData : public ExampleSource {
  public:
-  // Throws Error as resolve_shape does, if the text is shorter than one segment, and if the shards do not fit.
+  // Throws Error as resolve_shape does, and if the text is shorter than one segment.
   PretrainingData(TokenStore tokens, const SpecialTokens& special, const PretrainingOptions& options);
 
-  Batch batch(int64_t step) const override;
+  Batch rows(int64_t step, int64_t first, int64_t count) const override;
   SourceShape shape() const override {
     return {options_.batch_size, segment_shape_.encoder_length, segment_shape_.decoder_length};
   }
@@ -75,7 +72,6 @@ struct EvaluationOptions {
   uint64_t seed = 0;
   int64_t batch_size = 8;
   int64_t max_examples = 0;  // 0: all
-  int64_t shard_index = 0, num_shards = 1;
 };
 
 // A fixed set: the text from its beginning in consecutive segments, the last one shorter, with noise from a fixed seed.
@@ -84,9 +80,9 @@ class EvaluationData {
   // Throws Error as PretrainingData does; a text of two tokens is enough.
   EvaluationData(TokenStore tokens, const SpecialTokens& special, const EvaluationOptions& options);
 
-  int64_t num_examples() const { return num_examples_; }  // over all batches and shards
+  int64_t num_examples() const { return num_examples_; }
   int64_t num_batches() const { return (num_examples_ + options_.batch_size - 1) / options_.batch_size; }
-  Batch batch(int64_t index) const;  // index in [0, num_batches()), this shard's rows; thread-safe
+  Batch batch(int64_t index) const;  // index in [0, num_batches()), thread-safe
 
   const ResolvedShape& segment_shape() const { return segment_shape_; }
 

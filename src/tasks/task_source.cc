@@ -13,9 +13,7 @@ TaskSource::TaskSource(std::span<const TaskExample> examples, const Vocabulary& 
     : options_(options) {
   SY_CHECK(options.encoder_length >= 2 && options.decoder_length >= 2, "encoder_length ", options.encoder_length,
            " and decoder_length ", options.decoder_length, " must hold a token and the EOS");
-  SY_CHECK(options.num_shards > 0 && options.batch_size > 0 && options.batch_size % options.num_shards == 0 &&
-               options.shard_index >= 0 && options.shard_index < options.num_shards,
-           "batch_size ", options.batch_size, " does not divide among ", options.num_shards, " shards");
+  SY_CHECK(options.batch_size > 0, "batch_size ", options.batch_size, ": expected at least 1");
   const size_t longest_input = static_cast<size_t>(options.encoder_length - 1);
   const size_t longest_target = static_cast<size_t>(options.decoder_length - 1);
   std::vector<Ids> ids(examples.size());
@@ -55,18 +53,18 @@ TaskSource::TaskSource(std::span<const TaskExample> examples, const Vocabulary& 
   SY_CHECK(!examples_.empty(), "no example is left to train on", left_out_ > 0 ? ": every target is too long" : "");
 }
 
-Batch TaskSource::batch(int64_t step) const {
-  const int64_t rows = options_.batch_size / options_.num_shards;
+Batch TaskSource::rows(int64_t step, int64_t first, int64_t count) const {
+  check_rows(shape(), first, count);
   const uint64_t size = examples_.size();
   Batch batch;
-  batch.batch_size = rows;
+  batch.batch_size = count;
   batch.encoder_length = options_.encoder_length;
   batch.decoder_length = options_.decoder_length;
-  batch.first_example = options_.shard_index * rows;
-  batch.encoder_input_tokens.resize(static_cast<size_t>(rows * options_.encoder_length));
-  batch.decoder_target_tokens.resize(static_cast<size_t>(rows * options_.decoder_length));
-  for (int64_t row = 0; row < rows; ++row) {
-    const auto number = static_cast<uint64_t>(step * options_.batch_size + batch.first_example + row);
+  batch.first_example = first;
+  batch.encoder_input_tokens.resize(static_cast<size_t>(count * options_.encoder_length));
+  batch.decoder_target_tokens.resize(static_cast<size_t>(count * options_.decoder_length));
+  for (int64_t row = 0; row < count; ++row) {
+    const auto number = static_cast<uint64_t>(step * options_.batch_size + first + row);
     const auto& [input, target] =
         examples_[permute(number % size, size, {options_.seed, NoisePurpose::kShuffle, number / size})];
     std::copy(input.begin(), input.end(), batch.encoder_input_tokens.begin() + row * options_.encoder_length);

@@ -19,18 +19,17 @@ struct TaskSourceOptions {
   int64_t encoder_length = 512;  // longer inputs are cut, the EOS kept
   int64_t decoder_length = 114;
   uint64_t seed = 0;       // of the order, another one every epoch
-  int64_t batch_size = 8;  // examples a step, over all shards
-  int64_t shard_index = 0, num_shards = 1;
+  int64_t batch_size = 8;  // examples a step
   LongTargets long_targets = LongTargets::kRefuse;
 };
 
 class TaskSource : public ExampleSource {
  public:
-  // Tokenizes the examples. Throws Error for lengths and shards that do not fit, if no example is left, and with
+  // Tokenizes the examples. Throws Error for lengths that do not fit, if no example is left, and with
   // kRefuse for a target that is too long, naming the first one's place and the length that all of them need.
   TaskSource(std::span<const TaskExample> examples, const Vocabulary& vocabulary, const TaskSourceOptions& options);
 
-  Batch batch(int64_t step) const override;
+  Batch rows(int64_t step, int64_t first, int64_t count) const override;
   SourceShape shape() const override { return {options_.batch_size, options_.encoder_length, options_.decoder_length}; }
   int64_t examples_per_epoch() const override { return static_cast<int64_t>(examples_.size()); }
 

@@ -141,19 +141,16 @@ TEST(PretrainingData, NoiseDiffersFromEpochToEpoch) {
   EXPECT_EQ(sentinel_places(0).size(), 28u);
 }
 
-TEST(PretrainingData, ShardsTogetherAreTheWholeBatch) {
+TEST(PretrainingData, PartsTogetherAreTheWholeBatch) {
   const auto tokens = counting_tokens(3'000);
   const PretrainingData whole(tokens, kSpecial, options_of(64, 8));
-  for (const int64_t num_shards : {2, 4, 8}) {
+  for (const int64_t num_parts : {2, 4, 8}) {
     for (const int64_t step : {0, 1, 17}) {  // 42 segments: step 17 lies in another epoch
       Batch joined;
-      for (int64_t shard = 0; shard < num_shards; ++shard) {
-        auto options = options_of(64, 8);
-        options.shard_index = shard;
-        options.num_shards = num_shards;
-        const Batch part = PretrainingData(tokens, kSpecial, options).batch(step);
-        EXPECT_EQ(part.batch_size, 8 / num_shards);
-        EXPECT_EQ(part.first_example, shard * 8 / num_shards);
+      for (int64_t number = 0; number < num_parts; ++number) {
+        const Batch part = whole.rows(step, number * 8 / num_parts, 8 / num_parts);
+        EXPECT_EQ(part.batch_size, 8 / num_parts);
+        EXPECT_EQ(part.first_example, number * 8 / num_parts);
         joined.encoder_input_tokens.insert(joined.encoder_input_tokens.end(), part.encoder_input_tokens.begin(),
                                            part.encoder_input_tokens.end());
         joined.decoder_target_tokens.insert(joined.decoder_target_tokens.end(), part.decoder_target_tokens.begin(),
@@ -163,6 +160,7 @@ TEST(PretrainingData, ShardsTogetherAreTheWholeBatch) {
       EXPECT_EQ(joined.decoder_target_tokens, whole.batch(step).decoder_target_tokens);
     }
   }
+  EXPECT_THAT(error_of([&] { whole.rows(0, 6, 3); }), HasSubstr("rows 6 to 8 of a batch of 8"));
 }
 
 TEST(PretrainingData, PadsALongerDecoderAndRefusesAShorterOne) {
@@ -186,10 +184,7 @@ TEST(PretrainingData, SaysWhatDoesNotFit) {
   EXPECT_THAT(message(9'000, options_of(2048, 1)), HasSubstr("needs 114 sentinels, the vocabulary has 100"));
   EXPECT_THAT(message(9'000, options_of(3, 1)), HasSubstr("encoder_length 3"));
   EXPECT_THAT(message(9'000, options_of(64, 0)), HasSubstr("batch_size 0"));
-  auto options = options_of(64, 6);
-  options.num_shards = 4;
-  EXPECT_THAT(message(9'000, options), HasSubstr("multiple of 4"));
-  options = options_of(64, 8);
+  auto options = options_of(64, 8);
   options.shape.corruption.noise_density = 0;
   EXPECT_THAT(message(9'000, options), HasSubstr("noise_density 0"));
 }
@@ -240,7 +235,7 @@ TEST(EvaluationData, CutsTheTextInOrderLikeT5) {
   }
 }
 
-TEST(EvaluationData, IsFixedAndSharesOut) {
+TEST(EvaluationData, IsFixed) {
   const auto tokens = counting_tokens(70 * 20);
   EvaluationOptions options{.shape = {.encoder_length = 64}, .batch_size = 4};
   ASSERT_EQ(resolve_shape(options.shape, kSpecial).segment_length, 70);
@@ -249,16 +244,6 @@ TEST(EvaluationData, IsFixedAndSharesOut) {
   EXPECT_EQ(whole.num_batches(), 5);
   for (int64_t index = 0; index < 5; ++index) {
     expect_equal(whole.batch(index), EvaluationData(tokens, kSpecial, options).batch(index));
-    std::vector<int32_t> joined;
-    for (int64_t shard = 0; shard < 2; ++shard) {
-      auto part = options;
-      part.num_shards = 2;
-      part.shard_index = shard;
-      const Batch batch = EvaluationData(tokens, kSpecial, part).batch(index);
-      EXPECT_EQ(batch.first_example, shard * 2);
-      joined.insert(joined.end(), batch.encoder_input_tokens.begin(), batch.encoder_input_tokens.end());
-    }
-    EXPECT_EQ(joined, whole.batch(index).encoder_input_tokens);
   }
   EXPECT_THROW(whole.batch(5), Error);
   const EvaluationData everything(counting_tokens(70 * 20 + 30), kSpecial, options);
@@ -282,8 +267,6 @@ TEST(EvaluationData, BoundsTheNumberOfExamples) {
   const EvaluationData few(tokens, kSpecial, options);
   EXPECT_EQ(few.num_batches(), 1);
   EXPECT_EQ(few.batch(0).batch_size, 3);
-  options.num_shards = 2;
-  EXPECT_THAT(error_of([&] { EvaluationData(tokens, kSpecial, options); }), HasSubstr("shared out evenly among 2"));
   EXPECT_THAT(error_of([&] { EvaluationData(counting_tokens(1), kSpecial, {}); }), HasSubstr("expected at least 2"));
 }
 

@@ -51,17 +51,13 @@ TEST_F(TaskSourceTest, EveryEpochTakesEachExampleOnceInAnotherOrder) {
   EXPECT_NE(epochs[0], epochs[1]);
 }
 
-TEST_F(TaskSourceTest, ShardsAreRowsOfTheWholeBatch) {
-  TaskSourceOptions options{.encoder_length = 64, .decoder_length = 32, .batch_size = 4};
-  const auto whole = TaskSource(examples_, *vocabulary_, options).batch(7);
-  options.num_shards = 2;
-  options.shard_index = 1;
-  const auto half = TaskSource(examples_, *vocabulary_, options).batch(7);
+TEST_F(TaskSourceTest, PartsAreRowsOfTheWholeBatch) {
+  const TaskSource source(examples_, *vocabulary_, {.encoder_length = 64, .decoder_length = 32, .batch_size = 4});
+  const auto whole = source.batch(7), half = source.rows(7, 2, 2);
   EXPECT_EQ(half.first_example, 2);
   EXPECT_TRUE(std::equal(half.encoder_input_tokens.begin(), half.encoder_input_tokens.end(),
                          whole.encoder_input_tokens.begin() + 2 * 64));
-  options.num_shards = 3;
-  EXPECT_THROW(TaskSource(examples_, *vocabulary_, options), Error);
+  EXPECT_THROW(source.rows(7, 3, 2), Error);
 }
 
 TEST_F(TaskSourceTest, InputsAreCutAndCountedAndKeepTheirEos) {
