@@ -76,9 +76,9 @@ void uniform_to_dropout(float* row, int64_t width, float rate) {
 
 }  // namespace
 
-void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to) {
-  for (int64_t first = 0; first < width; first += kBatch)
-    fill_batch(key, row, static_cast<uint64_t>(first / 4), to + first);
+void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to, int64_t first) {
+  for (int64_t column = 0; column < width; column += kBatch)
+    fill_batch(key, row, static_cast<uint64_t>((first + column) / 4), to + column);
 }
 
 template <class X, class Y>
@@ -116,7 +116,7 @@ const float* DropoutRow::factors(int64_t row) {
   if (dropout_.rate == 0.0f) return nullptr;
   const uint64_t number = dropout_.number(row);
   if (filled_ && number == number_) return buffer_;
-  fill_uniform(dropout_.key, number, width_, buffer_);
+  fill_uniform(dropout_.key, number, width_, buffer_, dropout_.first_column);
   uniform_to_dropout(buffer_, width_, dropout_.rate);
   filled_ = true;
   number_ = number;

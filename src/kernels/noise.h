@@ -11,8 +11,9 @@ namespace switchyard::kernels {
 
 using StreamKey = std::array<uint32_t, 2>;  // stream_key() of a NoiseKey
 
-// The first `width` uniforms of subsequence `row`; `to` has room for width rounded up to a multiple of 64.
-void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to);
+// Uniforms first, ..., first + width - 1 of subsequence `row`, first a multiple of 64; `to` has room for width rounded
+// up to a multiple of 64.
+void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to, int64_t first = 0);
 
 // A factor for each element of a row: U(1 - spread, 1 + spread), or with a rate > 0 dropout's 0 or 1 / (1 - rate).
 struct ElementNoise {
@@ -33,6 +34,7 @@ struct RowDropout {
   int64_t first_number = 0;
   int64_t rows_per_number = 1;
   const int64_t* numbers = nullptr;
+  int64_t first_column = 0;  // of the subsequence, where a row's first element is not its first: a multiple of 64
 
   uint64_t number(int64_t row) const {
     return static_cast<uint64_t>(first_number + (numbers != nullptr ? numbers[row] : row / rows_per_number));

@@ -72,7 +72,8 @@ ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weigh
           .output = config.tie_output ? cast.shared.to(dtype) : cast.lm_head,
           .output_scale = config.scale_output ? 1.0 / std::sqrt(static_cast<double>(config.d_model)) : 1.0,
           .encoder = stack_of(cast.encoder, cast.shared),
-          .decoder = stack_of(cast.decoder, cast.shared)};
+          .decoder = stack_of(cast.decoder, cast.shared),
+          .vocab_size = config.vocab_size};
 }
 
 }  // namespace switchyard

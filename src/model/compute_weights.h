@@ -10,6 +10,8 @@
 
 #include "model/config.h"
 #include "model/parameters.h"
+#include "ops/dispatch.h"
+#include "ops/feature_split.h"
 
 namespace switchyard {
 
@@ -62,6 +64,13 @@ struct ComputeWeights {
   at::Tensor output;    // [vocab_size, d_model] in dtype, for logits
   double output_scale;  // d_model^-0.5 if the config scales, else 1
   ComputeStack encoder, decoder;
+  int64_t vocab_size = 0;
+  // Where parts of these matrices are elsewhere: to where experts are, null if all are here; how layers are cut along
+  // their width, null if they are whole. Whoever cut the weights sets them; both outlive the weights.
+  const ops::TokenExchange* exchange = nullptr;
+  const ops::FeatureSplit* split = nullptr;
+
+  ops::VocabularyPart vocabulary() const { return {split, ops::first_here(split, vocab_size), vocab_size}; }
 };
 
 // The dtype of a parameter in a forward pass in `dtype`: matrices `dtype` itself; norm scales, router and position bias

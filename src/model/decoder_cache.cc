@@ -13,16 +13,17 @@
 
 namespace switchyard {
 
-DecoderCache::DecoderCache(const ModelConfig& config, const ComputeWeights& weights, int64_t slots, int64_t max_length)
-    : max_length_(max_length) {
+DecoderCache::DecoderCache(const ComputeWeights& weights, int64_t slots, int64_t max_length) : max_length_(max_length) {
   SY_CHECK(slots >= 1 && max_length >= 1, "decoding: ", slots, " slots of ", max_length,
            " positions; expected at least one of each");
   rows_.resize(static_cast<size_t>(slots));
   prompts_.resize(static_cast<size_t>(slots));
   const auto options = weights.output.options().dtype(weights.dtype);
-  const auto empty = [&](int64_t length) { return at::empty({slots, length, config.inner_size()}, options); };
-  for (size_t block = 0; block < weights.decoder.blocks.size(); ++block)
+  for (const auto& block : weights.decoder.blocks) {
+    const int64_t width = block.self_attention.o.size(1);
+    const auto empty = [&](int64_t length) { return at::empty({slots, length, width}, options); };
     layers_.push_back({empty(max_length), empty(max_length), empty(0), empty(0)});
+  }
 }
 
 int64_t DecoderCache::free_slots() const {

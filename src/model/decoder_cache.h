@@ -17,7 +17,7 @@ namespace switchyard {
 class DecoderCache {
  public:
   // For at most `slots` rows of at most `max_length` positions each.
-  DecoderCache(const ModelConfig& config, const ComputeWeights& weights, int64_t slots, int64_t max_length);
+  DecoderCache(const ComputeWeights& weights, int64_t slots, int64_t max_length);
 
   int64_t free_slots() const;
   int64_t max_length() const { return max_length_; }

@@ -84,7 +84,8 @@ Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, cons
   loss.decoder = decode(config, weights, input.decoder, loss.encoder.hidden, input.encoder.mask, forward);
   const auto hidden = loss.decoder.hidden.reshape({-1, config.d_model});
   const auto kept = input.labels.reshape({-1});
-  const auto entropy = ops::linear_cross_entropy(hidden, weights.output, kept, weights.output_scale);
+  const auto entropy =
+      ops::linear_cross_entropy(hidden, weights.output, kept, weights.output_scale, weights.vocabulary());
   loss.num_labels = entropy.num_labels;
   loss.num_correct = entropy.num_correct;
   const auto labels =

@@ -31,8 +31,8 @@ enum class Place : uint32_t {
 // Everything that one stack's layers share during a forward pass.
 struct StackPass {
   const ModelConfig& config;
+  const ComputeWeights& model;
   const ComputeStack& weights;
-  at::ScalarType dtype;
   const ForwardOptions& options;
   const TokenLayout& tokens;
   bool is_decoder = false;
@@ -40,6 +40,10 @@ struct StackPass {
   at::Tensor encoder_mask = {};
   CachedRows* cached = nullptr;  // decoding step by step
 
+  at::ScalarType dtype() const { return model.dtype; }
+  // Heads whose part of the matrices is here.
+  int64_t num_heads(const at::Tensor& o) const { return o.size(-1) / config.d_kv; }
+  int64_t num_experts(size_t block) const { return config.layer_num_experts(is_decoder, static_cast<int64_t>(block)); }
   double dropout_rate() const { return options.training ? config.dropout_rate : 0.0; }
   int64_t encoder_length() const { return encoder_hidden.defined() ? encoder_hidden.size(1) : tokens.length(); }
 
@@ -63,9 +67,13 @@ struct BlockOutput {
 // over the query axis): the same as scaling the values, so the attention kernel needs no noise.
 at::Tensor drop_values(const StackPass& pass, const at::Tensor& values, size_t block, Place place) {
   if (pass.dropout_rate() == 0.0) return values;
-  const int64_t batch = values.size(0), length = values.size(1), heads = pass.config.num_heads;
-  const auto mask = pass.dropout(at::ones({batch, 1, length * heads}, values.options()), block, place);
-  return (values.unflatten(2, {heads, pass.config.d_kv}) * mask.view({batch, length, heads, 1})).view(values.sizes());
+  const int64_t batch = values.size(0), length = values.size(1), d_kv = pass.config.d_kv;
+  const int64_t all_heads = pass.config.num_heads, heads = values.size(2) / d_kv;
+  const int64_t first_head = ops::first_here(pass.model.split, all_heads * d_kv, d_kv) / d_kv;
+  const auto mask = pass.dropout(at::ones({batch, 1, length * all_heads}, values.options()), block, place)
+                        .view({batch, length, all_heads, 1})
+                        .narrow(2, first_head, heads);
+  return (values.unflatten(2, {heads, d_kv}) * mask).view(values.sizes());
 }
 
 // Routes normed [batch, length, d_model] through `router`.
@@ -100,82 +108,92 @@ at::Tensor self_projections(const StackPass& pass, BlockOutput& out, size_t bloc
   // Switch attention computes in its experts' dtype, which the casts of the weights chose.
   const auto normed =
       ops::rms_norm(out.x, weights.self_attention_norm, pass.config.layer_norm_epsilon, qkv.scalar_type());
-  if (!weights.self_attention.is_sparse()) return ops::linear(normed, qkv);
-  out.sparse_layers.push_back(
-      route(pass, normed, weights.self_attention.router, qkv.size(0), block, Place::kSelfAttention));
+  const auto* split = pass.model.split;
+  const auto x = ops::to_parts(split, normed);
+  if (!weights.self_attention.is_sparse()) return ops::linear(x, qkv);
+  out.sparse_layers.push_back(route(pass, normed, weights.self_attention.router, pass.config.routing.num_experts, block,
+                                    Place::kSelfAttention));
   const auto& routing = out.sparse_layers.back().routing;
-  const auto projected = ops::experts_linear(normed.reshape({-1, pass.config.d_model}), routing.gate, routing.dispatch,
-                                             qkv, pass.options.exchange);
-  return projected.view({normed.size(0), normed.size(1), -1}).to(pass.dtype);
+  const auto projected = ops::experts_linear(x.reshape({-1, pass.config.d_model}), ops::to_parts(split, routing.gate),
+                                             routing.dispatch, qkv, pass.model.exchange);
+  return projected.view({normed.size(0), normed.size(1), -1}).to(pass.dtype());
 }
 
 void self_attention(const StackPass& pass, const at::Tensor& position_bias, size_t block, BlockOutput& out) {
+  const auto& o = pass.weights.blocks[block].self_attention.o;
+  const int64_t num_heads = pass.num_heads(o);
   const auto projections = self_projections(pass, out, block).chunk(3, 2);
   const auto &q = projections[0], &k = projections[1];
   const auto v = drop_values(pass, projections[2], block, Place::kSelfAttention);
   // A decoder's padding lies after its real positions, where causality hides it already.
   const auto key_mask = pass.is_decoder ? at::Tensor() : pass.tokens.mask;
-  const auto mixed = pass.cached != nullptr
-                         ? pass.cached->attend_self(block, q, k, v, position_bias, pass.config.num_heads)
-                         : ops::attention(q, k, v, position_bias, key_mask,
-                                          {.num_heads = pass.config.num_heads, .causal = pass.is_decoder});
-  const auto output = ops::linear(mixed, pass.weights.blocks[block].self_attention.o);
+  const auto mixed = pass.cached != nullptr ? pass.cached->attend_self(block, q, k, v, position_bias, num_heads)
+                                            : ops::attention(q, k, v, position_bias, key_mask,
+                                                             {.num_heads = num_heads, .causal = pass.is_decoder});
+  const auto output = ops::sum_of_parts(pass.model.split, ops::linear(mixed, o));
   out.x = ops::add_residual(out.x, pass.dropout(output, block, Place::kSelfOutput));
 }
 
 void cross_attention(const StackPass& pass, size_t block, BlockOutput& out) {
   const auto& weights = pass.weights.blocks[block];
-  const auto normed = ops::rms_norm(out.x, weights.cross_attention_norm, pass.config.layer_norm_epsilon, pass.dtype);
-  const auto q = ops::linear(normed, weights.cross_attention.q);
+  const auto normed = ops::rms_norm(out.x, weights.cross_attention_norm, pass.config.layer_norm_epsilon, pass.dtype());
+  const auto* split = pass.model.split;
+  const int64_t num_heads = pass.num_heads(weights.cross_attention.o);
+  const auto q = ops::linear(ops::to_parts(split, normed), weights.cross_attention.q);
   at::Tensor mixed;
   if (pass.cached != nullptr) {
-    mixed = pass.cached->attend_encoder(block, q, pass.config.num_heads);
+    mixed = pass.cached->attend_encoder(block, q, num_heads);
   } else {
-    const auto kv = ops::linear(pass.encoder_hidden, weights.cross_attention.kv).chunk(2, 2);
+    const auto kv = ops::linear(ops::to_parts(split, pass.encoder_hidden), weights.cross_attention.kv).chunk(2, 2);
     mixed = ops::attention(q, kv[0], drop_values(pass, kv[1], block, Place::kCrossAttention), /*bias_by_distance=*/{},
-                           pass.encoder_mask, {.num_heads = pass.config.num_heads});
+                           pass.encoder_mask, {.num_heads = num_heads});
   }
-  const auto output = ops::linear(mixed, weights.cross_attention.o);
+  const auto output = ops::sum_of_parts(split, ops::linear(mixed, weights.cross_attention.o));
   out.x = ops::add_residual(out.x, pass.dropout(output, block, Place::kCrossOutput));
 }
 
-at::Tensor switch_feed_forward(const StackPass& pass, const at::Tensor& normed, const ops::Routing& routing,
-                               size_t block) {
+// Of the features that are here: their share of the layer's output. x [batch, length, d_model]
+at::Tensor switch_feed_forward(const StackPass& pass, const at::Tensor& x, const ops::Routing& routing, size_t block) {
   const auto& layer = pass.weights.blocks[block].feed_forward;
   if (layer.want_experts) layer.want_experts(routing.dispatch.rows_by_expert());
   const auto output =
-      ops::experts_feed_forward(normed.reshape({-1, pass.config.d_model}), routing.gate, routing.dispatch,
-                                layer.experts.wi, layer.experts.wi_1, layer.experts.wo,
+      ops::experts_feed_forward(x.reshape({-1, pass.config.d_model}), ops::to_parts(pass.model.split, routing.gate),
+                                routing.dispatch, layer.experts.wi, layer.experts.wi_1, layer.experts.wo,
                                 {.activation = pass.config.activation,
                                  .dropout_rate = pass.options.training ? pass.config.expert_dropout_rate : 0.0,
                                  .key = pass.key(NoisePurpose::kExpertDropout, block, Place::kHidden),
+                                 .first_feature = ops::first_here(pass.model.split, pass.config.d_ff),
                                  .packs_few = pass.options.packs_few},
-                                pass.options.exchange);
-  return output.view(normed.sizes());
+                                pass.model.exchange);
+  return output.view(x.sizes());
 }
 
-at::Tensor dense_feed_forward(const StackPass& pass, const at::Tensor& normed, size_t block) {
+// The same of a dense network with `d_ff` hidden features in all.
+at::Tensor dense_feed_forward(const StackPass& pass, const at::Tensor& x, int64_t d_ff, size_t block) {
   const auto& matrices = pass.weights.blocks[block].feed_forward.dense;
-  return ops::feed_forward(normed, matrices.wi, matrices.wi_1, matrices.wo,
+  return ops::feed_forward(x, matrices.wi, matrices.wi_1, matrices.wo,
                            {.activation = pass.config.activation,
                             .hidden_dropout_rate = pass.dropout_rate(),
                             .key = pass.key(NoisePurpose::kDropout, block, Place::kHidden),
-                            .first_example = pass.options.first_example});
+                            .first_example = pass.options.first_example,
+                            .first_feature = ops::first_here(pass.model.split, d_ff)});
 }
 
 void feed_forward(const StackPass& pass, size_t block, BlockOutput& out) {
   const auto& weights = pass.weights.blocks[block];
   const auto& layer = weights.feed_forward;
-  const auto normed = ops::rms_norm(out.x, weights.feed_forward_norm, pass.config.layer_norm_epsilon, pass.dtype);
+  const auto normed = ops::rms_norm(out.x, weights.feed_forward_norm, pass.config.layer_norm_epsilon, pass.dtype());
+  const auto x = ops::to_parts(pass.model.split, normed);
   at::Tensor output;
   if (layer.is_sparse()) {
-    out.sparse_layers.push_back(
-        route(pass, normed, layer.router, layer.experts.wo.size(0), block, Place::kFeedForward));
-    output = switch_feed_forward(pass, normed, out.sparse_layers.back().routing, block);
-    if (layer.dense.wo.defined()) output = output + dense_feed_forward(pass, normed, block);  // the shared expert
+    out.sparse_layers.push_back(route(pass, normed, layer.router, pass.num_experts(block), block, Place::kFeedForward));
+    output = switch_feed_forward(pass, x, out.sparse_layers.back().routing, block);
+    if (layer.dense.wo.defined())  // the shared expert
+      output = output + dense_feed_forward(pass, x, pass.config.routing.shared_expert_d_ff, block);
   } else {
-    output = dense_feed_forward(pass, normed, block);
+    output = dense_feed_forward(pass, x, pass.config.d_ff, block);
   }
+  output = ops::sum_of_parts(pass.model.split, output);
   out.x = ops::add_residual(out.x, pass.dropout(output, block, Place::kFeedForward));
 }
 
@@ -201,12 +219,12 @@ at::Tensor bias_by_distance(const StackPass& pass, const at::Tensor& table) {
 }
 
 StackOutput run_stack(const StackPass& pass) {
-  const auto wide = pass.dtype == at::kDouble ? at::kDouble : at::kFloat;
+  const auto wide = pass.dtype() == at::kDouble ? at::kDouble : at::kFloat;
   const size_t num_blocks = pass.weights.blocks.size();
   StackOutput output;
   auto position_bias = bias_by_distance(pass, pass.weights.relative_attention_bias);
-  auto x =
-      pass.dropout(ops::embedding(pass.weights.embedding, pass.tokens.ids).to(wide), num_blocks, Place::kEmbedding);
+  const auto embedded = ops::embedding(pass.weights.embedding, pass.tokens.ids, pass.model.vocabulary()).to(wide);
+  auto x = pass.dropout(embedded, num_blocks, Place::kEmbedding);
   for (size_t block = 0; block < num_blocks; ++block) {
     if (const auto& own = pass.weights.blocks[block].relative_attention_bias; own.defined())
       position_bias = bias_by_distance(pass, own);
@@ -214,7 +232,7 @@ StackOutput run_stack(const StackPass& pass) {
     x = std::move(result.x);
     for (auto& layer : result.sparse_layers) output.sparse_layers.push_back(std::move(layer));
   }
-  const auto normed = ops::rms_norm(x, pass.weights.final_norm, pass.config.layer_norm_epsilon, pass.dtype);
+  const auto normed = ops::rms_norm(x, pass.weights.final_norm, pass.config.layer_norm_epsilon, pass.dtype());
   output.hidden = pass.dropout(normed, num_blocks, Place::kFinal);
   return output;
 }
@@ -236,7 +254,7 @@ StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, con
                    const ForwardOptions& options) {
   check_layout(tokens, "encoder input");
   return run_stack(
-      {.config = config, .weights = weights.encoder, .dtype = weights.dtype, .options = options, .tokens = tokens});
+      {.config = config, .model = weights, .weights = weights.encoder, .options = options, .tokens = tokens});
 }
 
 StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const TokenLayout& tokens,
@@ -245,8 +263,8 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
   SY_CHECK(encoder_hidden.size(0) == tokens.batch_size(), "decoder input: ", tokens.batch_size(),
            " rows, the encoder had ", encoder_hidden.size(0));
   return run_stack({.config = config,
+                    .model = weights,
                     .weights = weights.decoder,
-                    .dtype = weights.dtype,
                     .options = options,
                     .tokens = tokens,
                     .is_decoder = true,
@@ -264,8 +282,8 @@ at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights,
   const ForwardOptions options{.drop_tokens = false};
   CachedRows rows(cache, slots, ids.size(1));
   auto output = run_stack({.config = config,
+                           .model = weights,
                            .weights = weights.decoder,
-                           .dtype = weights.dtype,
                            .options = options,
                            .tokens = tokens,
                            .is_decoder = true,
@@ -276,8 +294,9 @@ at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights,
 
 at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden) {
   auto sizes = hidden.sizes().vec();
-  sizes.back() = weights.output.size(0);
-  return ops::vocabulary_logits(hidden.reshape({-1, hidden.size(-1)}), weights.output, weights.output_scale)
+  sizes.back() = weights.vocab_size;
+  return ops::vocabulary_logits(hidden.reshape({-1, hidden.size(-1)}), weights.output, weights.output_scale,
+                                weights.vocabulary())
       .view(sizes);
 }
 

@@ -32,7 +32,6 @@ struct ForwardOptions {
   StepTotals step_totals = {};
   bool drop_tokens = true;  // false: capacity is not enforced and sequences do not compete (generation)
   bool packs_few = false;   // experts' rows have the same bits however many they are (encoding prompts together)
-  const ops::TokenExchange* exchange = nullptr;  // to where experts are; null: all are here
 };
 
 // What one sparse layer did.

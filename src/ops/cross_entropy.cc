@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
@@ -30,15 +31,17 @@ void check_projection(const char* what, const at::Tensor& hidden, const at::Tens
 }
 
 // Labels on the CPU, checked.
-at::Tensor checked_labels(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels) {
+at::Tensor checked_labels(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                          const VocabularyPart& part) {
   check_projection("cross entropy", hidden, weight);
   SY_CHECK(labels.dim() == 1 && labels.size(0) == hidden.size(0) && labels.scalar_type() == at::kLong,
            "cross entropy: expected int64 labels [", hidden.size(0), "], got ", labels.toString(), " ", labels.sizes());
   const auto cpu = labels.cpu().contiguous();
   const auto* values = read<int64_t>(cpu);
+  const int64_t vocab = part.split == nullptr ? weight.size(0) : part.vocab;
   for (int64_t token = 0; token < cpu.numel(); ++token)
-    SY_CHECK(values[token] == -100 || (values[token] >= 0 && values[token] < weight.size(0)), "label ", values[token],
-             " of token ", token, " is outside the vocabulary of ", weight.size(0), " (-100 marks ignored tokens)");
+    SY_CHECK(values[token] == -100 || (values[token] >= 0 && values[token] < vocab), "label ", values[token],
+             " of token ", token, " is outside the vocabulary of ", vocab, " (-100 marks ignored tokens)");
   return cpu;
 }
 
@@ -46,9 +49,11 @@ at::Tensor checked_labels(const at::Tensor& hidden, const at::Tensor& weight, co
 struct KeptRows {
   int64_t count = 0;
   at::Tensor token;  // [count] i64
-  at::Tensor label;  // [padded] i64, -1 in padding
+  at::Tensor label;  // [padded] i64, a row of the table, kElsewhere for one of another part, -1 in padding
+  static constexpr int64_t kElsewhere = int64_t{1} << 40;
 
-  explicit KeptRows(const at::Tensor& labels) {
+  // first, vocab: the rows of the whole table that are here.
+  KeptRows(const at::Tensor& labels, int64_t first, int64_t vocab) {
     const auto* values = read<int64_t>(labels);
     for (int64_t index = 0; index < labels.numel(); ++index) count += values[index] >= 0 ? 1 : 0;
     token = at::empty({count}, at::kLong);
@@ -58,7 +63,8 @@ struct KeptRows {
     for (int64_t index = 0; index < labels.numel(); ++index)
       if (values[index] >= 0) {
         *tokens++ = index;
-        *kept++ = values[index];
+        const int64_t label_here = values[index] - first;
+        *kept++ = label_here >= 0 && label_here < vocab ? label_here : kElsewhere;
       }
   }
 
@@ -92,15 +98,24 @@ RowLogits run_forward(const KeptRows& kept, const at::Tensor& hidden, const at::
   return result;
 }
 
+// What the parts of a vocabulary say of it as a whole.
+void join_parts(const FeatureSplit& split, RowLogits& logits) {
+  logits.label_logit = split.sum_of_parts(logits.label_logit);
+  logits.largest = split.largest_of_parts(logits.largest);
+  const auto shift = split.largest_of_parts(logits.log_partition);
+  logits.log_partition = split.sum_of_parts(logits.log_partition.sub(shift).exp_()).log_().add_(shift);
+}
+
 struct Counts {
   int64_t num_labels = 0, num_correct = 0;
 };
 
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden, const at::Tensor& weight,
-                               const at::Tensor& labels, double scale, Counts* counts) {
-    const KeptRows kept(labels);
-    const auto logits = run_forward(kept, hidden, weight, scale);
+                               const at::Tensor& labels, double scale, const VocabularyPart& part, Counts* counts) {
+    const KeptRows kept(labels, part.first, weight.size(0));
+    auto logits = run_forward(kept, hidden, weight, scale);
+    if (part.split != nullptr) join_parts(*part.split, logits);
     double sum = 0.0, z_sum = 0.0;
     for (int64_t row = 0; row < kept.count; ++row) {
       const double log_partition = read<float>(logits.log_partition)[row],
@@ -113,6 +128,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     counts->num_labels = kept.count;
     context->save_for_backward({hidden, weight, labels, logits.log_partition});
     context->saved_data["scale"] = scale;
+    context->saved_data["first"] = part.first;
     const auto options = hidden.options().dtype(at::kFloat);
     return {at::scalar_tensor(sum, options), at::scalar_tensor(z_sum, options)};
   }
@@ -121,7 +137,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     const auto saved = context->get_saved_variables();
     const auto& hidden = saved[0];
     const auto weight = saved[1].contiguous();
-    const KeptRows kept(saved[2]);
+    const KeptRows kept(saved[2], context->saved_data["first"].toInt(), weight.size(0));
     const auto rows = kept.gather(hidden);
     const auto grad_rows = context->needs_input_grad(0) ? at::empty_like(rows) : at::Tensor();
     const auto grad_weight = context->needs_input_grad(1) ? at::empty_like(weight) : at::Tensor();
@@ -137,7 +153,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     if (grad_rows.defined())
       grad_hidden =
           at::zeros(hidden.sizes(), hidden.options()).index_copy_(0, kept.token, grad_rows.narrow(0, 0, kept.count));
-    return {grad_hidden, grad_weight, at::Tensor(), at::Tensor(), at::Tensor()};
+    return {grad_hidden, grad_weight, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -164,38 +180,49 @@ bool any_label(const at::Tensor& labels) { return labels.numel() > 0 && labels.m
 
 }  // namespace
 
-CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
-                                  double scale) {
-  const auto cpu_labels = checked_labels(hidden, weight, labels);
+CrossEntropy linear_cross_entropy(const at::Tensor& states, const at::Tensor& weight, const at::Tensor& labels,
+                                  double scale, const VocabularyPart& part) {
+  const auto cpu_labels = checked_labels(states, weight, labels, part);
+  const auto hidden = to_parts(part.split, states);
   if (!is_fused(hidden, Kernel::kPanels, {hidden.size(1)}) || !any_label(cpu_labels))
-    return reference::linear_cross_entropy(hidden, weight, labels, scale);
+    return reference::linear_cross_entropy(hidden, weight, labels, scale, part);
   Counts counts;
-  const auto sums = LinearCrossEntropy::apply(hidden, weight, cpu_labels, scale, &counts);
+  const auto sums = LinearCrossEntropy::apply(hidden, weight, cpu_labels, scale, part, &counts);
   return {.sum = sums[0], .z_sum = sums[1], .num_labels = counts.num_labels, .num_correct = counts.num_correct};
 }
 
 at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
-                                   double scale) {
-  const auto cpu_labels = checked_labels(hidden, weight, labels);
+                                   double scale, const VocabularyPart& part) {
+  const auto cpu_labels = checked_labels(hidden, weight, labels, part);
   const at::NoGradGuard no_grad;
   if (!is_fused(hidden, Kernel::kPanels, {hidden.size(1)}) || !any_label(cpu_labels))
-    return reference::label_log_probabilities(hidden, weight, labels, scale);
-  const KeptRows kept(cpu_labels);
-  const auto logits = run_forward(kept, hidden, weight, scale);
+    return reference::label_log_probabilities(hidden, weight, labels, scale, part);
+  const KeptRows kept(cpu_labels, part.first, weight.size(0));
+  auto logits = run_forward(kept, hidden, weight, scale);
+  if (part.split != nullptr) join_parts(*part.split, logits);
   const auto chosen = logits.label_logit.sub(logits.log_partition).narrow(0, 0, kept.count);
   return at::zeros({labels.size(0)}, at::kFloat).index_copy_(0, kept.token, chosen);
 }
 
-at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale) {
+namespace {
+
+at::Tensor logits_of_part(const at::Tensor& hidden, const at::Tensor& weight, double scale) {
+  if (is_fused(hidden, Kernel::kPanels, {hidden.size(1)})) return VocabularyLogits::apply(hidden, weight, scale);
+  if (hidden.size(0) > kFewRows) return reference::vocabulary_logits(hidden, weight, scale);
+  // Row by row, as ATen's sums depend on the number of rows and a decoded row's must not.
+  std::vector<at::Tensor> rows;
+  for (const auto& row : hidden.split(1)) rows.push_back(reference::vocabulary_logits(row, weight, scale));
+  return rows.size() == 1 ? rows[0] : at::cat(rows);
+}
+
+}  // namespace
+
+at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale,
+                             const VocabularyPart& part) {
   check_projection("vocabulary logits", hidden, weight);
-  if (!is_fused(hidden, Kernel::kPanels, {hidden.size(1)})) {
-    if (hidden.size(0) > kFewRows) return reference::vocabulary_logits(hidden, weight, scale);
-    // Row by row, as ATen's sums depend on the number of rows and a decoded row's must not.
-    std::vector<at::Tensor> rows;
-    for (const auto& row : hidden.split(1)) rows.push_back(reference::vocabulary_logits(row, weight, scale));
-    return rows.size() == 1 ? rows[0] : at::cat(rows);
-  }
-  return VocabularyLogits::apply(hidden, weight, scale);
+  if (part.split == nullptr) return logits_of_part(hidden, weight, scale);
+  const auto logits = logits_of_part(part.split->to_parts(hidden), weight, scale);
+  return part.split->sum_of_parts(at::constant_pad_nd(logits, {part.first, part.vocab - part.first - weight.size(0)}));
 }
 
 }  // namespace switchyard::ops

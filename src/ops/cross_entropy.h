@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ops/feature_split.h"
+
 namespace switchyard::ops {
 
 struct CrossEntropy {
@@ -15,16 +17,18 @@ struct CrossEntropy {
 
 // logits = (hidden * scale) weight^T in f32. hidden [tokens, d_model] compute dtype, weight [vocab, d_model] the same
 // dtype, labels [tokens] i64 with -100 = ignored. Differentiable in hidden and weight through sum and z_sum. Throws
-// Error on a label outside [0, vocab).
+// Error on a label outside [0, vocab). With a part of the vocabulary, weight is that part of the table, labels are of
+// the whole, and so are the results: parts exchange three numbers a token.
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
-                                  double scale);
+                                  double scale, const VocabularyPart& part = {});
 
 // log softmax(logits)[label] per token, [tokens] f32, 0 where ignored; no gradient (scoring). A token's does not
 // depend on the tokens beside it.
 at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
-                                   double scale);
+                                   double scale, const VocabularyPart& part = {});
 
-// Those logits, [tokens, vocab] f32 (f64 for f64). Differentiable in hidden and weight.
-at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale);
+// Those logits, [tokens, vocab] f32 (f64 for f64), of the whole vocabulary. Differentiable in hidden and weight.
+at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale,
+                             const VocabularyPart& part = {});
 
 }  // namespace switchyard::ops

@@ -25,7 +25,8 @@ struct ExpertRows : torch::autograd::Function<ExpertRows> {
 
     HiddenLayer layer() const {
       return {kernel_activation(options.activation).value(),
-              {static_cast<float>(options.dropout_rate), stream_key(options.key), 0, 1, read<int64_t>(number)}};
+              {static_cast<float>(options.dropout_rate), stream_key(options.key), 0, 1, read<int64_t>(number),
+               options.first_feature}};
     }
   };
 
@@ -119,7 +120,8 @@ at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const a
           (!wi_1.defined() || (wi_1.sizes() == wi.sizes() && wi_1.scalar_type() == rows.scalar_type())),
       "expert_rows: expected wi [num_experts, d_ff, d_model] and wo [num_experts, d_model, d_ff] of one dtype, got ",
       wi.toString(), " ", wi.sizes(), " and ", wo.toString(), " ", wo.sizes());
-  if (!kernel_activation(options.activation) || !is_fused(rows, Kernel::kVectors, {rows.size(1), wi.size(1)}))
+  if (!kernel_activation(options.activation) || !has_aligned_noise(options.dropout_rate, options.first_feature) ||
+      !is_fused(rows, Kernel::kVectors, {rows.size(1), wi.size(1)}))
     return reference::expert_rows(rows, dispatch, wi, wi_1, wo, options);
   return ExpertRows::apply(rows.contiguous(), wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo, dispatch,
                            options);

@@ -13,7 +13,8 @@ struct ExpertsOptions {
   Activation activation = Activation::kRelu;
   double dropout_rate = 0.0;  // on the hidden layer, elementwise, keyed by dispatch.number (Switch §2.4 expert dropout)
   NoiseKey key;
-  bool packs_few = false;  // a row's bits are the same however many its expert has (kernels/product.h)
+  int64_t first_feature = 0;  // of the hidden layer, where wi and wo are a part of it (ops/feature_split.h)
+  bool packs_few = false;     // a row's bits are the same however many its expert has (kernels/product.h)
 };
 
 // Each expert's feed-forward network on its rows. rows [rows, d_model] compute dtype in the dispatch's order; wi

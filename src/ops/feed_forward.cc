@@ -17,7 +17,8 @@ using torch::autograd::variable_list;
 struct FeedForward : torch::autograd::Function<FeedForward> {
   static HiddenLayer layer(const FeedForwardOptions& options, int64_t length) {
     return {kernel_activation(options.activation).value(),
-            {static_cast<float>(options.hidden_dropout_rate), stream_key(options.key), options.first_example, length}};
+            {static_cast<float>(options.hidden_dropout_rate), stream_key(options.key), options.first_example, length,
+             /*numbers=*/nullptr, options.first_feature}};
   }
 
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& wi,
@@ -82,7 +83,9 @@ at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Ten
   SY_CHECK(wi.scalar_type() == x.scalar_type() && wo.scalar_type() == x.scalar_type() &&
                (!wi_1.defined() || wi_1.scalar_type() == x.scalar_type()),
            "feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(), "; expected one dtype");
-  if (!kernel_activation(options.activation) || !is_fused(x, Kernel::kVectors, {wi.size(0)}))
+  if (!kernel_activation(options.activation) ||
+      !has_aligned_noise(options.hidden_dropout_rate, options.first_feature) ||
+      !is_fused(x, Kernel::kVectors, {wi.size(0)}))
     return reference::feed_forward(x, wi, wi_1, wo, options);
   return FeedForward::apply(x, wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo, options);
 }

@@ -24,6 +24,11 @@ inline std::optional<kernels::Activation> kernel_activation(Activation activatio
   return std::nullopt;
 }
 
+// Whether the kernels can draw the noise of a part of the hidden layer that begins with this feature.
+inline bool has_aligned_noise(double dropout_rate, int64_t first_feature) {
+  return dropout_rate == 0.0 || first_feature % 64 == 0;
+}
+
 // All tensors [rows, width] of one fused dtype, contiguous; undefined stands for absent.
 struct HiddenLayer {
   kernels::Activation activation;

@@ -1,5 +1,6 @@
 #include "ops/layers.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
@@ -155,17 +156,29 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
   return (is_fused(x) ? Linear::apply(rows, weight) : at::mm(rows, weight.t())).view(sizes);
 }
 
-at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids) {
+namespace {
+
+at::Tensor rows_of_table(const at::Tensor& weight, const at::Tensor& ids) {
+  if (!is_fused(weight) || weight.scalar_type() != at::kFloat) return reference::embedding(weight, ids);
+  return Embedding::apply(weight, ids.contiguous());
+}
+
+}  // namespace
+
+at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids, const VocabularyPart& part) {
+  const int64_t vocab = part.split == nullptr ? weight.size(0) : part.vocab;
   SY_CHECK(weight.dim() == 2 && ids.scalar_type() == at::kLong,
            "embedding: expected weight [vocab, d_model] and int64 ids, got ", weight.sizes(), " and ", ids.toString());
   if (ids.numel() > 0) {
     const auto lowest = ids.min().item<int64_t>(), highest = ids.max().item<int64_t>();
-    SY_CHECK(lowest >= 0 && highest < weight.size(0), "embedding: id ", lowest < 0 ? lowest : highest,
-             " is outside the table of ", weight.size(0),
-             " rows; is this the vocabulary that the model was trained with?");
+    SY_CHECK(lowest >= 0 && highest < vocab, "embedding: id ", lowest < 0 ? lowest : highest,
+             " is outside the table of ", vocab, " rows; is this the vocabulary that the model was trained with?");
   }
-  if (!is_fused(weight) || weight.scalar_type() != at::kFloat) return reference::embedding(weight, ids);
-  return Embedding::apply(weight, ids.contiguous());
+  if (part.split == nullptr) return rows_of_table(weight, ids);
+  const auto local = ids - part.first;
+  const auto is_here = local.ge(0).logical_and(local.lt(weight.size(0)));
+  const auto rows = rows_of_table(weight, local * is_here);
+  return part.split->sum_of_parts(rows * is_here.unsqueeze(-1));
 }
 
 at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example) {

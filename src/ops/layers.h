@@ -8,6 +8,7 @@
 
 #include "base/random.h"
 #include "ops/activation.h"
+#include "ops/feature_split.h"
 
 namespace switchyard::ops {
 
@@ -23,8 +24,8 @@ at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta);
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
 
 // Rows of weight [vocab, d_model] at ids [...] i64: [..., d_model] in weight's dtype; the gradient is dense and its
-// sums have a fixed order. Throws Error on an id outside the table.
-at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids);
+// sums have a fixed order. Throws Error on an id outside the table. With a part of the table, ids are of the whole.
+at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids, const VocabularyPart& part = {});
 
 // T5 dropout of x [batch, length, channels] with one mask per (example, channel), shared along the length axis (Mesh's
 // broadcast). Row b is example first_example + b of stream `key`. Identity if rate is 0. The kept are scaled by
@@ -41,6 +42,7 @@ struct FeedForwardOptions {
   double hidden_dropout_rate = 0.0;
   NoiseKey key;
   int64_t first_example = 0;
+  int64_t first_feature = 0;  // of the hidden layer, where wi and wo are a part of it (ops/feature_split.h)
 };
 at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                         const FeedForwardOptions& options);

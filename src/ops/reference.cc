@@ -2,12 +2,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/relu.h>
@@ -76,9 +74,11 @@ at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta) { return x
 
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids) { return at::embedding(weight, ids); }
 
-at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example) {
+at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example,
+                   int64_t first_channel) {
   if (rate == 0.0) return x;
-  const auto noise = uniform_noise(key, first_example, x.size(0), x.size(2), x.device());
+  const auto noise = uniform_noise(key, first_example, x.size(0), first_channel + x.size(2), x.device())
+                         .narrow(1, first_channel, x.size(2));
   return scaled_by(x, dropout_factors(noise, rate).unsqueeze(1));
 }
 
@@ -100,7 +100,8 @@ at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Ten
                         const FeedForwardOptions& options) {
   auto hidden = activation(linear(x, wi), options.activation);
   if (wi_1.defined()) hidden = hidden * linear(x, wi_1);
-  return linear(dropout(hidden, options.hidden_dropout_rate, options.key, options.first_example), wo);
+  return linear(dropout(hidden, options.hidden_dropout_rate, options.key, options.first_example, options.first_feature),
+                wo);
 }
 
 at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
@@ -131,8 +132,10 @@ at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const a
                        const at::Tensor& wo, const ExpertsOptions& options) {
   at::Tensor factors;
   if (options.dropout_rate > 0.0)
-    factors = dropout_factors(uniform_noise_of(options.key, dispatch.number, wi.size(1), rows.device()),
-                              options.dropout_rate);
+    factors = dropout_factors(
+        uniform_noise_of(options.key, dispatch.number, options.first_feature + wi.size(1), rows.device())
+            .narrow(1, options.first_feature, wi.size(1)),
+        options.dropout_rate);
   return by_expert(rows, dispatch, [&](int64_t expert, int64_t start, const at::Tensor& input) {
     auto hidden = activation(at::mm(input, wi.select(0, expert).t()), options.activation);
     if (wi_1.defined()) hidden = hidden * at::mm(input, wi_1.select(0, expert).t());
@@ -152,25 +155,47 @@ at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight,
   return at::mm(hidden.to(dtype), weight.to(dtype).t()) * scale;
 }
 
-CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
-                                  double scale) {
+namespace {
+
+// Of each token: logsumexp of its logits, its label's logit, the largest logit. [tokens] each
+struct TokenLogits {
+  at::Tensor log_partition, label_logit, largest;
+};
+
+// Over the whole vocabulary, of which `part` is here. Differentiable, but for the largest.
+TokenLogits token_logits(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, double scale,
+                         const VocabularyPart& part) {
   const auto logits = vocabulary_logits(hidden, weight, scale);
+  const auto local = labels.clamp_min(0) - part.first;
+  const auto is_here = local.ge(0).logical_and(local.lt(weight.size(0)));
+  const auto chosen = logits.gather(1, local.clamp(0, weight.size(0) - 1).unsqueeze(1)).squeeze(1);
+  TokenLogits result{at::logsumexp(logits, 1), chosen, std::get<0>(logits.detach().max(1))};
+  if (part.split == nullptr) return result;
+  result.label_logit = part.split->sum_of_parts(at::where(is_here, chosen, at::zeros({}, logits.options())));
+  result.largest = part.split->largest_of_parts(result.largest);
+  const auto shift = part.split->largest_of_parts(result.log_partition.detach());
+  result.log_partition = part.split->sum_of_parts((result.log_partition - shift).exp()).log() + shift;
+  return result;
+}
+
+}  // namespace
+
+CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+                                  double scale, const VocabularyPart& part) {
+  const auto logits = token_logits(hidden, weight, labels, scale, part);
+  const auto& log_partition = logits.log_partition;
   const auto kept = labels.ge(0);
-  const auto target = labels.clamp_min(0);
-  const auto log_partition = at::logsumexp(logits, 1);
-  const auto zero = at::zeros({}, logits.options());
-  const auto chosen = logits.gather(1, target.unsqueeze(1)).squeeze(1);
-  const auto correct = at::argmax(logits, 1).eq(target).logical_and(kept);
-  return {.sum = at::where(kept, log_partition - chosen, zero).sum(),
+  const auto zero = at::zeros({}, log_partition.options());
+  return {.sum = at::where(kept, log_partition - logits.label_logit, zero).sum(),
           .z_sum = at::where(kept, log_partition * log_partition, zero).sum(),
           .num_labels = kept.sum().item<int64_t>(),
-          .num_correct = correct.sum().item<int64_t>()};
+          .num_correct = logits.label_logit.ge(logits.largest).logical_and(kept).sum().item<int64_t>()};
 }
 
 at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
-                                   double scale) {
-  const auto log_probabilities = at::log_softmax(vocabulary_logits(hidden, weight, scale), 1);
-  const auto chosen = log_probabilities.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1);
+                                   double scale, const VocabularyPart& part) {
+  const auto logits = token_logits(hidden, weight, labels, scale, part);
+  const auto chosen = logits.label_logit - logits.log_partition;
   return at::where(labels.ge(0), chosen, at::zeros({}, chosen.options()));
 }
 

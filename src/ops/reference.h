@@ -15,7 +15,9 @@ namespace switchyard::ops::reference {
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double epsilon, at::ScalarType out_dtype);
 at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta);
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids);
-at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example);
+// The channels of x begin with number first_channel of their noise.
+at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example,
+                   int64_t first_channel = 0);
 at::Tensor activation(const at::Tensor& x, Activation activation);
 at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                         const FeedForwardOptions& options);
@@ -29,9 +31,9 @@ at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const a
 at::Tensor expert_rows_linear(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& weight);
 
 CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
-                                  double scale);
+                                  double scale, const VocabularyPart& part = {});
 at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
-                                   double scale);
+                                   double scale, const VocabularyPart& part = {});
 at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight, double scale);
 
 // Uniform noise [rows, width] f32 on `device`: row r is the first `width` numbers of subsequence first_row + r of

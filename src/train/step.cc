@@ -88,8 +88,7 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
          .seed = options_.seed,
          .step = step,
          .first_example = batch.first_example + first,
-         .step_totals = totals,
-         .exchange = options_.exchange},
+         .step_totals = totals},
         {.z_loss = options_.z_loss, .step_labels = labels, .soft_targets = soft_targets ? &*soft_targets : nullptr});
     loss.total.backward();
     result.loss += loss.total.item<double>();

@@ -21,12 +21,11 @@ std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedPara
                                                      const OptimizerConfig& config);
 
 struct StepOptions {
-  at::ScalarType dtype = at::kBFloat16;          // of products; weights stay f32
-  double z_loss = 1e-4;                          // weight of log(Z)^2 of the output softmax
-  uint64_t seed = 0;                             // of dropout and routing noise
-  int64_t micro_batch_size = 0;                  // sequences a forward pass; 0: the whole batch
-  const ops::TokenExchange* exchange = nullptr;  // to where experts are; null: all are here
-  const Teacher* teacher = nullptr;              // null: labels alone
+  at::ScalarType dtype = at::kBFloat16;  // of products; weights stay f32
+  double z_loss = 1e-4;                  // weight of log(Z)^2 of the output softmax
+  uint64_t seed = 0;                     // of dropout and routing noise
+  int64_t micro_batch_size = 0;          // sequences a forward pass; 0: the whole batch
+  const Teacher* teacher = nullptr;      // null: labels alone
 };
 
 struct StepResult {

@@ -13,7 +13,6 @@
 #include "data/prefetch.h"
 #include "model/flops.h"
 #include "model/routing_groups.h"
-#include "parallel/token_exchange.h"
 #include "text/vocabulary.h"
 #include "train/product_rate.h"
 #include "train/run_folder.h"
@@ -52,7 +51,6 @@ struct Trainer::State {
   at::Device device;  // where weights and batches are
   Vocabulary vocabulary;
   RunFolder folder;
-  LocalExchange exchange;  // one process is the whole group
   std::optional<Learner> learner;
   std::unique_ptr<ExampleSource> examples;
   std::vector<std::unique_ptr<Evaluator>> evaluators;
@@ -88,8 +86,7 @@ struct Trainer::State {
                     StepOptions{.dtype = compute_dtype(run),
                                 .z_loss = run.train.z_loss,
                                 .seed = static_cast<uint64_t>(run.train.seed),
-                                .micro_batch_size = run.train.micro_batch_size,
-                                .exchange = &exchange});
+                                .micro_batch_size = run.train.micro_batch_size});
     if (!checkpoint) return;
     const auto training = read_training_state(*checkpoint);
     learner->load_optimizer_state(training.tensors);

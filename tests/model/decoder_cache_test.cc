@@ -48,7 +48,7 @@ TEST(DecoderCache, RowsBeginForkAndEndAtAnyTime) {
   const Model model;
   const auto first_hidden = model.hidden(5), second_hidden = model.hidden(11);
   const auto ids = at::randint(2, 64, {3, 9}, at::kLong);  // of three rows, the third a fork of the first
-  DecoderCache cache(model.config, model.weights, /*slots=*/3, /*max_length=*/9);
+  DecoderCache cache(model.weights, /*slots=*/3, /*max_length=*/9);
   const auto step = [&](const std::vector<int64_t>& slots, const std::vector<at::Tensor>& columns) {
     return decode_step(model.config, model.weights, cache, slots, at::cat(columns));
   };
@@ -92,7 +92,7 @@ TEST(DecoderCache, RowsBeginForkAndEndAtAnyTime) {
 
 TEST(DecoderCache, RefusesWhatDoesNotFit) {
   const Model model;
-  DecoderCache cache(model.config, model.weights, /*slots=*/2, /*max_length=*/3);
+  DecoderCache cache(model.weights, /*slots=*/2, /*max_length=*/3);
   const auto slots = cache.add_rows(model.weights, model.hidden(4), {});
   const auto ids = at::ones({1, 4}, at::kLong);
   EXPECT_THROW(decode_step(model.config, model.weights, cache, slots, ids), Error) << "beyond max_length";
@@ -100,7 +100,7 @@ TEST(DecoderCache, RefusesWhatDoesNotFit) {
   EXPECT_THROW(decode_step(model.config, model.weights, cache, {7}, ids.slice(1, 0, 1)), Error);
   EXPECT_EQ(cache.length(slots[0]), 0) << "a refused step leaves the row as it was";
   EXPECT_THROW(cache.replace_rows({slots[0]}, {1}), Error);
-  EXPECT_THROW(DecoderCache(model.config, model.weights, 0, 3), Error);
+  EXPECT_THROW(DecoderCache(model.weights, 0, 3), Error);
 }
 
 }  // namespace

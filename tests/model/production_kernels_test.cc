@@ -194,7 +194,7 @@ TEST_P(ProductionKernels, DecodingStepByStepIsThatOfF64) {
         return distance.le(tolerance(dtype, kForward)).to(at::kDouble).mean().item<double>();
       };
       const OnlyFast only({ops::Kernel::kPanels, ops::Kernel::kElements});
-      DecoderCache cache(config, weights, batch, kLength);
+      DecoderCache cache(weights, batch, kLength);
       const auto slots = cache.add_rows(weights, encoded.hidden.to(dtype), mask);
       double near = 1.0;
       for (int64_t position = 0; position < kLength; ++position) {

@@ -154,7 +154,7 @@ TEST(RoutingVariant, StepwiseDecodingEqualsTheWholeSequenceWithoutDropping) {
     const auto input = random_input(2, 9, 6, config.vocab_size);
     const auto encoded = encode(config, weights, {input.encoder.ids}, {});
     const auto whole = decode(config, weights, {input.decoder.ids}, encoded.hidden, {}, {}).hidden;
-    DecoderCache cache(config, weights, /*slots=*/2, /*max_length=*/6);
+    DecoderCache cache(weights, /*slots=*/2, /*max_length=*/6);
     const auto slots = cache.add_rows(weights, encoded.hidden, {});
     for (int64_t n = 0; n < 6; ++n)
       EXPECT_TRUE(at::allclose(decode_step(config, weights, cache, slots, input.decoder.ids.slice(1, n, n + 1)),
