@@ -1,0 +1,103 @@
+// Ranks that compute together, and what they send each other. process_group.cc is the one unit that includes c10d.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/collective_failure.h"
+#include "parallel/launch.h"
+
+namespace switchyard {
+
+// A collective in flight, which holds its tensors. One that is destroyed without wait(), while an exception passes,
+// goes on without anybody waiting for it; the destructor neither blocks nor throws.
+class PendingCollective {
+ public:
+  PendingCollective();  // one that has ended
+  PendingCollective(PendingCollective&&) noexcept;
+  PendingCollective& operator=(PendingCollective&&) noexcept;
+  ~PendingCollective();
+  // Returns when the results are in their tensors; at once the second time. Throws CollectiveFailure.
+  void wait();
+
+ private:
+  friend class ProcessGroup;
+  struct Work;
+  explicit PendingCollective(std::unique_ptr<Work> work);
+  std::unique_ptr<Work> work_;
+};
+
+struct GroupOptions {
+  double timeout_seconds = 120.0;  // longest wait of a collective for its slowest rank
+  double beat_seconds = 1.0;       // how often each rank says that it is alive
+  at::Device device = at::kCPU;    // where the tensors are. CPU: Gloo
+};
+
+// Bytes that this rank sends to others. An all-reduce counts as a ring's, 2 (n - 1) / n of its tensor; a broadcast as
+// n - 1 times its tensor, by the root.
+struct WireBytes {
+  int64_t all_to_all = 0, all_reduce = 0, broadcast = 0;
+};
+
+// All ranks of a group call the same collectives in the same order, with tensors of the same shape and dtype but where
+// it says otherwise. Tensors are contiguous, on the group's device. Every collective throws CollectiveFailure where
+// ranks fail or do not come within the timeout, and Error on other tensors. In a group of one all of it is local.
+class ProcessGroup {
+ public:
+  // The world: every rank of the launch. Throws CollectiveFailure where ranks do not come within the timeout, Error if
+  // the device's collectives are not in this build.
+  static std::unique_ptr<ProcessGroup> connect(const Launch& launch, const GroupOptions& options = {});
+
+  ~ProcessGroup();
+  ProcessGroup(const ProcessGroup&) = delete;
+  ProcessGroup& operator=(const ProcessGroup&) = delete;
+
+  // A part of this group: `ranks` of it, ascending, which all of them call and only they. `name` is unique in the run
+  // and the same on all of them.
+  std::unique_ptr<ProcessGroup> subgroup(const std::string& name, const std::vector<int64_t>& ranks) const;
+
+  int64_t rank() const;  // within this group
+  int64_t size() const;
+  int64_t world_rank(int64_t rank) const;
+  const std::string& name() const;
+
+  // Sum over ranks, in place, in the tensor's dtype (f32, f64, bf16, i64): bf16 is summed in bf16.
+  void all_reduce(const at::Tensor& tensor) const;
+  PendingCollective start_all_reduce(const at::Tensor& tensor) const;
+  void all_reduce_max(const at::Tensor& tensor) const;
+
+  void broadcast(const at::Tensor& tensor, int64_t root) const;
+
+  // Rows (axis 0) of `in` to ranks: send_rows[r] of them to rank r, in order. `out` takes receive_rows[r] rows from
+  // rank r, in order; what r sends to here is that many rows.
+  void all_to_all(const at::Tensor& out, const at::Tensor& in, const std::vector<int64_t>& receive_rows,
+                  const std::vector<int64_t>& send_rows) const;
+  PendingCollective start_all_to_all(const at::Tensor& out, const at::Tensor& in,
+                                     const std::vector<int64_t>& receive_rows,
+                                     const std::vector<int64_t>& send_rows) const;
+
+  void barrier() const;
+
+  // What every rank says about itself, by rank. Through the store that the ranks met at: for small texts, rarely.
+  std::vector<std::string> gather_text(const std::string& name, const std::string& mine) const;
+
+  WireBytes wire_bytes() const;  // since connect(), by this rank, over the world and all parts of it
+
+ private:
+  friend class PendingCollective;
+  struct World;
+  struct Members;
+  ProcessGroup(std::shared_ptr<World> world, std::shared_ptr<const Members> members);
+  PendingCollective start_reduction(const char* kind, const at::Tensor& tensor, bool is_max) const;
+  // At once ended in a group of one.
+  template <class Begin>
+  PendingCollective start(const char* kind, std::vector<at::Tensor> tensors, Begin begin) const;
+  std::shared_ptr<World> world_;
+  std::shared_ptr<const Members> members_;
+};
+
+}  // namespace switchyard
