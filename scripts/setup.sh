@@ -17,7 +17,7 @@ requirements=(-r requirements.txt)
 for group in "$@"; do
   case "$group" in
     program) requirements=("$(grep '^torch==' requirements.txt)") ;;
-    lint) packages+=(clang-format clang-tidy) ;;
+    lint) packages+=(clang-format clang-tidy libomp-dev) ;;  # libomp-dev: clang's omp.h
     quickstart) packages+=(dict-gcide perl-doc) ;;
     fuzz) packages+=(clang libclang-rt-dev) ;;
     *) echo "setup: unknown group '$group'; known: lint, quickstart, fuzz, program" >&2; exit 2 ;;

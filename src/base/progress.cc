@@ -31,7 +31,7 @@ std::string counts_of(const ProgressLine& line) {
 }
 
 std::string times_of(const ProgressLine& line) {
-  const std::string elapsed = "  " + format_duration(line.elapsed);
+  std::string elapsed = "  " + format_duration(line.elapsed);
   if (line.total <= 0 || line.done >= line.total) return elapsed;
   return elapsed + (line.left < 0 ? " < ?" : " < " + format_duration(line.left));
 }

@@ -92,7 +92,7 @@ std::optional<double> recorded_number(const fs::path& checkpoint, const std::str
 }  // namespace
 
 CheckpointStore::CheckpointStore(fs::path run_folder, CheckpointStoreOptions options)
-    : run_folder_(std::move(run_folder)), checkpoints_(run_folder_ / "checkpoints"), options_(options) {
+    : run_folder_(std::move(run_folder)), checkpoints_(run_folder_ / "checkpoints"), options_(std::move(options)) {
   SY_CHECK(options_.keep_last >= 1, "keep_last is ", options_.keep_last, ", expected at least 1");
 }
 
@@ -168,7 +168,8 @@ fs::path CheckpointStore::begin(int64_t step) const {
 }
 
 fs::path CheckpointStore::commit(int64_t step, const std::vector<NamedNumber>& numbers) const {
-  const auto target = folder_of(step), temporary = temporary_of(step);
+  auto target = folder_of(step);
+  const auto temporary = temporary_of(step);
   if (!numbers.empty()) {
     Json json = Json::object();
     for (const auto& number : numbers) json[number.name] = number.value;  // not finite: null, which is no number

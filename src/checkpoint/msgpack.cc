@@ -178,7 +178,7 @@ class Reader {
     check(data_head >= 0xc4 && data_head <= 0xc6, "an array has no bytes");
     const uint64_t size = data_head == 0xc4 ? read<uint8_t>() : data_head == 0xc5 ? read<uint16_t>() : read<uint32_t>();
     check(size <= limit && size == numel * c10::elementSize(dtype), "an array's bytes do not fit its shape");
-    const auto array = at::empty(numel == 0 ? std::vector<int64_t>{0} : shape, at::TensorOptions().dtype(dtype));
+    auto array = at::empty(numel == 0 ? std::vector<int64_t>{0} : shape, at::TensorOptions().dtype(dtype));
     bytes_.read({static_cast<std::byte*>(array.mutable_data_ptr()), size});
     return array;
   }

@@ -66,7 +66,7 @@ StoredTensor stored_in_memory(const at::Tensor& tensor) {
 }
 
 at::Tensor read_tensor(const StoredTensor& stored, at::ScalarType dtype) {
-  const auto tensor = at::empty(stored.shape, at::TensorOptions().dtype(dtype));
+  auto tensor = at::empty(stored.shape, at::TensorOptions().dtype(dtype));
   if (tensor.numel() > 0) stored.read(0, tensor);
   return tensor;
 }

@@ -229,12 +229,12 @@ bool same_shape(const ModelConfig& left, const ModelConfig& right) {
 }
 
 ModelConfig infer_config(const NamedTensors& arrays, const std::string& source) {
-  const auto config = infer_shape(arrays, source);
+  auto config = infer_shape(arrays, source);
   // The released shapes first; "moe-..." and small presets of equal shape come after them.
   auto names = preset_names();
   std::stable_partition(names.begin(), names.end(), [](const auto& name) { return name.starts_with("switch-"); });
   for (const auto& name : names)
-    if (const auto known = preset(name); same_shape(known, config)) return known;
+    if (auto known = preset(name); same_shape(known, config)) return known;
   return config;
 }
 

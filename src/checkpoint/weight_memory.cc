@@ -34,11 +34,12 @@ at::Tensor map_zeros(const std::vector<int64_t>& shape, at::ScalarType dtype) {
 
 void prefer_huge_pages(const at::Tensor& part) {
   static std::atomic<int64_t> requests = 0;
-  const auto begin = reinterpret_cast<uintptr_t>(part.const_data_ptr());
+  auto* const data = static_cast<std::byte*>(part.data_ptr());
+  const auto begin = reinterpret_cast<uintptr_t>(data);
   const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
   const uintptr_t last = (begin + part.nbytes()) / kHugePage * kHugePage;
   if (first < last && requests.fetch_add(1) < kMaxRequests)
-    ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+    ::madvise(data + (first - begin), last - first, MADV_HUGEPAGE);
 }
 
 WeightArena::WeightArena(int64_t bytes) : memory_(map_zeros({bytes}, at::kByte)) { prefer_huge_pages(memory_); }

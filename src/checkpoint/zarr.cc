@@ -99,7 +99,8 @@ at::Tensor read_zarr(const fs::path& folder) {
              chunk_bytes);
   }
 
-  const at::Tensor array = at::empty(layout.shape, options), chunk = at::empty(layout.chunks, options);
+  at::Tensor array = at::empty(layout.shape, options);
+  const at::Tensor chunk = at::empty(layout.chunks, options);
   for (int64_t number = 0; number < num_chunks; ++number) {
     const auto path = path_of(number);
     const std::string file = read_file(path, chunk_bytes + (1 << 20));

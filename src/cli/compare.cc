@@ -43,13 +43,14 @@ void print_table(const Comparison& comparison, const std::vector<ComparedRun>& r
   for (size_t n = 0; n < runs.size(); ++n) {
     const auto& outcome = comparison.runs[n];
     const auto& run = runs[n].trainer->run();
-    const auto per_sequence = static_cast<double>(runs[n].trainer->tokens_per_step() / run.train.batch_size);
-    const int64_t decoder_length = static_cast<int64_t>(per_sequence) - run.data.encoder_length;
-    std::printf("%-18s %11.2fM %13.2fM %10.0f %8lld %8.2f%%   %-14.4f %.4f\n", outcome.name.c_str(),
-                static_cast<double>(runs[n].trainer->num_parameters()) / 1e6,
-                forward_flops(run.model, run.data.encoder_length, decoder_length) / per_sequence / 1e6,
-                outcome.tokens_per_second, static_cast<long long>(outcome.steps), outcome.dropped_fraction * 100.0,
-                loss_at_step(outcome, comparison.equal_step), loss_at_time(outcome, comparison.equal_seconds));
+    const int64_t per_sequence = runs[n].trainer->tokens_per_step() / run.train.batch_size;
+    const int64_t decoder_length = per_sequence - run.data.encoder_length;
+    std::printf(
+        "%-18s %11.2fM %13.2fM %10.0f %8lld %8.2f%%   %-14.4f %.4f\n", outcome.name.c_str(),
+        static_cast<double>(runs[n].trainer->num_parameters()) / 1e6,
+        forward_flops(run.model, run.data.encoder_length, decoder_length) / static_cast<double>(per_sequence) / 1e6,
+        outcome.tokens_per_second, static_cast<long long>(outcome.steps), outcome.dropped_fraction * 100.0,
+        loss_at_step(outcome, comparison.equal_step), loss_at_time(outcome, comparison.equal_seconds));
   }
 }
 

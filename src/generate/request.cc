@@ -52,8 +52,8 @@ std::vector<int32_t> read_tokens(const Json& value, const std::string& key, cons
 }
 
 std::vector<std::string> read_strings(const Json& value, const std::string& key) {
-  const auto strings = value.is_string() ? std::vector<std::string>{value.get<std::string>()}
-                                         : read<std::vector<std::string>>(value, key);
+  auto strings = value.is_string() ? std::vector<std::string>{value.get<std::string>()}
+                                   : read<std::vector<std::string>>(value, key);
   SY_CHECK(strings.size() <= kMostStrings, key, ": ", strings.size(), " texts; at most ", kMostStrings, " are taken");
   for (const auto& string : strings)
     SY_CHECK(!string.empty() && string.size() <= kLongestString, key, ": a text of ", string.size(),

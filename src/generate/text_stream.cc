@@ -36,7 +36,7 @@ std::string TextStream::finish() { return told(text_.size()); }
 
 std::string TextStream::told(size_t end) {
   if (end <= told_) return "";
-  const auto piece = text_.substr(told_, end - told_);
+  auto piece = text_.substr(told_, end - told_);
   told_ = end;
   return piece;
 }

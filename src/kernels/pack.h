@@ -24,7 +24,7 @@ inline void transpose_16x16(const void* from, int64_t from_stride, void* to, int
   auto* target = static_cast<char*>(to);
 #ifdef SWITCHYARD_LANES_AVX512
   __m512i a[16], b[16];
-  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(source + 4 * i * from_stride);
+  for (int64_t i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(source + 4 * i * from_stride);
   for (int i = 0; i < 16; i += 2) {
     b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
     b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
@@ -40,7 +40,7 @@ inline void transpose_16x16(const void* from, int64_t from_stride, void* to, int
       b[i + j] = _mm512_shuffle_i32x4(a[i + j], a[i + j + 4], 0x88);
       b[i + j + 4] = _mm512_shuffle_i32x4(a[i + j], a[i + j + 4], 0xDD);
     }
-  for (int j = 0; j < 8; ++j) {
+  for (int64_t j = 0; j < 8; ++j) {
     // b[j] holds columns j and j + 8 of rows 0-7 in 128-bit pieces, b[j + 8] those of rows 8-15.
     _mm512_storeu_si512(target + 4 * j * to_stride, _mm512_shuffle_i32x4(b[j], b[j + 8], 0x88));
     _mm512_storeu_si512(target + 4 * (j + 8) * to_stride, _mm512_shuffle_i32x4(b[j], b[j + 8], 0xDD));

@@ -59,7 +59,7 @@ class FusedAttention : public torch::autograd::Function<FusedAttention> {
                             const at::Tensor& v, const std::optional<at::Tensor>& bias_by_distance,
                             const std::optional<at::Tensor>& key_mask, const AttentionOptions& options) {
     const auto bias = bias_by_distance.value_or(at::Tensor()), mask = key_mask.value_or(at::Tensor());
-    const auto out = at::empty(q.sizes(), q.options());
+    auto out = at::empty(q.sizes(), q.options());
     const auto log2_sum_exp = at::empty({q.size(0), options.num_heads, q.size(1)}, q.options().dtype(at::kFloat));
     with_kernel_type(q.scalar_type(), [&](auto element) {
       using T = decltype(element);
@@ -141,7 +141,7 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     const auto optional = [](const at::Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
     return FusedAttention::apply(q_rows, k_rows, v_rows, optional(bias), optional(mask), options);
   }
-  const auto out = at::empty(q.sizes(), q.options());
+  auto out = at::empty(q.sizes(), q.options());
   with_kernel_type(q.scalar_type(), [&](auto element) {
     using T = decltype(element);
     const auto arguments = kernel_arguments<T>(q_rows, k_rows, v_rows, bias, mask, options);
@@ -178,7 +178,7 @@ at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::
   const auto q_rows = with_contiguous_rows(q), k_rows = with_contiguous_rows(k), v_rows = with_contiguous_rows(v);
   const auto bias = bias_by_distance.defined() ? bias_by_distance.to(at::kFloat).contiguous() : at::Tensor();
   const auto mask = key_mask.defined() ? key_mask.contiguous() : at::Tensor();
-  const auto out = at::empty(q.sizes(), q.options());
+  auto out = at::empty(q.sizes(), q.options());
   with_kernel_type(q.scalar_type(), [&](auto element) {
     using T = decltype(element);
     kernels::attention_decode(kernel_arguments<T>(q_rows, k_rows, v_rows, bias, mask, options), rows_of<T>(out),

@@ -36,7 +36,7 @@ at::Tensor checked_labels(const at::Tensor& hidden, const at::Tensor& weight, co
   check_projection("cross entropy", hidden, weight);
   SY_CHECK(labels.dim() == 1 && labels.size(0) == hidden.size(0) && labels.scalar_type() == at::kLong,
            "cross entropy: expected int64 labels [", hidden.size(0), "], got ", labels.toString(), " ", labels.sizes());
-  const auto cpu = labels.cpu().contiguous();
+  auto cpu = labels.cpu().contiguous();
   const auto* values = read<int64_t>(cpu);
   const int64_t vocab = part.split == nullptr ? weight.size(0) : part.vocab;
   for (int64_t token = 0; token < cpu.numel(); ++token)

@@ -66,7 +66,7 @@ struct FeedForward : torch::autograd::Function<FeedForward> {
 
  private:
   struct Saved : torch::CustomClassHolder {
-    Saved(FeedForwardOptions options_, int64_t length_) : options(std::move(options_)), length(length_) {}
+    Saved(FeedForwardOptions options_, int64_t length_) : options(options_), length(length_) {}
     FeedForwardOptions options;
     int64_t length;
   };

@@ -14,7 +14,7 @@ bool has_kernel(const at::Tensor& tensor) {
   return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
 }
 
-void update_with_aten_(at::Tensor weights, at::Tensor m, at::Tensor v, const at::Tensor& gradient,
+void update_with_aten_(const at::Tensor& weights, const at::Tensor& m, const at::Tensor& v, const at::Tensor& gradient,
                        const kernels::AdamWStep& step) {
   const auto g = gradient.to(weights.scalar_type()) * step.gradient_scale;
   m.mul_(step.beta1).add_(g, 1.0 - step.beta1);

@@ -20,7 +20,7 @@ fs::path language_file(const fs::path& folder, const std::string& language) {
   for (const char* place : {"", "mc4_101", "extra"}) {
     std::error_code ignored;
     for (const char* extension : {".jsonl.gz", ".jsonl", ".jsonl.zst"})
-      if (const auto path = folder / place / (language + extension); fs::is_regular_file(path, ignored)) return path;
+      if (auto path = folder / place / (language + extension); fs::is_regular_file(path, ignored)) return path;
   }
   throw Error(join(folder.string(), ": no ", language, ".jsonl in it, in mc4_101 or in extra"));
 }

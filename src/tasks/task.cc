@@ -54,8 +54,9 @@ TargetKind kind_of(const Task& task) {
 
 void check(const Task& task) {
   SY_CHECK(!task.inputs.empty(), task.source, ": [task] needs inputs, a text with {field}s");
-  Template{task.inputs, task.source + ": inputs"};
-  Template{task.targets, task.source + ": targets"};
+  // Making a template checks it.
+  [[maybe_unused]] const Template inputs{task.inputs, task.source + ": inputs"};
+  [[maybe_unused]] const Template targets{task.targets, task.source + ": targets"};
   const auto forms = row_form_names();
   SY_CHECK(task.rows.empty() || std::find(forms.begin(), forms.end(), task.rows) != forms.end(), task.source,
            ": rows = \"", task.rows, "\" is not known", nearest_hint(task.rows, forms));

@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // "a.jsonl.gz" -> ".jsonl", in lower case.
-std::string format_extension(fs::path path) {
+std::string format_extension(const fs::path& path) {
   auto extension = [](const fs::path& name) {
     std::string text = name.extension().string();
     std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });

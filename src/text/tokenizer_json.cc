@@ -77,7 +77,7 @@ std::string read_rules(const LargeJson& normalizer, const std::string& source) {
   if (rules.is_string()) return decode_base64(rules.get<std::string>(), source + ": normalizer.precompiled_charsmap");
   if (parts.is_array())
     for (const auto& part : parts)
-      if (const auto found = read_rules(part, source); !found.empty()) return found;
+      if (auto found = read_rules(part, source); !found.empty()) return found;
   return "";
 }
 

@@ -11,7 +11,7 @@ constexpr char kMetrics[] = "metrics.jsonl";
 }  // namespace
 
 RunFolder::RunFolder(std::filesystem::path folder, CheckpointStoreOptions options, bool resume)
-    : folder_(std::move(folder)), checkpoints_(folder_, options) {
+    : folder_(std::move(folder)), checkpoints_(folder_, std::move(options)) {
   std::error_code error;
   is_new_ = std::filesystem::create_directories(folder_, error);
   SY_CHECK(std::filesystem::is_directory(folder_), "cannot make the folder ", folder_.string(), ": ", error.message());

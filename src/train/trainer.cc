@@ -29,7 +29,7 @@ at::ScalarType compute_dtype(const RunConfig& run) { return run.train.dtype == "
 // that are continued keep their size.
 void fit_vocabulary(RunConfig& run, const Vocabulary& vocabulary) {
   if (run.init.empty()) {
-    run.model.vocab_size = (vocabulary.size() + 127) / 128 * 128;
+    run.model.vocab_size = (int64_t{vocabulary.size()} + 127) / 128 * 128;
     return;
   }
   SY_CHECK(run.model.vocab_size >= vocabulary.size(), run.data.vocab, ": ", vocabulary.size(),
