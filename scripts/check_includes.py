@@ -19,13 +19,14 @@ DEPENDS = {
     "ops": ["kernels"],
     "model": ["ops"],
     "parallel": ["model"],
+    "plan": ["parallel"],
     "optim": ["model"],
     "checkpoint": ["model"],
     "generate": ["model", "text"],
     "eval": ["data", "generate"],
     "train": ["eval", "optim", "checkpoint", "parallel", "tasks"],
     "report": ["base"],
-    "cli": ["train", "report", "tasks"],
+    "cli": ["train", "report", "tasks", "plan"],
 }
 # Folders that are plain C++: no torch header, so that they compile in a second and run without a tensor.
 WITHOUT_TORCH = {"base", "metrics", "text", "data", "tasks", "report"}

@@ -16,5 +16,6 @@ void add_convert(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_bench_routing(CLI::App& bench);  // its jobs variants and routing
 void add_report(CLI::App& app);
+void add_plan(CLI::App& app);
 
 }  // namespace switchyard

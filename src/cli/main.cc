@@ -51,6 +51,7 @@ int run(int argc, char** argv) {
   add_convert(app);
   add_bench(app);
   add_report(app);
+  add_plan(app);
   check_command(app, {argv + 1, static_cast<size_t>(argc - 1)});
   try {
     app.parse(argc, argv);

@@ -1,0 +1,257 @@
+// switchyard plan: how a model can be spread over a cluster, what each layout takes, and which is the fastest.
+#include <cinttypes>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <optional>
+
+#include "base/error.h"
+#include "checkpoint/checkpoint_store.h"
+#include "cli/commands.h"
+#include "data/span_corruption.h"
+#include "model/flops.h"
+#include "model/parameters.h"
+#include "plan/plan_json.h"
+#include "plan/planner.h"
+#include "report/html.h"
+#include "text/vocabulary.h"
+#include "train/run_config.h"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct PlanCommand {
+  std::string subject;
+  std::vector<std::string> settings;
+  int64_t devices = 0, num_shown = 12;
+  std::string device = "h200";
+  std::optional<double> memory, flops, memory_bandwidth, bandwidth, network_bandwidth, latency, network_latency,
+      efficiency;
+  std::optional<int64_t> node, batch, micro_batch, encoder_length, decoder_length;
+  std::string dtype, optimizer;
+  double dropped = 0.0, imbalance = 1.0;
+  bool json = false;
+};
+
+struct Subject {
+  Workload workload;
+  int64_t devices = 0;  // of a run file's layout
+};
+
+bool names_a_file(const std::string& subject) { return subject.ends_with(".toml") || fs::exists(subject); }
+
+Subject read_subject(const PlanCommand& command) {
+  Subject subject;
+  auto& workload = subject.workload;
+  if (!names_a_file(command.subject)) {
+    SY_CHECK(command.settings.empty(), "--set changes a run file; \"", command.subject, "\" is not one");
+    workload.model = preset(command.subject);
+    return subject;
+  }
+  const auto run = read_run(command.subject, command.settings);
+  workload.model = run.model;
+  if (run.init.empty() && fs::exists(run.data.vocab))  // as training does
+    workload.model.vocab_size = (Vocabulary::load(resolve_vocabulary(run.data.vocab)).size() + 127) / 128 * 128;
+  workload.batch_size = run.train.batch_size;
+  workload.micro_batch_size = run.train.micro_batch_size > 0 ? run.train.micro_batch_size : run.train.batch_size;
+  workload.encoder_length = run.data.encoder_length;
+  workload.decoder_length = run.data.decoder_length;
+  if (workload.decoder_length == 0)
+    workload.decoder_length =
+        span_corruption_lengths(run.data.encoder_length, {.noise_density = run.data.noise_density,
+                                                          .mean_noise_span_length = run.data.mean_noise_span_length})
+            .targets_length;
+  workload.is_bf16 = resolved_dtype(run.train.dtype) == "bf16";
+  workload.is_adamw = run.optimizer.name == "adamw";
+  workload.min_dim_size_to_factor = run.optimizer.min_dim_size_to_factor;
+  subject.devices = run.parallel.data * run.parallel.expert * run.parallel.tensor;
+  return subject;
+}
+
+Workload make_workload(const PlanCommand& command, Workload workload) {
+  workload.batch_size = command.batch.value_or(workload.batch_size);
+  workload.micro_batch_size = command.micro_batch.value_or(workload.micro_batch_size);
+  workload.encoder_length = command.encoder_length.value_or(workload.encoder_length);
+  workload.decoder_length = command.decoder_length.value_or(workload.decoder_length);
+  if (!command.dtype.empty()) workload.is_bf16 = command.dtype == "bf16";
+  if (!command.optimizer.empty()) workload.is_adamw = command.optimizer == "adamw";
+  workload.dropped_fraction = command.dropped;
+  workload.load_imbalance = command.imbalance;
+  return workload;
+}
+
+Cluster make_cluster(const PlanCommand& command, int64_t devices) {
+  auto cluster = known_cluster(command.device, devices);
+  cluster.memory_bytes = command.memory ? *command.memory * 1024 * 1024 * 1024 : cluster.memory_bytes;
+  if (command.flops) cluster.flops = cluster.fp32_flops = *command.flops * 1e12;
+  cluster.memory_bandwidth = command.memory_bandwidth ? *command.memory_bandwidth * 1e9 : cluster.memory_bandwidth;
+  cluster.intra_bandwidth = command.bandwidth ? *command.bandwidth * 1e9 : cluster.intra_bandwidth;
+  cluster.inter_bandwidth = command.network_bandwidth ? *command.network_bandwidth * 1e9 : cluster.inter_bandwidth;
+  cluster.intra_latency = command.latency ? *command.latency * 1e-6 : cluster.intra_latency;
+  cluster.inter_latency = command.network_latency ? *command.network_latency * 1e-6 : cluster.inter_latency;
+  cluster.devices_per_node = command.node.value_or(cluster.devices_per_node);
+  cluster.efficiency = command.efficiency.value_or(cluster.efficiency);
+  return cluster;
+}
+
+// What all layouts have in common.
+struct Model {
+  int64_t parameters = 0;
+  double flops = 0;  // of one sequence's forward pass, as table 9 counts them
+};
+
+Model describe(const Workload& workload) {
+  Model model{.flops = forward_flops(workload.model, workload.encoder_length, workload.decoder_length)};
+  for (const auto& spec : parameter_specs(workload.model)) model.parameters += spec.numel();
+  return model;
+}
+
+void print_json(const PlanCommand& command, const Workload& workload, const Cluster& cluster, const Model& model,
+                const std::vector<PlannedLayout>& plans) {
+  Json layouts = Json::array();
+  for (const auto& plan : plans) layouts.push_back(to_json(plan, cluster));
+  const Json json = {{"model", command.subject},
+                     {"parameters", model.parameters},
+                     {"flops_per_sequence", model.flops},
+                     {"batch_size", workload.batch_size},
+                     {"encoder_length", workload.encoder_length},
+                     {"decoder_length", workload.decoder_length},
+                     {"dtype", workload.is_bf16 ? "bf16" : "fp32"},
+                     {"optimizer", workload.is_adamw ? "adamw" : "adafactor"},
+                     {"cluster", to_json(cluster)},
+                     {"layouts", layouts}};
+  std::cout << json.dump() << "\n";
+}
+
+std::string gib(double bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4g", bytes / (1024.0 * 1024.0 * 1024.0));
+  return text;
+}
+std::string bytes_text(double bytes) { return format_number(bytes, 3) + "B"; }
+std::string seconds_text(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, seconds < 1 ? "%.3g ms" : "%.3g s", seconds < 1 ? 1000 * seconds : seconds);
+  return text;
+}
+std::string layout_text(const Layout& layout) { return join(layout.data, " x ", layout.expert, " x ", layout.tensor); }
+
+void print_fitting(const PlanCommand& command, const Workload& workload, const std::vector<PlannedLayout>& plans) {
+  std::printf("%-16s %6s %9s %9s %8s %9s %11s  %s\n", "data x exp x ten", "micro", "GiB", "compute", "wire", "step",
+              "tokens/s", "bound");
+  const auto tokens = static_cast<double>(workload.batch_size * (workload.encoder_length + workload.decoder_length));
+  int64_t shown = 0, fitting = 0;
+  for (const auto& plan : plans) {
+    fitting += plan.fits ? 1 : 0;
+    if (!plan.fits || shown++ >= command.num_shown) continue;
+    std::printf("%-16s %6" PRId64 " %9s %9s %8s %9s %11s  %s\n", layout_text(plan.layout).c_str(), plan.micro_batch,
+                gib(plan.memory.total()).c_str(), seconds_text(std::max(plan.time.compute, plan.time.memory)).c_str(),
+                seconds_text(plan.time.wire).c_str(), seconds_text(plan.time.total()).c_str(),
+                format_number(tokens / plan.time.total(), 4).c_str(), to_word(plan.time.bound()));
+  }
+  if (fitting == 0) std::printf("none fits\n");
+  if (fitting > shown || fitting > command.num_shown)
+    std::printf("... and %" PRId64 " more that fit\n", fitting - command.num_shown);
+}
+
+void print_others(const PlanCommand& command, const std::vector<PlannedLayout>& plans) {
+  int64_t shown = 0, others = 0;
+  for (const auto& plan : plans) {
+    if (plan.fits) continue;
+    if (others++ == 0) std::printf("\nnot possible\n");
+    if (shown++ < command.num_shown) std::printf("%-16s %s\n", layout_text(plan.layout).c_str(), plan.reason.c_str());
+  }
+  if (others > command.num_shown) std::printf("... and %" PRId64 " more; --json has all\n", others - command.num_shown);
+}
+
+void print_best(const PlannedLayout& plan, const Cluster& cluster) {
+  const auto& memory = plan.memory;
+  std::printf("\n%s, fullest device: weights %s GiB, gradients %s, optimizer %s, activations %s, buffers %s\n",
+              layout_text(plan.layout).c_str(), gib(memory.weights).c_str(), gib(memory.gradients).c_str(),
+              gib(memory.optimizer).c_str(), gib(memory.activations).c_str(), gib(memory.buffers).c_str());
+  for (const auto& collective : plan.traffic)
+    std::printf("  %-40s %-10s %5" PRId64 " devices %6" PRId64 " calls %8s a device %9s\n", collective.name.c_str(),
+                to_word(collective.kind), collective.devices.size, collective.calls,
+                bytes_text(collective.bytes).c_str(), seconds_text(seconds_of(cluster, collective)).c_str());
+}
+
+void print_text(const PlanCommand& command, const Workload& workload, const Cluster& cluster, const Model& model,
+                const std::vector<PlannedLayout>& plans) {
+  std::printf("%s: %s parameters, %s FLOP a sequence of %" PRId64 " + %" PRId64 " tokens\n", command.subject.c_str(),
+              format_number(static_cast<double>(model.parameters), 4).c_str(), format_number(model.flops, 4).c_str(),
+              workload.encoder_length, workload.decoder_length);
+  std::printf("%" PRId64 " x %s, %s GiB each, %s FLOP/s at %.0f%%; batch of %" PRId64 " sequences, %s, %s\n\n",
+              cluster.num_devices, cluster.device.c_str(), gib(cluster.memory_bytes).c_str(),
+              format_number(workload.is_bf16 ? cluster.flops : cluster.fp32_flops, 4).c_str(), 100 * cluster.efficiency,
+              workload.batch_size, workload.is_bf16 ? "bf16" : "fp32", workload.is_adamw ? "adamw" : "adafactor");
+  print_fitting(command, workload, plans);
+  print_others(command, plans);
+  if (!plans.empty()) print_best(plans.front(), cluster);
+}
+
+void run(const PlanCommand& command) {
+  const auto subject = read_subject(command);
+  const auto workload = make_workload(command, subject.workload);
+  const int64_t devices = command.devices > 0 ? command.devices : subject.devices;
+  SY_CHECK(devices > 0, "plan needs --devices N, for example: switchyard plan ", command.subject, " --devices 8");
+  const auto cluster = make_cluster(command, devices);
+  const auto plans = plan_layouts(workload, cluster);
+  const auto model = describe(workload);
+  (command.json ? print_json : print_text)(command, workload, cluster, model, plans);
+}
+
+void add_cluster_options(CLI::App& plan, PlanCommand& command) {
+  std::string names;
+  for (const auto& name : device_names()) names += (names.empty() ? "" : ", ") + name;
+  plan.add_option("--devices", command.devices, "devices in all; a run file's own number if it is left out")
+      ->check(CLI::Range(1, 1 << 20));
+  plan.add_option("--device", command.device, "their kind: " + names + "; the options below replace its figures")
+      ->capture_default_str();
+  plan.add_option("--memory", command.memory, "GiB of one device");
+  plan.add_option("--flops", command.flops, "TFLOP/s of one device in the compute dtype");
+  plan.add_option("--efficiency", command.efficiency, "share of them that a step's products reach; 0.5");
+  plan.add_option("--memory-bandwidth", command.memory_bandwidth, "GB/s of one device's memory");
+  plan.add_option("--bandwidth", command.bandwidth, "GB/s that a device sends to others of its node");
+  plan.add_option("--latency", command.latency, "microseconds of a message within a node");
+  plan.add_option("--network-bandwidth", command.network_bandwidth, "GB/s that a device sends to other nodes");
+  plan.add_option("--network-latency", command.network_latency, "microseconds of a message between nodes");
+  plan.add_option("--node", command.node, "devices a node");
+}
+
+void add_workload_options(CLI::App& plan, PlanCommand& command) {
+  plan.add_option("--set", command.settings, "override a key of the run file: section.key=value (repeatable)")
+      ->allow_extra_args(false);
+  plan.add_option("--batch", command.batch,
+                  "sequences a step over all devices; a preset's: 2048, the paper's 2^20 tokens");
+  plan.add_option("--micro-batch", command.micro_batch, "sequences a forward pass; 0: as many as fit");
+  plan.add_option("--encoder-length", command.encoder_length, "encoder tokens of a sequence; a preset's: 512");
+  plan.add_option("--decoder-length", command.decoder_length, "decoder tokens of a sequence; a preset's: 114");
+  plan.add_option("--dtype", command.dtype, "compute precision")->check(CLI::IsMember({"bf16", "fp32"}));
+  plan.add_option("--optimizer", command.optimizer, "adafactor or adamw")->check(CLI::IsMember({"adafactor", "adamw"}));
+  plan.add_option("--dropped", command.dropped, "share of rows that find no slot at an expert")->capture_default_str();
+  plan.add_option("--imbalance", command.imbalance, "rows of the busiest rank's experts over the mean")
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app) {
+  auto command = std::make_shared<PlanCommand>();
+  auto* plan = app.add_subcommand("plan", "Plan a model over many devices: memory, traffic and time of each layout");
+  plan->add_option("model", command->subject, "preset, or run file (TOML)")->required();
+  add_cluster_options(*plan, *command);
+  add_workload_options(*plan, *command);
+  plan->add_option("--show", command->num_shown, "layouts to list of those that fit and of the others")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  plan->add_flag("--json", command->json, "print one JSON object with all layouts, nothing else");
+  plan->footer(
+      "Examples:\n  switchyard plan switch-xxl --devices 512 --device tpu-v3\n"
+      "  switchyard plan run.toml --devices 4 --device cpu --json\n"
+      "  switchyard plan switch-base-128 --devices 16 --memory 24 --flops 40 --bandwidth 12 --network-bandwidth 3");
+  plan->callback([command] { run(*command); });
+}
+
+}  // namespace switchyard

@@ -1,0 +1,182 @@
+#include "plan/activations.h"
+
+#include <algorithm>
+
+namespace switchyard {
+namespace {
+
+constexpr double kWide = 4.0, kIndex = 8.0;  // bytes of an f32 and of an int64
+
+// Sizes of a device's share of a micro-batch, as factors of the formulas.
+struct Sizes {
+  const Workload& workload;
+  const Layout& layout;
+  double s;                             // bytes of a value in the compute dtype
+  double batch, d, inner, heads, d_ff;  // of one tensor rank: the first has the most
+  double matrices;                      // of a feed-forward network: 2, gated 3
+  double hidden;                        // hidden layers that are kept: 1, gated 2
+  bool keeps_plain_hidden;              // plain ReLU: the kept layer is what the second product takes
+  double vocab;                         // rows of a table that are here
+
+  Sizes(const Workload& work, const Layout& ways, int64_t micro_batch)
+      : workload(work),
+        layout(ways),
+        s(static_cast<double>(work.compute_bytes())),
+        batch(static_cast<double>(micro_batch)),
+        d(static_cast<double>(work.model.d_model)),
+        inner(part(work.model.inner_size(), work.model.d_kv)),
+        heads(inner / static_cast<double>(work.model.d_kv)),
+        d_ff(part(work.model.d_ff)),
+        matrices(work.model.gated ? 3 : 2),
+        hidden(work.model.gated ? 2 : 1),
+        keeps_plain_hidden(work.model.activation == Activation::kRelu && !work.model.gated),
+        vocab(part(work.model.vocab_size)) {}
+
+  double part(int64_t size, int64_t unit = 1) const {
+    return static_cast<double>(even_slice(size, layout.tensor, 0, unit).size());
+  }
+  // Gradients that wait for the end of the backward pass: all that were cast, or joined.
+  double late(double values, bool is_joined) const { return workload.is_bf16 || is_joined ? s * values : 0.0; }
+};
+
+// A sublayer on `n` tokens reads the stream (f32, kept by its norm) and works on the normed input.
+PassSegment sublayer(const char* name, const Sizes& z, double n) {
+  return {.name = name,
+          .saved = (kWide + z.s) * n * z.d,
+          .forward_work = z.s * n * z.d,
+          .backward_work = (2 * kWide + 2 * z.s) * n * z.d};
+}
+
+void add_attention(const Sizes& z, PassSegment& segment, double queries, double keys) {
+  segment.saved += z.s * z.inner * (2 * queries + 2 * keys) + kWide * z.heads * queries;  // q, out, k, v; log-sum-exp
+  segment.backward_work += z.s * z.inner * (2 * queries + 4 * keys);
+  if (z.workload.model.dropout_rate > 0.0) segment.saved += z.s * keys * (z.inner + z.heads);  // scaled values, mask
+}
+
+// What routing keeps of n tokens and `rows` rows: logits and probabilities, and who went where.
+void add_router(PassSegment& segment, double n, double rows, double num_experts) {
+  segment.saved += 2 * kWide * n * num_experts + 2 * kIndex * n + (4 * kIndex + kWide) * rows;
+  segment.backward_work += 2 * kWide * n * num_experts;
+}
+
+PassSegment self_attention(const Sizes& z, double n, const SparseSite* site) {
+  auto segment = sublayer("self attention", z, n);
+  add_attention(z, segment, n, n);
+  segment.late_gradients = z.late(z.d * z.inner, false);
+  if (site == nullptr) {
+    segment.late_gradients += z.late(3 * z.d * z.inner, true);
+    return segment;
+  }
+  const double rows = routed_rows(z.workload, *site, static_cast<int64_t>(z.batch)),
+               here = rows * z.workload.load_imbalance;
+  const auto value = static_cast<double>(site->value_bytes), experts = static_cast<double>(site->num_experts);
+  add_router(segment, n, rows, experts);
+  segment.saved += value * (here * z.d + rows * 3 * z.inner);
+  segment.late_gradients += value * std::max(1.0, experts / static_cast<double>(z.layout.expert)) * 3 * z.d * z.inner;
+  return segment;
+}
+
+PassSegment cross_attention(const Sizes& z, double n, double encoder_tokens) {
+  auto segment = sublayer("cross attention", z, n);
+  add_attention(z, segment, n, encoder_tokens);
+  segment.late_gradients = z.late(2 * z.d * z.inner, false) + z.late(2 * z.d * z.inner, true);
+  segment.backward_work += z.s * encoder_tokens * z.d;
+  return segment;
+}
+
+void add_networks(const Sizes& z, PassSegment& segment, double rows, double width, double num_networks) {
+  segment.saved += z.s * z.hidden * rows * width;
+  if (!z.keeps_plain_hidden) segment.forward_work += z.s * rows * width;
+  segment.backward_work += z.s * rows * width * (z.hidden + (z.keeps_plain_hidden ? 0 : 1));
+  segment.late_gradients += z.late(num_networks * z.matrices * z.d * width, false);
+}
+
+PassSegment dense_feed_forward(const Sizes& z, double n) {
+  auto segment = sublayer("feed-forward", z, n);
+  add_networks(z, segment, n, z.d_ff, 1);
+  return segment;
+}
+
+PassSegment sparse_feed_forward(const Sizes& z, double n, const SparseSite& site) {
+  auto segment = sublayer("experts", z, n);
+  const double rows = routed_rows(z.workload, site, static_cast<int64_t>(z.batch)),
+               here = rows * z.workload.load_imbalance;
+  const auto experts = static_cast<double>(site.num_experts);
+  add_router(segment, n, rows, experts);
+  segment.saved += z.s * z.d * (here + rows);
+  segment.backward_work += z.s * z.d * (here + rows);
+  add_networks(z, segment, here, z.d_ff, std::max(1.0, experts / static_cast<double>(z.layout.expert)));
+  if (const int64_t shared = z.workload.model.routing.shared_expert_d_ff; shared > 0)
+    add_networks(z, segment, n, z.part(shared), 1);
+  return segment;
+}
+
+// A look-up keeps ids; its gradient is a whole f32 table that waits for the table's other uses.
+PassSegment look_up(const Sizes& z, double n) {
+  return {.name = "embedding",
+          .saved = kIndex * n,
+          .late_gradients = kWide * z.vocab * z.d,
+          .forward_work = kWide * n * z.d,
+          .backward_work = kWide * n * z.d};
+}
+
+PassSegment final_norm(const Sizes& z, double n) {
+  auto segment = sublayer("final norm", z, n);
+  if (z.workload.model.dropout_rate > 0.0) segment.forward_work += z.s * n * z.d;
+  return segment;
+}
+
+// No logits: states, their log-partitions and labels.
+PassSegment cross_entropy(const Sizes& z, double n) {
+  return {.name = "cross entropy",
+          .saved = (kWide + kIndex) * n,
+          .late_gradients = z.late(z.vocab * z.d, false),
+          .forward_work = z.s * n * z.d,
+          .backward_work = 3 * z.s * n * z.d};
+}
+
+void add_stack(const Sizes& z, bool is_decoder, std::vector<SparseSite> sites, std::vector<PassSegment>& segments) {
+  const auto& model = z.workload.model;
+  const double inputs = z.batch * static_cast<double>(z.workload.encoder_length);
+  const double n = is_decoder ? z.batch * static_cast<double>(z.workload.decoder_length) : inputs;
+  std::erase_if(sites, [&](const SparseSite& site) { return site.is_decoder != is_decoder; });
+  size_t next = 0;
+  segments.push_back(look_up(z, n));
+  for (int64_t block = 0; block < (is_decoder ? model.num_decoder_layers : model.num_encoder_layers); ++block) {
+    segments.push_back(
+        self_attention(z, n, model.has_sparse_attention(is_decoder, block) ? &sites.at(next++) : nullptr));
+    if (is_decoder) segments.push_back(cross_attention(z, n, inputs));
+    const bool is_sparse = is_decoder ? model.is_sparse_decoder_layer(block) : model.is_sparse_encoder_layer(block);
+    segments.push_back(is_sparse ? sparse_feed_forward(z, n, sites.at(next++)) : dense_feed_forward(z, n));
+  }
+  segments.push_back(final_norm(z, n));
+}
+
+}  // namespace
+
+std::vector<PassSegment> pass_segments(const Workload& workload, const Layout& layout, int64_t micro_batch) {
+  const Sizes z(workload, layout, micro_batch);
+  const auto sites = sparse_sites(workload);
+  std::vector<PassSegment> segments;
+  add_stack(z, /*is_decoder=*/false, sites, segments);
+  add_stack(z, /*is_decoder=*/true, sites, segments);
+  segments.push_back(cross_entropy(z, z.batch * static_cast<double>(workload.decoder_length)));
+  return segments;
+}
+
+PassMemory pass_memory(const std::vector<PassSegment>& segments) {
+  PassMemory memory;
+  for (const auto& segment : segments) {
+    memory.activations += segment.saved;
+    memory.peak = std::max(memory.peak, memory.activations + segment.forward_work);
+  }
+  double saved = memory.activations, late = 0;
+  for (auto segment = segments.rbegin(); segment != segments.rend(); ++segment) {
+    late += segment->late_gradients;
+    memory.peak = std::max(memory.peak, saved + late + segment->backward_work);
+    saved -= segment->saved;
+  }
+  return memory;
+}
+
+}  // namespace switchyard

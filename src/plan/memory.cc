@@ -1,0 +1,26 @@
+#include "plan/memory.h"
+
+#include <algorithm>
+
+#include "plan/activations.h"
+
+namespace switchyard {
+
+MemoryUse memory_use(const Workload& workload, const Layout& layout, const std::vector<RankState>& ranks,
+                     int64_t micro_batch) {
+  const auto pass = pass_memory(pass_segments(workload, layout, micro_batch));
+  MemoryUse fullest;
+  for (const auto& rank : ranks) {
+    MemoryUse use{.weights = rank.held + rank.compute_copy,
+                  .gradients = rank.held,
+                  .optimizer = rank.slots + rank.whole_masters,
+                  .activations = pass.activations};
+    const double in_flight =
+        std::max(rank.gradients_sent + rank.gradients_received, rank.values_sent + rank.values_received);
+    use.buffers = std::max({0.0, pass.peak - pass.activations, in_flight - pass.activations - rank.compute_copy});
+    if (use.total() > fullest.total()) fullest = use;
+  }
+  return fullest;
+}
+
+}  // namespace switchyard

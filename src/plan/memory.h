@@ -1,0 +1,27 @@
+// Memory of the fullest device, by what it is for.
+#pragma once
+
+#include "plan/cluster.h"
+#include "plan/ownership.h"
+#include "plan/workload.h"
+
+namespace switchyard {
+
+// Bytes. The sum is what the device holds at its fullest moment; with one micro-batch a step it is above that by the
+// smaller of gradients and activations, as gradients come while activations go.
+struct MemoryUse {
+  double weights = 0;      // f32 parts, and their copy in the compute dtype
+  double gradients = 0;    // f32, of all parts held
+  double optimizer = 0;    // slots and whole masters of the units owned
+  double activations = 0;  // kept by the forward pass of one micro-batch
+  // What the busiest moment takes beyond these: work of an operation and gradients in the compute dtype during a pass,
+  // or, when activations and copies are gone, what the exchange of gradients and new values has in flight.
+  double buffers = 0;
+  double total() const { return weights + gradients + optimizer + activations + buffers; }
+};
+
+// Of the rank whose total is the largest.
+MemoryUse memory_use(const Workload& workload, const Layout& layout, const std::vector<RankState>& ranks,
+                     int64_t micro_batch);
+
+}  // namespace switchyard

@@ -1,0 +1,61 @@
+#include "plan/plan_json.h"
+
+#include <cmath>
+
+namespace switchyard {
+namespace {
+
+Json whole(double bytes) { return static_cast<int64_t>(std::llround(bytes)); }
+
+}  // namespace
+
+Json to_json(const PlannedLayout& plan, const Cluster& cluster) {
+  Json json = {
+      {"data", plan.layout.data}, {"expert", plan.layout.expert}, {"tensor", plan.layout.tensor}, {"fits", plan.fits}};
+  if (!plan.fits) json["reason"] = plan.reason;
+  json["micro_batch"] = plan.micro_batch;
+  const auto& memory = plan.memory;
+  json["memory_bytes"] = {{"weights", whole(memory.weights)},     {"gradients", whole(memory.gradients)},
+                          {"optimizer", whole(memory.optimizer)}, {"activations", whole(memory.activations)},
+                          {"buffers", whole(memory.buffers)},     {"total", whole(memory.total())}};
+  double total = 0;
+  for (const auto kind : {CollectiveKind::kAllToAll, CollectiveKind::kAllReduce, CollectiveKind::kBroadcast}) {
+    json["wire_bytes"][to_word(kind)] = whole(bytes_of(plan.traffic, kind));
+    total += bytes_of(plan.traffic, kind);
+  }
+  json["wire_bytes"]["total"] = whole(total);
+  json["collectives"] = Json::array();
+  for (const auto& collective : plan.traffic)
+    json["collectives"].push_back({{"name", collective.name},
+                                   {"kind", to_word(collective.kind)},
+                                   {"group", collective.group},
+                                   {"devices", collective.devices.size},
+                                   {"calls", collective.calls},
+                                   {"bytes", whole(collective.bytes)},
+                                   {"busiest_bytes", whole(collective.busiest)},
+                                   {"seconds", seconds_of(cluster, collective)}});
+  json["step_seconds"] = plan.time.total();
+  json["seconds"] = {{"compute", plan.time.compute},
+                     {"memory", plan.time.memory},
+                     {"update", plan.time.update},
+                     {"wire", plan.time.wire}};
+  json["bound"] = to_word(plan.time.bound());
+  return json;
+}
+
+Json to_json(const Cluster& cluster) {
+  return {{"device", cluster.device},
+          {"devices", cluster.num_devices},
+          {"memory_bytes", whole(cluster.memory_bytes)},
+          {"flops", cluster.flops},
+          {"fp32_flops", cluster.fp32_flops},
+          {"efficiency", cluster.efficiency},
+          {"memory_bandwidth", cluster.memory_bandwidth},
+          {"devices_per_node", cluster.devices_per_node},
+          {"intra_bandwidth", cluster.intra_bandwidth},
+          {"inter_bandwidth", cluster.inter_bandwidth},
+          {"intra_latency", cluster.intra_latency},
+          {"inter_latency", cluster.inter_latency}};
+}
+
+}  // namespace switchyard
