@@ -30,6 +30,8 @@ DEPENDS = {
 }
 # Folders that are plain C++: no torch header, so that they compile in a second and run without a tensor.
 WITHOUT_TORCH = {"base", "metrics", "text", "data", "tasks", "report"}
+# Internals of torch, without promises from one version to the next: each in one file.
+ONLY_IN = {"torch/csrc/distributed/": "parallel/process_group.cc"}
 
 SRC = pathlib.Path(__file__).resolve().parent.parent / "src"
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]')
@@ -53,6 +55,9 @@ def check_file(path: pathlib.Path, folder: str, allowed: set[str]) -> list[str]:
         place = f"src/{path.relative_to(SRC)}:{number}: "
         if TORCH.match(target) and folder in WITHOUT_TORCH:
             faults.append(f"{place}{folder}/ is plain C++ but includes <{target}>")
+        for internals, only in ONLY_IN.items():
+            if target.startswith(internals) and str(path.relative_to(SRC)) != only:
+                faults.append(f"{place}<{target}> may be included in src/{only} alone")
         if quote != '"':
             continue
         if not (SRC / target).is_file():

@@ -1,5 +1,6 @@
 // switchyard: one program for the whole life of a Switch Transformer. This file is the table of its commands.
 #include <malloc.h>
+#include <unistd.h>
 
 #include <climits>
 #include <csignal>
@@ -13,6 +14,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/standard_output.h"
+#include "parallel/collective_failure.h"
 
 namespace switchyard {
 namespace {
@@ -83,6 +85,10 @@ int main(int argc, char** argv) {
     return code;
   } catch (const switchyard::Error& error) {
     return switchyard::fail(2, "", error);
+  } catch (const switchyard::CollectiveFailure& error) {
+    switchyard::fail(1, "", error);
+    std::fflush(nullptr);
+    ::_exit(1);
   } catch (const switchyard::OutputError& error) {
     return switchyard::fail(1, "", error);
   } catch (const std::exception& error) {

@@ -21,9 +21,9 @@ struct Beat {
 
   int64_t count = 0;
   State state = State::kRunning;
-  CollectivePlace place;                   // that it waits in
-  double seconds = 0.0;                    // since it came there, or left the last one
-  std::map<std::string, int64_t> started;  // collectives by group
+  CollectivePlace place = {};                   // that it waits in
+  double seconds = 0.0;                         // since it came there, or left the last one
+  std::map<std::string, int64_t> started = {};  // collectives by group
 };
 std::string beat_text(const Beat& beat);
 Beat parse_beat(const std::string& text);  // throws Error

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "parallel/texts.h"
 
 namespace switchyard {
 namespace {
@@ -264,6 +265,31 @@ void Heartbeat::end_with_error() {
   until(kTellSeconds, [text](TextStore& all) { return !all.set_if_absent(kFailureKey, text).empty(); });
   const std::lock_guard lock(state_->mutex);
   state_->beat.state = Beat::State::kFailed;
+}
+
+std::optional<std::vector<std::string>> Heartbeat::gather(const std::string& prefix, int64_t index, int64_t size,
+                                                          const std::string& mine, double seconds) {
+  const auto all_key = prefix + "all", own_key = prefix + std::to_string(index);
+  const auto joined = std::make_shared<std::string>();
+  auto collect = [=, found = std::vector<std::string>{mine}](TextStore& all) mutable {
+    while (static_cast<int64_t>(found.size()) < size) {
+      auto text = all.find(prefix + std::to_string(found.size()));
+      if (!text) return false;
+      found.push_back(std::move(*text));
+    }
+    *joined = join_texts(found);
+    all.set(all_key, *joined);
+    return true;
+  };
+  auto take_part = [=, has_told = false](TextStore& all) mutable {
+    if (!has_told) all.set(own_key, mine);
+    has_told = true;
+    auto text = all.find(all_key);
+    if (text) *joined = std::move(*text);
+    return text.has_value();
+  };
+  if (!(index == 0 ? until(seconds, collect) : until(seconds, take_part))) return std::nullopt;
+  return split_texts(*joined);
 }
 
 bool Heartbeat::until(double seconds, std::function<bool(TextStore&)> step) {

@@ -57,6 +57,10 @@ class Heartbeat {
   // Calls step(store) on the heartbeat's thread, again and again until it returns true. False where that does not
   // happen within `seconds` or the run fails. The last call may not have returned by then: `step` owns what it uses.
   bool until(double seconds, std::function<bool(TextStore&)> step);
+  // The texts of `size` ranks that call it with one `prefix`, by their `index`; nullopt as false above. Number 0
+  // collects them, so that each of the others reads one text.
+  std::optional<std::vector<std::string>> gather(const std::string& prefix, int64_t index, int64_t size,
+                                                 const std::string& mine, double seconds);
 
  private:
   struct State;

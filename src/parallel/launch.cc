@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "parallel/texts.h"
 
 namespace switchyard {
 namespace {
@@ -63,11 +64,7 @@ Launch read_ranks(const Variables& variables, const Names& names, const std::str
 }
 
 // Below the ports that systems give to connections of their own accord.
-int port_of_job(const std::string& job) {
-  uint64_t hash = 1469598103934665603ULL;  // FNV-1a
-  for (const char letter : job) hash = (hash ^ static_cast<unsigned char>(letter)) * 1099511628211ULL;
-  return static_cast<int>(20000 + hash % 10000);
-}
+int port_of_job(const std::string& job) { return static_cast<int>(20000 + checksum(job) % 10000); }
 
 void find_store(const Variables& variables, Launch& launch, const std::string& default_host, const std::string& job) {
   launch.store_host = variables.text("MASTER_ADDR").value_or(default_host);

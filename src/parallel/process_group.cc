@@ -1,10 +1,13 @@
 #include "parallel/process_group.h"
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/Flags.h>
+#include <c10/util/Logging.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <numeric>
@@ -17,6 +20,8 @@
 #include "base/error.h"
 #include "parallel/bounded_call.h"
 #include "parallel/heartbeat.h"
+
+C10_DECLARE_int(caffe2_log_level);
 
 namespace switchyard {
 namespace {
@@ -32,9 +37,13 @@ std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(std::llround(1e3 * seconds));
 }
 
-std::string first_line(const std::exception& error) {
-  const std::string text = error.what();
-  return text.substr(0, text.find('\n'));
+// The first sentence of what a library says, without the place in its source.
+std::string summary(const std::exception& error) {
+  std::string text = error.what();
+  text = text.substr(0, text.find('\n'));
+  const auto place_end = text.find("] ");
+  if (text.starts_with("[/") && place_end != std::string::npos) text = text.substr(place_end + 2);
+  return text.substr(0, text.find(". "));
 }
 
 class C10dStore final : public TextStore {
@@ -61,23 +70,23 @@ std::string holder(const Launch& launch) {
 }
 
 // Its keys are this start's own: those of one that a launcher has ended would lead the ranks astray.
-Store connect_store(const Launch& launch, double timeout_seconds, bool as_server) {
+Store connect_store(const Launch& launch, double seconds, bool as_server) {
   c10d::TCPStoreOptions options;
   options.port = static_cast<std::uint16_t>(launch.store_port);
   options.isServer = as_server;
   options.waitWorkers = false;
-  options.timeout = milliseconds(timeout_seconds);
+  options.timeout = milliseconds(seconds);
   try {
-    const auto store = bounded_call<Store>(timeout_seconds + kGraceSeconds, [=, host = launch.store_host] {
+    const auto store = bounded_call<Store>(seconds + kGraceSeconds, [=, host = launch.store_host] {
       return c10::make_intrusive<c10d::TCPStore>(host, options);
     });
     return c10::make_intrusive<c10d::PrefixStore>(join("start-", launch.restart), store);
   } catch (const std::exception& error) {
     SY_CHECK(!as_server, "rank 0 cannot listen at port ", launch.store_port,
-             ", where the ranks are to meet: ", first_line(error), "; set MASTER_PORT to a free port");
+             ", where the ranks are to meet: ", summary(error), "; set MASTER_PORT to a free port");
     throw CollectiveFailure(join("rank ", launch.rank, " of ", launch.num_ranks, ": ", holder(launch),
-                                 " has not answered within ", timeout_seconds,
-                                 " s: it has not started, or cannot be reached [", first_line(error), "]"));
+                                 " has not answered within ", seconds, " s: it has not started, or cannot be reached [",
+                                 summary(error), "]"));
   }
 }
 
@@ -138,25 +147,16 @@ struct ProcessGroup::World {
                                  what.empty() ? "" : " [" + what + "]"));
   }
 
-  // Every rank's value of one key, by rank of the group.
-  std::vector<std::string> gather(const Members& members, const std::string& kind, const std::string& mine) {
+  // Every rank's text, by rank of the group.
+  std::vector<std::string> gather(const Members& members, const std::string& kind, const std::string& mine,
+                                  double seconds) {
     if (members.size() == 1) return {mine};
     const auto place = heartbeat->start(kind, members.name);
-    const auto key = join("text/", members.name, "/", place.number, "/");
-    const auto texts = std::make_shared<std::vector<std::string>>();
     heartbeat->enter(place);
     const auto begin = steady_seconds();
-    const bool is_complete =
-        heartbeat->until(options.timeout_seconds, [=, size = members.size(), rank = members.rank](TextStore& all) {
-          if (texts->empty()) all.set(key + std::to_string(rank), mine);
-          while (static_cast<int64_t>(texts->size()) < size) {
-            auto text = all.find(key + std::to_string(texts->size()));
-            if (!text) return false;
-            texts->push_back(std::move(*text));
-          }
-          return true;
-        });
-    if (!is_complete) fail(members, place, steady_seconds() - begin, "");
+    auto texts = heartbeat->gather(join("text/", members.name, "/", place.number, "/"), members.rank, members.size(),
+                                   mine, seconds);
+    if (!texts) fail(members, place, steady_seconds() - begin, "");
     heartbeat->leave();
     return *texts;
   }
@@ -165,7 +165,7 @@ struct ProcessGroup::World {
     SY_CHECK(names.insert(members.name).second, "process group ", members.name,
              ": this rank is in one of that name already");
     if (members.size() > 1) {
-      gather(members, "meeting", "here");
+      gather(members, "meeting", "here", options.meeting_seconds);
       const auto prefix = c10::make_intrusive<c10d::PrefixStore>("group-" + members.name, store);
       const auto begin = steady_seconds();
       try {
@@ -175,7 +175,7 @@ struct ProcessGroup::World {
                                     return make_gloo(prefix, members.rank, members.size(), one_machine, seconds);
                                   });
       } catch (const std::exception& error) {
-        fail(members, heartbeat->start("connecting", members.name), steady_seconds() - begin, first_line(error));
+        fail(members, heartbeat->start("connecting", members.name), steady_seconds() - begin, summary(error));
       }
       backends.push_back(members.backend);
     }
@@ -211,7 +211,7 @@ struct PendingCollective::Work {
       return true;
     } catch (const std::exception& thrown) {
       if (!work->isCompleted()) return false;
-      if (work->exception()) error = first_line(thrown);
+      if (work->exception()) error = summary(thrown);
       return true;
     }
   }
@@ -251,11 +251,15 @@ ProcessGroup::~ProcessGroup() = default;
 std::unique_ptr<ProcessGroup> ProcessGroup::connect(const Launch& launch, const GroupOptions& options) {
   SY_CHECK(launch.num_ranks == 1 || options.device.is_cpu(), "several ranks on ", options.device,
            ": NCCL, the collectives of GPUs, is not in this build; use --device cpu, or one rank");
+  // c10d warns of each connection that ends, with a page of addresses; what matters of it becomes an error here.
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = c10::GLOG_ERROR;
+  // A store that is gone is an error, not the end of the process.
+  std::signal(SIGPIPE, SIG_IGN);
   const auto world = std::make_shared<World>(launch, options);
   if (launch.num_ranks > 1) {
     const bool holds_store = launch.rank == 0 && !launch.agent_hosts_store;
-    world->store = connect_store(launch, options.timeout_seconds, holds_store);
-    auto beats = std::make_shared<C10dStore>(connect_store(launch, options.timeout_seconds, false));
+    world->store = connect_store(launch, options.meeting_seconds, holds_store);
+    auto beats = std::make_shared<C10dStore>(connect_store(launch, options.meeting_seconds, false));
     world->heartbeat =
         std::make_unique<Heartbeat>(std::move(beats), HeartbeatOptions{.rank = launch.rank,
                                                                        .num_ranks = launch.num_ranks,
@@ -309,7 +313,7 @@ PendingCollective ProcessGroup::start(const char* kind, std::vector<at::Tensor> 
   try {
     work = begin(*members_->backend);
   } catch (const std::exception& error) {
-    world_->fail(*members_, place, 0.0, first_line(error));
+    world_->fail(*members_, place, 0.0, summary(error));
   }
   return PendingCollective(
       std::make_unique<PendingCollective::Work>(world_, members_, place, std::move(work), std::move(tensors)));
@@ -382,7 +386,7 @@ void ProcessGroup::barrier() const {
 }
 
 std::vector<std::string> ProcessGroup::gather_text(const std::string& name, const std::string& mine) const {
-  return world_->gather(*members_, "exchange of " + name, mine);
+  return world_->gather(*members_, "exchange of " + name, mine, world_->options.timeout_seconds);
 }
 
 WireBytes ProcessGroup::wire_bytes() const {

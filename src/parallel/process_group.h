@@ -33,6 +33,7 @@ class PendingCollective {
 
 struct GroupOptions {
   double timeout_seconds = 120.0;  // longest wait of a collective for its slowest rank
+  double meeting_seconds = 120.0;  // longest wait for all ranks of a group to be there at its start
   double beat_seconds = 1.0;       // how often each rank says that it is alive
   at::Device device = at::kCPU;    // where the tensors are. CPU: Gloo
 };
@@ -48,8 +49,8 @@ struct WireBytes {
 // ranks fail or do not come within the timeout, and Error on other tensors. In a group of one all of it is local.
 class ProcessGroup {
  public:
-  // The world: every rank of the launch. Throws CollectiveFailure where ranks do not come within the timeout, Error if
-  // the device's collectives are not in this build.
+  // The world: every rank of the launch. From here on SIGPIPE is ignored. Throws CollectiveFailure where ranks do not
+  // come within the timeout, Error if the device's collectives are not in this build.
   static std::unique_ptr<ProcessGroup> connect(const Launch& launch, const GroupOptions& options = {});
 
   ~ProcessGroup();
