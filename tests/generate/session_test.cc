@@ -19,25 +19,17 @@
 #include "base/error.h"
 #include "generate/score.h"
 #include "model/parameters.h"
+#include "testing/model.h"
 
 namespace switchyard {
 namespace {
 
 using Ids = std::vector<int32_t>;
 
-// Of sizes that the products' kernels take.
 ModelConfig small_config() {
-  ModelConfig config;
+  auto config = test::fast_tiny_model();
   config.vocab_size = 128;
-  config.d_model = 64;
-  config.d_ff = 128;
-  config.d_kv = 16;
-  config.num_heads = 4;
-  config.num_encoder_layers = 2;
   config.num_decoder_layers = 3;
-  config.encoder_sparse_step = config.decoder_sparse_step = 2;
-  config.routing.num_experts = 4;
-  config.initializer_scale = 1.0;
   config.tie_output = config.scale_output = false;
   return config;
 }

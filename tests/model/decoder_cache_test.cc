@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "testing/model.h"
 
 namespace switchyard {
 namespace {
@@ -18,17 +19,7 @@ struct Model {
   ModelConfig config;
   ComputeWeights weights;
 
-  Model() {
-    config.vocab_size = 64;
-    config.d_model = 16;
-    config.d_ff = 32;
-    config.d_kv = 8;
-    config.num_heads = 2;
-    config.num_encoder_layers = 1;
-    config.num_decoder_layers = 3;
-    config.decoder_sparse_step = 2;
-    config.routing.num_experts = 4;
-    config.initializer_scale = 1.0;
+  Model() : config(test::tiny_model()) {
     auto made = initialize(config, 5);
     made.decoder.relative_attention_bias = made.decoder.relative_attention_bias * 10;
     weights = cast_weights(config, made, at::kDouble);

@@ -21,24 +21,16 @@
 #include "model/transformer.h"
 #include "ops/backend.h"
 #include "ops/cross_entropy.h"
+#include "testing/model.h"
 
 namespace switchyard {
 namespace {
 
 ModelConfig fast_config(bool gated) {
-  ModelConfig config;
-  config.vocab_size = 200;  // not a multiple of 64: a vocabulary need not be
-  config.d_model = 64;
-  config.d_ff = 128;
-  config.d_kv = 16;
-  config.num_heads = 4;
-  config.num_encoder_layers = config.num_decoder_layers = 2;
-  config.encoder_sparse_step = config.decoder_sparse_step = 2;
+  auto config = test::fast_tiny_model();
   config.gated = gated;
   config.activation = gated ? Activation::kGeluNew : Activation::kRelu;
   config.tie_output = !gated;
-  config.routing.num_experts = 4;
-  config.routing.group_size = 16;
   config.routing.router_z_loss_coef = 0.1;
   config.routing.load_balance_loss_coef = 0.3;
   return config;

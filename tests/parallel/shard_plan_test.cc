@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "testing/model.h"
 
 namespace switchyard {
 namespace {
@@ -14,14 +15,11 @@ using testing::ElementsAre;
 
 // 5 experts, 3 heads of 4, feed-forward of 6 and 10 ids: nothing divides by 2 or 4.
 ModelConfig awkward_config() {
-  ModelConfig config;
+  auto config = test::tiny_model();
   config.vocab_size = 10;
   config.d_model = 8;
-  config.d_ff = 6;
   config.d_kv = 4;
-  config.num_heads = 3;
-  config.num_encoder_layers = config.num_decoder_layers = 2;
-  config.encoder_sparse_step = config.decoder_sparse_step = 2;
+  config.d_ff = 6;
   config.encoder_attention_sparse_step = 1;
   config.routing.num_experts = 5;
   config.routing.router_bias = true;
