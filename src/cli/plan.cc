@@ -6,11 +6,13 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "checkpoint/checkpoint_store.h"
 #include "cli/commands.h"
 #include "data/span_corruption.h"
 #include "model/flops.h"
 #include "model/parameters.h"
+#include "plan/picture.h"
 #include "plan/plan_json.h"
 #include "plan/planner.h"
 #include "report/html.h"
@@ -30,7 +32,7 @@ struct PlanCommand {
   std::optional<double> memory, flops, memory_bandwidth, bandwidth, network_bandwidth, latency, network_latency,
       efficiency;
   std::optional<int64_t> node, batch, micro_batch, encoder_length, decoder_length;
-  std::string dtype, optimizer;
+  std::string dtype, optimizer, layout, picture;
   double dropped = 0.0, imbalance = 1.0;
   bool json = false;
 };
@@ -191,14 +193,39 @@ void print_text(const PlanCommand& command, const Workload& workload, const Clus
   if (!plans.empty()) print_best(plans.front(), cluster);
 }
 
+// "2x4x1": data, expert, tensor.
+Layout read_layout(const std::string& text) {
+  Layout layout;
+  char end = 0;
+  const bool is_layout = std::sscanf(text.c_str(), "%" SCNd64 "x%" SCNd64 "x%" SCNd64 "%c", &layout.data,
+                                     &layout.expert, &layout.tensor, &end) == 3;
+  for (const int64_t ways : {layout.data, layout.expert, layout.tensor})
+    SY_CHECK(!is_layout || (ways >= 1 && ways <= 1 << 20), "--layout \"", text, "\": expected 1 to ", 1 << 20,
+             " of each");
+  SY_CHECK(is_layout, "--layout \"", text, "\": expected DATAxEXPERTxTENSOR, for example 2x4x1");
+  return layout;
+}
+
+std::vector<PlannedLayout> plan_one(const Workload& workload, const Cluster& cluster, const Layout& layout) {
+  validate(workload);
+  validate(cluster);
+  SY_CHECK(layout.num_ranks() == cluster.num_devices, "--layout ", layout_text(layout), " is of ", layout.num_ranks(),
+           " devices, --devices says ", cluster.num_devices);
+  return {plan_layout(workload, cluster, layout)};
+}
+
 void run(const PlanCommand& command) {
   const auto subject = read_subject(command);
   const auto workload = make_workload(command, subject.workload);
-  const int64_t devices = command.devices > 0 ? command.devices : subject.devices;
+  int64_t devices = command.devices > 0 ? command.devices : subject.devices;
+  if (devices == 0 && !command.layout.empty()) devices = read_layout(command.layout).num_ranks();
   SY_CHECK(devices > 0, "plan needs --devices N, for example: switchyard plan ", command.subject, " --devices 8");
   const auto cluster = make_cluster(command, devices);
-  const auto plans = plan_layouts(workload, cluster);
+  auto plans = command.layout.empty() ? plan_layouts(workload, cluster)
+                                      : plan_one(workload, cluster, read_layout(command.layout));
   const auto model = describe(workload);
+  if (!command.picture.empty())
+    write_file_atomically(command.picture, draw_partitioning(workload, plans.front().layout));
   (command.json ? print_json : print_text)(command, workload, cluster, model, plans);
 }
 
@@ -246,6 +273,9 @@ void add_plan(CLI::App& app) {
   plan->add_option("--show", command->num_shown, "layouts to list of those that fit and of the others")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  plan->add_option("--layout", command->layout, "plan this one alone: DATAxEXPERTxTENSOR, such as 2x4x1");
+  plan->add_option("--picture", command->picture,
+                   "draw who has which part of weights, experts and batch in the best layout: an SVG file");
   plan->add_flag("--json", command->json, "print one JSON object with all layouts, nothing else");
   plan->footer(
       "Examples:\n  switchyard plan switch-xxl --devices 512 --device tpu-v3\n"

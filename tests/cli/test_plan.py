@@ -1,6 +1,7 @@
 """switchyard plan: the form of its JSON, the paper's figures, and what it refuses."""
 
 import json
+import xml.etree.ElementTree
 
 import pytest
 
@@ -105,3 +106,23 @@ def test_the_table_says_why_others_fail():
 def test_wrong_input_is_named(arguments, words):
     message = refused("plan", *arguments)
     assert all(word in message for word in words), message
+
+
+def test_the_picture_is_an_svg_of_the_best_layout(tmp_path):
+    path = tmp_path / "layout.svg"
+    result = plan("switch-mini-8", "--devices", 8, "--batch", 64, "--picture", path)
+    best = result["layouts"][0]
+    root = xml.etree.ElementTree.parse(path).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    title = root.find("{http://www.w3.org/2000/svg}title").text
+    assert title == f"Data {best['data']} x expert {best['expert']} x tensor {best['tensor']}"
+    ranks = {each.get("data-rank") for each in root.iter() if each.get("data-panel") == "experts"}
+    assert ranks == {str(rank) for rank in range(8)}
+
+
+def test_one_layout_can_be_asked_for(tmp_path):
+    result = plan("switch-mini-8", "--layout", "2x2x1", "--batch", 64)
+    assert [(each["data"], each["expert"], each["tensor"]) for each in result["layouts"]] == [(2, 2, 1)]
+    assert "--layout" in refused("plan", "switch-mini-8", "--layout", "2x2")
+    assert "--layout" in refused("plan", "switch-mini-8", "--layout", "0x2x1")
+    assert "--devices says 8" in refused("plan", "switch-mini-8", "--layout", "2x2x1", "--devices", 8)
