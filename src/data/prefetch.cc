@@ -1,16 +1,13 @@
 #include "data/prefetch.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace switchyard {
 
-BatchPrefetcher::BatchPrefetcher(std::function<Batch(int64_t step)> make, int64_t first_step, int64_t end_step,
-                                 size_t depth)
-    : make_(std::move(make)),
-      next_step_(first_step),
-      end_step_(end_step),
-      depth_(depth > 0 ? depth : 1),
-      thread_([this] { run(); }) {}
+BatchPrefetcher::BatchPrefetcher(const ExampleSource& source, const PrefetchOptions& options)
+    : source_(source), options_(options), next_step_(options.first_step), thread_([this] { run(); }) {}
 
 BatchPrefetcher::~BatchPrefetcher() {
   {
@@ -22,23 +19,25 @@ BatchPrefetcher::~BatchPrefetcher() {
 }
 
 void BatchPrefetcher::run() {
+  const size_t depth = std::max<size_t>(1, options_.depth);
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [&] { return stop_ || ready_.size() < depth_; });
-    if (stop_ || next_step_ >= end_step_) break;
+    changed_.wait(lock, [&] { return stop_ || ready_.size() < depth; });
+    if (stop_ || next_step_ >= options_.end_step) break;
     const int64_t step = next_step_++;
     lock.unlock();
-    Batch batch;
+    std::list<Batch> made;  // a list of one: it joins those that wait without an allocation that could fail
     std::exception_ptr failure;
     try {
-      batch = make_(step);
+      const int64_t all = source_.shape().batch_size - options_.first_row;
+      made.push_back(source_.rows(step, options_.first_row, options_.num_rows < 0 ? all : options_.num_rows));
     } catch (...) {
       failure = std::current_exception();
     }
     lock.lock();
     failure_ = failure;
     if (failure_) break;
-    ready_.push_back(std::move(batch));
+    ready_.splice(ready_.end(), made);
     changed_.notify_all();
   }
   finished_ = true;
@@ -50,7 +49,7 @@ Batch BatchPrefetcher::next() {
   changed_.wait(lock, [&] { return finished_ || !ready_.empty(); });
   if (ready_.empty()) {
     if (failure_) std::rethrow_exception(failure_);
-    throw Error(join("no batch after step ", end_step_ - 1));
+    throw Error(join("no batch after step ", options_.end_step - 1));
   }
   Batch batch = std::move(ready_.front());
   ready_.pop_front();

@@ -4,40 +4,43 @@
 
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <exception>
-#include <functional>
 #include <limits>
+#include <list>
 #include <mutex>
 #include <thread>
 
-#include "data/batch.h"
+#include "data/example_source.h"
 
 namespace switchyard {
 
+struct PrefetchOptions {
+  int64_t first_step = 0, end_step = std::numeric_limits<int64_t>::max();  // steps [first_step, end_step)
+  int64_t first_row = 0, num_rows = -1;                                    // of every batch; -1: to its end
+  size_t depth = 2;                                                        // batches that may wait
+};
+
 class BatchPrefetcher {
  public:
-  // `make` is called for first_step, first_step + 1, ... below end_step, on the prefetcher's thread only; at most
-  // `depth` batches wait.
-  BatchPrefetcher(std::function<Batch(int64_t step)> make, int64_t first_step,
-                  int64_t end_step = std::numeric_limits<int64_t>::max(), size_t depth = 2);
+  // `source` outlives the prefetcher, and is asked on the prefetcher's thread only.
+  explicit BatchPrefetcher(const ExampleSource& source, const PrefetchOptions& options = {});
   BatchPrefetcher(const BatchPrefetcher&) = delete;
   BatchPrefetcher& operator=(const BatchPrefetcher&) = delete;
   ~BatchPrefetcher();  // waits for a batch that is being made, no longer
 
-  // The next step's batch; waits for it. Rethrows what `make` threw for that step (and for every call after); throws
-  // Error past end_step.
+  // The next step's rows; waits for them. Rethrows what the source threw for that step (and for every call after);
+  // throws Error past end_step.
   Batch next();
 
  private:
   void run();
 
-  std::function<Batch(int64_t)> make_;
-  int64_t next_step_, end_step_;
-  size_t depth_;
+  const ExampleSource& source_;
+  PrefetchOptions options_;
+  int64_t next_step_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Batch> ready_;
+  std::list<Batch> ready_;
   std::exception_ptr failure_;
   bool finished_ = false;  // the thread makes no more
   bool stop_ = false;

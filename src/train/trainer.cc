@@ -152,7 +152,7 @@ Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, const R
   state.open_learner(options.allow_changes);
   state.measure();
   state.folder.start(run_to_toml(state.run), state.step);
-  state.batches.emplace([examples = state.examples.get()](int64_t step) { return examples->batch(step); }, state.step);
+  state.batches.emplace(*state.examples, PrefetchOptions{.first_step = state.step});
 }
 
 Trainer::~Trainer() = default;

@@ -9,56 +9,70 @@
 namespace switchyard {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-Batch numbered(int64_t step) {
-  Batch batch;
-  batch.batch_size = 1;
-  batch.first_example = step;
-  batch.encoder_input_tokens = {static_cast<int32_t>(step * 7)};
-  return batch;
-}
+// Row r of step s holds 7 s + r.
+class Numbers : public ExampleSource {
+ public:
+  Batch rows(int64_t step, int64_t first, int64_t count) const override {
+    check_rows(shape(), first, count);
+    if (step == failing_step) throw Error("this step cannot be read");
+    ++num_made;
+    Batch batch;
+    batch.batch_size = count;
+    batch.first_example = first;
+    for (int64_t row = first; row < first + count; ++row)
+      batch.encoder_input_tokens.push_back(static_cast<int32_t>(step * 7 + row));
+    return batch;
+  }
+  SourceShape shape() const override { return {.batch_size = 4, .encoder_length = 1, .decoder_length = 1}; }
+  int64_t examples_per_epoch() const override { return 0; }
+
+  int64_t failing_step = -1;
+  mutable std::atomic<int64_t> num_made{0};
+};
 
 TEST(BatchPrefetcher, GivesEveryStepInOrder) {
+  const Numbers numbers;
   for (const size_t depth : {1, 2, 8}) {
-    BatchPrefetcher prefetcher(numbered, 5, 205, depth);
-    for (int64_t step = 5; step < 205; ++step) {
-      const Batch batch = prefetcher.next();
-      EXPECT_EQ(batch.first_example, step);
-      EXPECT_EQ(batch.encoder_input_tokens.at(0), step * 7);
-    }
+    BatchPrefetcher prefetcher(numbers, {.first_step = 5, .end_step = 205, .depth = depth});
+    for (int32_t step = 5; step < 205; ++step)
+      EXPECT_THAT(prefetcher.next().encoder_input_tokens,
+                  ElementsAre(step * 7, step * 7 + 1, step * 7 + 2, step * 7 + 3));
     EXPECT_THAT(error_of([&] { prefetcher.next(); }), HasSubstr("no batch after step 204"));
   }
 }
 
+TEST(BatchPrefetcher, GivesTheRowsThatOneRankWorksOn) {
+  const Numbers numbers;
+  BatchPrefetcher prefetcher(numbers, {.first_row = 1, .num_rows = 2});
+  EXPECT_THAT(prefetcher.next().encoder_input_tokens, ElementsAre(1, 2));
+  const Batch second = prefetcher.next();
+  EXPECT_THAT(second.encoder_input_tokens, ElementsAre(8, 9));
+  EXPECT_EQ(second.first_example, 1);
+}
+
 TEST(BatchPrefetcher, StaysWithinItsDepthAndStopsWhenDropped) {
-  std::atomic<int64_t> num_made{0};
+  const Numbers numbers;
   {
-    BatchPrefetcher prefetcher(
-        [&](int64_t step) {
-          ++num_made;
-          return numbered(step);
-        },
-        0, 1'000'000, 3);
+    BatchPrefetcher prefetcher(numbers, {.depth = 3});
     prefetcher.next();
     prefetcher.next();
-    EXPECT_LE(num_made, 2 + 3);
+    EXPECT_LE(numbers.num_made, 2 + 3);
   }
-  EXPECT_LE(num_made, 2 + 3);
-  EXPECT_GE(num_made, 2);
-  const BatchPrefetcher never_asked(numbered, 0);
+  EXPECT_LE(numbers.num_made, 2 + 3);
+  EXPECT_GE(numbers.num_made, 2);
+  const BatchPrefetcher never_asked(numbers);
 }
 
 TEST(BatchPrefetcher, PassesExceptionsOnAtTheirStep) {
-  BatchPrefetcher prefetcher(
-      [](int64_t step) {
-        if (step == 2) throw Error("step 2 cannot be read");
-        return numbered(step);
-      },
-      0, 10, 4);
-  EXPECT_EQ(prefetcher.next().first_example, 0);
-  EXPECT_EQ(prefetcher.next().first_example, 1);
-  for (int call = 0; call < 2; ++call) EXPECT_EQ(error_of([&] { prefetcher.next(); }), "step 2 cannot be read");
+  Numbers numbers;
+  numbers.failing_step = 2;
+  BatchPrefetcher prefetcher(numbers, {.end_step = 10, .depth = 4});
+  EXPECT_EQ(prefetcher.next().encoder_input_tokens.at(0), 0);
+  EXPECT_EQ(prefetcher.next().encoder_input_tokens.at(0), 7);
+  for (int call = 0; call < 2; ++call) EXPECT_EQ(error_of([&] { prefetcher.next(); }), "this step cannot be read");
 }
 
 }  // namespace
