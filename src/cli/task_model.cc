@@ -8,9 +8,9 @@
 #include "base/error.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
+#include "cli/model_vocabulary.h"
 #include "generate/score.h"
 #include "generate/session.h"
-#include "text/vocabulary.h"
 
 namespace switchyard {
 namespace {
@@ -91,12 +91,10 @@ TaskModel::TaskModel(const std::filesystem::path& folder, const ComputeOptions& 
   SY_CHECK(options.encoder_length > 1, "an input has at least 2 tokens, got --encoder-length ", options.encoder_length);
   const auto model = resolve_model_folder(folder);
   apply(compute);
-  state_ = std::make_unique<State>(
-      State{Vocabulary::load(model),
-            open_for_inference(model, dtype_of(compute.dtype.empty() ? "fp32" : compute.dtype), device_of(compute)),
-            options, 0});
-  SY_CHECK(state_->vocabulary.size() <= state_->model.config.vocab_size, model.string(), ": the vocabulary has ",
-           state_->vocabulary.size(), " ids, the model's embedding ", state_->model.config.vocab_size);
+  auto weights =
+      open_for_inference(model, dtype_of(compute.dtype.empty() ? "fp32" : compute.dtype), device_of(compute));
+  auto vocabulary = open_vocabulary(model, weights.config);
+  state_ = std::make_unique<State>(State{std::move(vocabulary), std::move(weights), options, 0});
 }
 
 TaskModel::~TaskModel() = default;
