@@ -21,7 +21,12 @@ Json to_json(const toml::node& node, const std::string& place) {
     for (const auto& item : *list) json.push_back(to_json(item, place));
     return json;
   }
-  throw Error(place + ": expected a number, a string, true or false, or a list of them");
+  if (const auto* table = node.as_table()) {
+    Json json = Json::object();
+    for (const auto& [key, value] : *table) json[std::string(key.str())] = to_json(value, place);
+    return json;
+  }
+  throw Error(place + ": expected a number, a string, true or false, or a list or table of them");
 }
 
 toml::table parse(std::string_view text, const std::string& source) {
@@ -52,6 +57,12 @@ std::string toml_value(const Json& value) {
     std::string text = "[";
     for (const auto& item : value) text += (text.size() > 1 ? ", " : "") + toml_value(item);
     return text + "]";
+  }
+  if (value.is_object()) {
+    std::string text = "{";
+    for (const auto& [key, item] : value.items())
+      text += (text.size() > 1 ? ", " : "") + key + " = " + toml_value(item);
+    return text + "}";
   }
   if (value.is_number_float() && !std::isfinite(value.get<double>()))
     return std::isnan(value.get<double>()) ? "nan" : value.get<double>() > 0 ? "inf" : "-inf";
@@ -129,6 +140,13 @@ void throw_unknown_word(const Json& value, const std::string& place, const std::
   const std::string given = value.is_string() ? value.get<std::string>().substr(0, 64) : std::string();
   throw Error(join(place, ": expected one of ", list, ", got ", value.dump().substr(0, 70),
                    given.empty() ? "" : nearest_hint(given, known)));
+}
+
+void check_keys(const Json& values, const std::string& section, const std::vector<std::string>& known,
+                const std::function<std::string(const std::string& key)>& place) {
+  for (const auto& [key, value] : values.items())
+    SY_CHECK(std::find(known.begin(), known.end(), key) != known.end(), place(key), ": unknown key in [", section, "]",
+             nearest_hint(key, known), "; `switchyard train --help-config` lists all keys");
 }
 
 void read_value(const Json& value, const std::string& place, bool& out) {

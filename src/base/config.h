@@ -6,11 +6,12 @@
 //   }
 // and gets from that list: reading with checks (unknown keys are errors that name the nearest known one), JSON and TOML
 // output, and the text of --help-config. Field types: bool, int64_t, double, std::string, vectors of the last three,
-// and enums with words (base/enum_words.h).
+// enums with words (base/enum_words.h), and vectors of config structs ([[section.key]] in TOML).
 #pragma once
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -59,6 +60,12 @@ void read_value(const Json& value, const std::string& place, Enum& out) {
   out = *found;
 }
 
+// A config struct, as above.
+template <class T>
+inline constexpr bool has_fields = requires(T value) {
+  T::visit(value, [](const char*, auto&, const char*) {});
+};
+
 template <class T>
 Json write_value(const T& value) {
   if constexpr (has_words<T>)
@@ -66,11 +73,23 @@ Json write_value(const T& value) {
   else
     return value;
 }
+template <class T>
+requires has_fields<T> Json write_value(const std::vector<T>& values) {
+  Json list = Json::array();
+  for (const auto& value : values) {
+    list.push_back(Json::object());
+    T::visit(value, [&](const char* name, const auto& field, const char*) { list.back()[name] = write_value(field); });
+  }
+  return list;
+}
 
 void read_value(const Json& value, const std::string& place, bool& out);
 void read_value(const Json& value, const std::string& place, int64_t& out);
 void read_value(const Json& value, const std::string& place, double& out);
 void read_value(const Json& value, const std::string& place, std::string& out);
+template <class Config>
+requires has_fields<Config>
+void read_value(const Json& value, const std::string& place, Config& out);
 template <class T>
 void read_value(const Json& value, const std::string& place, std::vector<T>& out) {
   SY_CHECK(value.is_array(), place, ": expected a list, got ", value.dump());
@@ -91,6 +110,23 @@ std::vector<std::string> field_names() {
   return names;
 }
 
+namespace config_detail {
+// Throws Error naming the place for the first key of `values` that is not known.
+void check_keys(const Json& values, const std::string& section, const std::vector<std::string>& known,
+                const std::function<std::string(const std::string& key)>& place);
+
+template <class Config>
+requires has_fields<Config>
+void read_value(const Json& value, const std::string& place, Config& out) {
+  SY_CHECK(value.is_object(), place, ": expected a table of keys, got ", value.dump());
+  const auto place_of = [&](const std::string& key) { return place + "." + key; };
+  check_keys(value, place, field_names<Config>(), place_of);
+  Config::visit(out, [&](const char* name, auto& field, const char*) {
+    if (value.contains(name)) read_value(value.at(name), place_of(name), field);
+  });
+}
+}  // namespace config_detail
+
 // Sets the fields that the section mentions. Throws Error for a value of the wrong type and for an unknown key; keys
 // listed in `also_known` are left to the caller.
 template <class Config>
@@ -100,11 +136,8 @@ void read_section(Config& config, const ConfigDocument& document, const std::str
   const Json& values = document.sections.at(section);
   auto known = field_names<Config>();
   known.insert(known.end(), also_known.begin(), also_known.end());
-  for (const auto& [key, value] : values.items()) {
-    const bool is_known = std::find(known.begin(), known.end(), key) != known.end();
-    SY_CHECK(is_known, document.place(section + "." + key), ": unknown key in [", section, "]",
-             nearest_hint(key, known), "; `switchyard train --help-config` lists all keys");
-  }
+  config_detail::check_keys(values, section, known,
+                            [&](const std::string& key) { return document.place(section + "." + key); });
   Config::visit(config, [&](const char* name, auto& field, const char*) {
     if (values.contains(name)) config_detail::read_value(values.at(name), document.place(section + "." + name), field);
   });
@@ -119,16 +152,32 @@ Json fields_to_json(const Config& config) {
   return json;
 }
 
+template <class Config>
+std::string describe_fields(const std::string& section);
+
+namespace config_detail {
+// The keys of one of a list of config structs; "" for other fields.
+template <class T>
+std::string describe_parts(const std::string&, const T&) {
+  return "";
+}
+template <class T>
+requires has_fields<T> std::string describe_parts(const std::string& name, const std::vector<T>&) {
+  return "\n" + describe_fields<T>("[" + name + "]");
+}
+}  // namespace config_detail
+
 // One line a field: name, default, meaning.
 template <class Config>
 std::string describe_fields(const std::string& section) {
-  std::string text = "[" + section + "]\n";
+  std::string text = "[" + section + "]\n", nested;
   const Config config{};
   Config::visit(config, [&](const char* name, const auto& field, const char* meaning) {
     const std::string left = std::string(name) + " = " + config_detail::write_value(field).dump();
     text += "  " + left + std::string(left.size() < 40 ? 40 - left.size() : 1, ' ') + "# " + meaning + "\n";
+    nested += config_detail::describe_parts(section + "." + name, field);
   });
-  return text;
+  return text + nested;
 }
 
 }  // namespace switchyard

@@ -23,6 +23,7 @@ enum class NoisePurpose : uint32_t {
   kSecondExpert = 10,
   kRouterDropout = 11,
   kHashRouting = 12,
+  kMixture = 13,
 };
 
 // Names one stream: (seed, purpose, step, layer). `layer` numbers the place within a step (a block, a parameter).

@@ -1,6 +1,9 @@
 // Where training examples come from: pre-training text, and whatever else fills batches of this form.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "base/error.h"
 #include "data/batch.h"
 
@@ -35,6 +38,9 @@ class ExampleSource {
 
   // Examples until all have been seen once; 0 where there is no such number.
   virtual int64_t examples_per_epoch() const = 0;
+
+  // What Batch::part numbers; empty where batches have no parts.
+  virtual std::vector<std::string> part_names() const { return {}; }
 };
 
 }  // namespace switchyard

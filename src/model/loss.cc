@@ -88,6 +88,7 @@ Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, cons
       ops::linear_cross_entropy(hidden, weights.output, kept, weights.output_scale, weights.vocabulary());
   loss.num_labels = entropy.num_labels;
   loss.num_correct = entropy.num_correct;
+  loss.token_losses = entropy.token_losses;
   const auto labels =
       static_cast<double>(std::max<int64_t>(1, options.step_labels > 0 ? options.step_labels : entropy.num_labels));
   loss.cross_entropy = entropy.sum * (1.0 / labels);

@@ -38,6 +38,7 @@ struct Loss {
   at::Tensor cross_entropy;       // [] f32: this batch's part of the mean cross entropy, differentiable
   at::Tensor soft_cross_entropy;  // [] f32: the same against soft targets, their weight not applied; undefined without
   int64_t num_labels = 0, num_correct = 0;
+  at::Tensor token_losses;  // [batch * decoder_length] f32: nats, 0 where ignored; without gradient
   // Over sparse layers as load_balance_layers says, without coefficients: this batch's part of the step's.
   double load_balance_loss = 0.0;
   double router_z_loss = 0.0;

@@ -108,6 +108,7 @@ void join_parts(const FeatureSplit& split, RowLogits& logits) {
 
 struct Counts {
   int64_t num_labels = 0, num_correct = 0;
+  at::Tensor token_losses;
 };
 
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
@@ -117,10 +118,13 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     auto logits = run_forward(kept, hidden, weight, scale);
     if (part.split != nullptr) join_parts(*part.split, logits);
     double sum = 0.0, z_sum = 0.0;
+    counts->token_losses = at::zeros({labels.numel()}, at::kFloat);
+    auto* token_losses = write<float>(counts->token_losses);
     for (int64_t row = 0; row < kept.count; ++row) {
       const double log_partition = read<float>(logits.log_partition)[row],
                    label_logit = read<float>(logits.label_logit)[row];
       sum += log_partition - label_logit;
+      token_losses[read<int64_t>(kept.token)[row]] = static_cast<float>(log_partition - label_logit);
       z_sum += log_partition * log_partition;
       // The largest is kept in other units, so a label that attains it may differ in the last bits.
       counts->num_correct += label_logit >= read<float>(logits.largest)[row] - 1e-6 * std::abs(label_logit) ? 1 : 0;
@@ -188,7 +192,11 @@ CrossEntropy linear_cross_entropy(const at::Tensor& states, const at::Tensor& we
     return reference::linear_cross_entropy(hidden, weight, labels, scale, part);
   Counts counts;
   const auto sums = LinearCrossEntropy::apply(hidden, weight, cpu_labels, scale, part, &counts);
-  return {.sum = sums[0], .z_sum = sums[1], .num_labels = counts.num_labels, .num_correct = counts.num_correct};
+  return {.sum = sums[0],
+          .z_sum = sums[1],
+          .num_labels = counts.num_labels,
+          .num_correct = counts.num_correct,
+          .token_losses = counts.token_losses};
 }
 
 at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,

@@ -13,6 +13,7 @@ struct CrossEntropy {
   at::Tensor z_sum;  // [] f32: sum over kept labels of logsumexp(logits)^2; differentiable
   int64_t num_labels = 0;
   int64_t num_correct = 0;  // kept labels that are the argmax
+  at::Tensor token_losses;  // [tokens] f32: the terms of sum, 0 where ignored; without gradient
 };
 
 // logits = (hidden * scale) weight^T in f32. hidden [tokens, d_model] compute dtype, weight [vocab, d_model] the same

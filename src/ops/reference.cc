@@ -186,10 +186,12 @@ CrossEntropy linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& we
   const auto& log_partition = logits.log_partition;
   const auto kept = labels.ge(0);
   const auto zero = at::zeros({}, log_partition.options());
-  return {.sum = at::where(kept, log_partition - logits.label_logit, zero).sum(),
+  const auto terms = at::where(kept, log_partition - logits.label_logit, zero);
+  return {.sum = terms.sum(),
           .z_sum = at::where(kept, log_partition * log_partition, zero).sum(),
           .num_labels = kept.sum().item<int64_t>(),
-          .num_correct = logits.label_logit.ge(logits.largest).logical_and(kept).sum().item<int64_t>()};
+          .num_correct = logits.label_logit.ge(logits.largest).logical_and(kept).sum().item<int64_t>(),
+          .token_losses = terms.detach()};
 }
 
 at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,

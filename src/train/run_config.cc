@@ -44,6 +44,34 @@ std::string from_folder(const std::string& path, const std::filesystem::path& fo
 
 void check_positive(int64_t value, const char* key) { SY_CHECK(value > 0, key, " = ", value, ": expected at least 1"); }
 
+void check_mixture(const DataConfig& data) {
+  for (size_t n = 0; n < data.mixture.size(); ++n) {
+    const auto& entry = data.mixture[n];
+    const std::string place = join("data.mixture, entry ", n + 1);
+    SY_CHECK(entry.text.empty() != entry.task.empty(), place, ": expected text or task, one of them");
+    SY_CHECK(entry.task.empty() || !entry.folder.empty() || !data.folder.empty(), place,
+             ": folder is missing: name the folder that holds the folder of task ", entry.task);
+    const bool takes_rates = data.mixture_rule == MixtureRule::kRates;
+    SY_CHECK(!takes_rates || entry.rate > 0.0, place, ": rate = ", entry.rate,
+             ", expected more than 0; or set data.mixture_rule to proportional or equal");
+    SY_CHECK(takes_rates || entry.rate == 0.0, place, ": rate = ", entry.rate, ", but data.mixture_rule is ",
+             to_word(data.mixture_rule), "; keep one of them");
+  }
+  SY_CHECK(data.mixture_maximum >= 0, "data.mixture_maximum = ", data.mixture_maximum, ": expected 0 (none) or more");
+  SY_CHECK(data.mixture_temperature > 0.0, "data.mixture_temperature = ", data.mixture_temperature,
+           ": expected more than 0");
+}
+
+void check_sources(const DataConfig& data) {
+  const int given = (data.text.empty() ? 0 : 1) + (data.task.empty() ? 0 : 1) + (data.mixture.empty() ? 0 : 1);
+  SY_CHECK(given > 0,
+           "data.text is missing: list the files to train on, for example text = [\"book.txt\"], or name a task");
+  SY_CHECK(given == 1, "data.text, data.task and data.mixture: keep one");
+  SY_CHECK(data.task.empty() || !data.folder.empty(),
+           "data.folder is missing: name the folder that holds the folder of task ", data.task);
+  check_mixture(data);
+}
+
 void check_run(const RunConfig& run) {
   check_positive(run.train.steps, "train.steps");
   check_positive(run.train.batch_size, "train.batch_size");
@@ -58,11 +86,7 @@ void check_run(const RunConfig& run) {
   SY_CHECK(train.best_direction == "lower" || train.best_direction == "higher", "train.best_direction = \"",
            train.best_direction, "\": expected lower or higher");
   SY_CHECK(train.seed >= 0, "train.seed = ", train.seed, ": expected 0 or more");
-  SY_CHECK(!run.data.text.empty() || !run.data.task.empty(),
-           "data.text is missing: list the files to train on, for example text = [\"book.txt\"], or name a task");
-  SY_CHECK(run.data.text.empty() || run.data.task.empty(), "data.text and data.task: keep one");
-  SY_CHECK(run.data.task.empty() || !run.data.folder.empty(),
-           "data.folder is missing: name the folder that holds the folder of task ", run.data.task);
+  check_sources(run.data);
   SY_CHECK(!run.data.vocab.empty(), "data.vocab is missing: name a spiece.model; `switchyard vocab train` makes one");
   SY_CHECK(run.parallel.data == 1 && run.parallel.expert == 1 && run.parallel.tensor == 1,
            "parallel: this build trains with one process; set parallel.data, expert and tensor to 1");
@@ -128,6 +152,11 @@ RunConfig resolve_run(const ConfigDocument& given, const std::filesystem::path& 
   run.data.cache = from_folder(run.data.cache, folder);
   run.data.folder = from_folder(run.data.folder, folder);
   if (run.data.task.ends_with(".toml")) run.data.task = from_folder(run.data.task, folder);
+  for (auto& entry : run.data.mixture) {
+    for (auto& path : entry.text) path = from_folder(path, folder);
+    entry.folder = from_folder(entry.folder, folder);
+    if (entry.task.ends_with(".toml")) entry.task = from_folder(entry.task, folder);
+  }
   check_run(run);
   return run;
 }

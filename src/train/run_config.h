@@ -6,10 +6,31 @@
 #include <vector>
 
 #include "base/config.h"
+#include "data/mixture.h"
 #include "model/config.h"
 #include "optim/optimizer.h"
 
 namespace switchyard {
+
+// One source of a mixture: text or a task.
+struct MixtureEntry {
+  std::vector<std::string> text;
+  std::string task;
+  std::string folder;  // of the task; empty: [data] folder
+  std::string split = "train";
+  std::string name;  // in metrics; empty: the task, or the first text file's name
+  double rate = 0.0;
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("text", self.text, "training text, as data.text; or");
+    field("task", self.task, "a task, as data.task");
+    field("folder", self.folder, "folder that holds the task's folder; empty: data.folder");
+    field("split", self.split, "split of the task");
+    field("name", self.name, "its name in metrics; empty: the task, or the first text file's name without endings");
+    field("rate", self.rate, "how often its examples come, against the other rates (mixture_rule rates)");
+  }
+};
 
 struct DataConfig {
   std::vector<std::string> text;       // training text: files or folders
@@ -17,7 +38,11 @@ struct DataConfig {
   std::string task;                    // in place of text: a task's name, or its file
   std::string folder;                  // that holds the tasks' folders
   std::string split = "train";         // of the task
-  std::string vocab;                   // spiece.model, a model directory or a run's folder
+  std::vector<MixtureEntry> mixture;   // in place of both
+  MixtureRule mixture_rule = MixtureRule::kRates;
+  int64_t mixture_maximum = 0;
+  double mixture_temperature = 1.0;
+  std::string vocab;  // spiece.model, a model directory or a run's folder
   int64_t encoder_length = 512;
   int64_t decoder_length = 0;  // 0: what span corruption needs for encoder_length (114 for 512)
   double noise_density = 0.15;
@@ -31,6 +56,11 @@ struct DataConfig {
     field("task", self.task, "train on a task in place of text: glue_sst2, ..., or a .toml file of one's own");
     field("folder", self.folder, "folder that holds the tasks' folders");
     field("split", self.split, "split of the task to train on");
+    field("mixture", self.mixture, "several texts and tasks in place of either, each a [[data.mixture]]");
+    field("mixture_rule", self.mixture_rule, "rates as given, proportional to examples, or equal");
+    field("mixture_maximum", self.mixture_maximum, "proportional: no source counts as more examples; 0: no limit");
+    field("mixture_temperature", self.mixture_temperature,
+          "proportional: rates are to the power 1 / temperature (mT5's exponent 0.3: 3.333)");
     field("vocab", self.vocab, "SentencePiece model, made by `switchyard vocab train`, or a model directory or run");
     field("encoder_length", self.encoder_length, "encoder tokens an example");
     field("decoder_length", self.decoder_length, "decoder tokens an example; 0: as many as span corruption gives");

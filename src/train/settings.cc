@@ -45,6 +45,8 @@ Json training_settings(const RunConfig& run, const Vocabulary& vocabulary, const
   add(settings, "optimizer", run.optimizer);
   if (run.optimizer.schedule != "linear" && run.optimizer.schedule != "cosine")
     for (const char* key : {"decay_steps", "final_fraction"}) settings["optimizer"].erase(key);
+  for (auto& entry : settings["data"]["mixture"])
+    for (const char* key : {"text", "folder"}) entry.erase(key);
   const auto first = examples.batch(0);
   settings["content"] = {
       {"vocabulary checksum", crc32c(vocabulary.model_bytes())},

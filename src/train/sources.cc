@@ -23,40 +23,75 @@ TokenStore open_text(const std::vector<std::string>& text, const RunConfig& run,
       {.cache_folder = run.data.cache.empty() ? cache_folder : std::filesystem::path(run.data.cache)});
 }
 
-}  // namespace
+struct TaskPlace {
+  std::string task, folder, split;
+};
 
-namespace {
-
-std::unique_ptr<ExampleSource> open_task(const RunConfig& run, const Vocabulary& vocabulary) {
+std::unique_ptr<ExampleSource> open_task(const TaskPlace& place, const RunConfig& run, const Vocabulary& vocabulary,
+                                         int64_t batch_size) {
   constexpr int64_t kTargetLength = 114;  // where none is said: as in pre-training
-  const auto task = find_task(run.data.task);
-  const auto rows =
-      read_examples(task, run.data.folder, run.data.split, {.bad_rows = BadRows::kSkip, .for_training = true});
+  const auto task = find_task(place.task);
+  const auto rows = read_examples(task, place.folder, place.split, {.bad_rows = BadRows::kSkip, .for_training = true});
   if (!rows.bad_rows.empty())
-    say(run.data.task, ": ", rows.bad_rows.size(), " rows skipped; the first is ", rows.bad_rows.front().place, ": ",
+    say(place.task, ": ", rows.bad_rows.size(), " rows skipped; the first is ", rows.bad_rows.front().place, ": ",
         rows.bad_rows.front().problem);
   auto source = std::make_unique<TaskSource>(
       rows.examples, vocabulary,
       TaskSourceOptions{.encoder_length = run.data.encoder_length,
                         .decoder_length = run.data.decoder_length > 0 ? run.data.decoder_length : kTargetLength,
                         .seed = static_cast<uint64_t>(run.train.seed),
-                        .batch_size = run.train.batch_size});
+                        .batch_size = batch_size});
   if (source->truncated_inputs() > 0)
-    say(run.data.task, ": ", source->truncated_inputs(), " of ", source->examples_per_epoch(), " inputs cut to ",
+    say(place.task, ": ", source->truncated_inputs(), " of ", source->examples_per_epoch(), " inputs cut to ",
         run.data.encoder_length, " tokens; targets are never cut");
   return source;
+}
+
+std::unique_ptr<ExampleSource> open_training_text(const std::vector<std::string>& text, const RunConfig& run,
+                                                  const Vocabulary& vocabulary,
+                                                  const std::filesystem::path& cache_folder, int64_t batch_size) {
+  return std::make_unique<PretrainingData>(
+      open_text(text, run, vocabulary, cache_folder), special_tokens(vocabulary),
+      PretrainingOptions{
+          .shape = segment_shape(run.data), .seed = static_cast<uint64_t>(run.train.seed), .batch_size = batch_size});
+}
+
+// "books/novels.jsonl.gz": "novels"; "tasks/mine.toml": "mine".
+std::string name_of(const MixtureEntry& entry) {
+  if (!entry.name.empty()) return entry.name;
+  const std::string file =
+      std::filesystem::path(entry.task.empty() ? entry.text.front() : entry.task).filename().string();
+  return file.substr(0, file.find('.', 1));
+}
+
+std::unique_ptr<ExampleSource> open_mixture(const RunConfig& run, const Vocabulary& vocabulary,
+                                            const std::filesystem::path& cache_folder) {
+  const auto& data = run.data;
+  std::vector<MixturePart> parts;
+  std::vector<int64_t> sizes;
+  for (const auto& entry : data.mixture) {
+    const TaskPlace place{entry.task, entry.folder.empty() ? data.folder : entry.folder, entry.split};
+    parts.push_back({.name = name_of(entry),
+                     .rate = data.mixture_rule == MixtureRule::kEqual ? 1.0 : entry.rate,
+                     .source = entry.task.empty() ? open_training_text(entry.text, run, vocabulary, cache_folder, 1)
+                                                  : open_task(place, run, vocabulary, 1)});
+    sizes.push_back(parts.back().source->examples_per_epoch());
+  }
+  if (data.mixture_rule == MixtureRule::kProportional) {
+    const auto rates = proportional_rates(sizes, data.mixture_maximum, data.mixture_temperature);
+    for (size_t n = 0; n < parts.size(); ++n) parts[n].rate = rates[n];
+  }
+  return std::make_unique<MixtureSource>(std::move(parts), static_cast<uint64_t>(run.train.seed), run.train.batch_size);
 }
 
 }  // namespace
 
 std::unique_ptr<ExampleSource> open_training_examples(const RunConfig& run, const Vocabulary& vocabulary,
                                                       const std::filesystem::path& cache_folder) {
-  if (!run.data.task.empty()) return open_task(run, vocabulary);
-  return std::make_unique<PretrainingData>(open_text(run.data.text, run, vocabulary, cache_folder),
-                                           special_tokens(vocabulary),
-                                           PretrainingOptions{.shape = segment_shape(run.data),
-                                                              .seed = static_cast<uint64_t>(run.train.seed),
-                                                              .batch_size = run.train.batch_size});
+  const auto& data = run.data;
+  if (!data.mixture.empty()) return open_mixture(run, vocabulary, cache_folder);
+  if (!data.task.empty()) return open_task({data.task, data.folder, data.split}, run, vocabulary, run.train.batch_size);
+  return open_training_text(data.text, run, vocabulary, cache_folder, run.train.batch_size);
 }
 
 std::vector<std::unique_ptr<Evaluator>> open_evaluators(const RunConfig& run, const Vocabulary& vocabulary,

@@ -28,6 +28,14 @@ struct StepOptions {
   const Teacher* teacher = nullptr;      // null: labels alone
 };
 
+// What a part of a mixture did in a step; sums, which add up over micro-batches and ranks.
+struct PartResult {
+  int64_t examples = 0;
+  int64_t tokens = 0;  // inputs and targets, without padding
+  int64_t labels = 0;
+  double loss = 0.0;  // nats, over its labels
+};
+
 struct StepResult {
   int64_t step = 0;                          // number of this update, from 1
   int64_t tokens = 0;                        // encoder and decoder positions of its batch, padding included
@@ -39,6 +47,7 @@ struct StepResult {
   double learning_rate = 0.0;
   double gradient_norm = 0.0;        // before clipping
   std::vector<LayerRouting> layers;  // one a sparse layer, in order
+  std::vector<PartResult> parts;     // by Batch::part; empty where there are none
   double seconds = 0.0;              // with the wait for its batch: filled in by whoever drives the steps
 };
 

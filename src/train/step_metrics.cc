@@ -30,6 +30,15 @@ void write_layer(Json& line, const LayerRouting& layer) {
   line["router_confidence"][layer.name] = statistics.router_confidence;
 }
 
+void write_part(Json& line, const StepResult& result, size_t number, const PartProgress& progress) {
+  if (number < result.parts.size() && result.parts[number].labels > 0) {
+    const auto& part = result.parts[number];
+    line["part_loss"][progress.name] = part.loss / static_cast<double>(part.labels);
+  }
+  line["part_examples_seen"][progress.name] = progress.examples;
+  line["part_tokens_seen"][progress.name] = progress.tokens;
+}
+
 }  // namespace
 
 Json to_json(const StepResult& result, const RunProgress& progress) {
@@ -48,6 +57,7 @@ Json to_json(const StepResult& result, const RunProgress& progress) {
         "load_balance", "router_z", "importance", "router_entropy", "router_confidence"})
     line[key] = Json::object();
   for (const auto& layer : result.layers) write_layer(line, layer);
+  for (size_t n = 0; n < progress.parts.size(); ++n) write_part(line, result, n, progress.parts[n]);
   line["tokens_seen"] = progress.tokens_seen;
   if (progress.epochs > 0) line["epochs"] = progress.epochs;
   line["model_flops_utilization"] = progress.flops / result.seconds / progress.product_rate;

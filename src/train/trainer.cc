@@ -57,6 +57,7 @@ struct Trainer::State {
   std::optional<BatchPrefetcher> batches;
   Json settings;  // as checkpoints keep them
   int64_t step = 0, examples_seen = 0, tokens_seen = 0;
+  std::vector<PartProgress> parts;             // of a mixture, in its order
   double step_flops = 0.0, rate = 0.0;         // of one step; of this machine in a second
   std::optional<std::filesystem::path> saved;  // the checkpoint of this step
   std::vector<NamedNumber> evaluation;         // of this step; empty if it was not evaluated
@@ -70,6 +71,7 @@ struct Trainer::State {
   void open_examples() {
     const auto cache = folder.path().parent_path() / ".cache";
     examples = open_training_examples(run, vocabulary, cache);
+    for (const auto& name : examples->part_names()) parts.push_back({.name = name});
     evaluators = open_evaluators(run, vocabulary, cache);
   }
 
@@ -94,6 +96,11 @@ struct Trainer::State {
     const auto shape = examples->shape();  // what earlier versions did not count has this step's shape
     examples_seen = training.state.value("examples_seen", step * shape.batch_size);
     tokens_seen = training.state.value("tokens_seen", step * shape.positions());
+    for (auto& part : parts) {
+      const auto seen = training.state.value("parts", Json::object()).value(part.name, Json::object());
+      part.examples = seen.value("examples", int64_t{0});
+      part.tokens = seen.value("tokens", int64_t{0});
+    }
     saved = *checkpoint;
   }
 
@@ -110,7 +117,14 @@ struct Trainer::State {
     return {.tokens_seen = tokens_seen,
             .epochs = epoch > 0 ? static_cast<double>(examples_seen) / epoch : 0.0,
             .flops = step_flops,
-            .product_rate = rate};
+            .product_rate = rate,
+            .parts = parts};
+  }
+
+  Json parts_seen() const {
+    Json seen = Json::object();
+    for (const auto& part : parts) seen[part.name] = {{"examples", part.examples}, {"tokens", part.tokens}};
+    return seen;
   }
 
   void check_settings(const Json& state, bool allow_changes) const {
@@ -188,6 +202,10 @@ StepResult Trainer::train_step() {
   ++state.step;
   state.examples_seen += state.examples->shape().batch_size;
   state.tokens_seen += result.tokens;
+  for (size_t n = 0; n < result.parts.size(); ++n) {
+    state.parts[n].examples += result.parts[n].examples;
+    state.parts[n].tokens += result.parts[n].tokens;
+  }
   state.saved.reset();
   state.evaluation.clear();
   result.seconds = steady_seconds() - start;
@@ -222,7 +240,8 @@ std::filesystem::path Trainer::save() {
                                   .tensors = state.learner->optimizer_state(),
                                   .state = {{"settings", state.settings},
                                             {"examples_seen", state.examples_seen},
-                                            {"tokens_seen", state.tokens_seen}}});
+                                            {"tokens_seen", state.tokens_seen},
+                                            {"parts", state.parts_seen()}}});
   });
   return *state.saved;
 }

@@ -70,3 +70,62 @@ def test_what_does_not_fit_is_named(tuned):
     assert "data.folder" in refused("train", run, "--out", out, "--set", 'data.folder=""')
     assert "keep one" in refused("train", run, "--out", out, "--set", 'data.text=["train.txt"]')
     assert "decoder_length" in refused("train", run, "--out", out, "--set", "data.decoder_length=2")
+
+
+def mixture_run(tuned, name, keys):
+    """A run file of text and a task together."""
+    run = tuned / f"{name}.toml"
+    run.write_text((tuned / "tune.toml").read_text().replace('task = "glue_sst2"', "").replace("encoder_length", keys + "encoder_length", 1)
+                   + f"""
+[[data.mixture]]
+text = ["{tuned / 'text.txt'}"]
+rate = 3
+[[data.mixture]]
+task = "glue_sst2"
+rate = 1
+""")
+    return run
+
+
+def test_a_mixture_of_text_and_a_task_resumes_exactly(tuned, workshop):
+    (tuned / "text.txt").write_bytes((workshop / "train.txt").read_bytes())
+    run = mixture_run(tuned, "mixture", "")
+    done = switchyard("train", run, "--out", tuned / "mixed", "--quiet")
+    assert done.returncode == 0, done.stderr
+    whole = metrics(tuned / "mixed")
+    seen = whole[-1]["part_examples_seen"]
+    assert sum(seen.values()) == 60 * 8 and 2.2 < seen["text"] / seen["glue_sst2"] < 4.1, seen
+    assert set(whole[-1]["part_loss"]) <= {"text", "glue_sst2"}
+    losses = [line["part_loss"]["glue_sst2"] for line in whole if "glue_sst2" in line["part_loss"]]
+    assert losses[-1] < 0.5 * losses[0], "the task is learned in a mixture, too"
+    switchyard("train", run, "--out", tuned / "mixed_cut", "--quiet", "--set", "train.steps=20")
+    done = switchyard("train", run, "--out", tuned / "mixed_cut", "--quiet", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert metrics(tuned / "mixed_cut") == whole
+    done = switchyard("train", tuned / "mixed/run.toml", "--out", tuned / "mixed_again", "--quiet", "--set", "train.steps=3")
+    assert done.returncode == 0, done.stderr
+    assert metrics(tuned / "mixed_again") == whole[:3], "run.toml is read back to the same run"
+
+
+def test_mixture_rules(tuned, workshop):
+    (tuned / "text.txt").write_bytes((workshop / "train.txt").read_bytes())
+    run = mixture_run(tuned, "rules", "")
+    assert "keep one of them" in refused("train", run, "--out", tuned / "refused", "--set", "data.mixture_rule=equal")
+    assert "keep one" in refused("train", run, "--out", tuned / "refused", "--set", "data.task=glue_sst2")
+    run.write_text(run.read_text().replace("rate = 3", "").replace("rate = 1", ""))
+    assert "entry 1: rate = 0" in refused("train", run, "--out", tuned / "refused")
+    message = refused("train", run, "--out", tuned / "refused", "--set", "data.mixture_rule=equall")
+    assert "rates, proportional, equal" in message and "equal" in message
+    shares = {}
+    for name, settings in {"equal": ["data.mixture_rule=equal"],
+                           "proportional": ["data.mixture_rule=proportional"],
+                           "limited": ["data.mixture_rule=proportional", "data.mixture_maximum=40"]}.items():
+        arguments = [part for setting in settings + ["train.steps=25"] for part in ("--set", setting)]
+        done = switchyard("train", run, "--out", tuned / name, "--quiet", *arguments)
+        assert done.returncode == 0, done.stderr
+        seen = metrics(tuned / name)[-1]["part_examples_seen"]
+        shares[name] = seen["text"] / (seen["text"] + seen.get("glue_sst2", 0))
+    assert 0.4 < shares["equal"] < 0.6 and 0.4 < shares["limited"] < 0.6, shares
+    assert shares["proportional"] > 0.9, shares
+    run.write_text(run.read_text().replace("[[data.mixture]]", "[[data.mixture]]\nratio = 2", 1))
+    assert "did you mean \"rate\"" in refused("train", run, "--out", tuned / "refused")
