@@ -19,11 +19,7 @@ using testing::HasSubstr;
 using testing::ThrowsMessage;
 
 ModelConfig small(bool gated, bool tie_output) {
-  auto config = preset("switch-tiny-4");
-  config.vocab_size = 128;
-  config.gated = gated;
-  config.activation = gated ? Activation::kGeluNew : Activation::kRelu;
-  config.tie_output = config.scale_output = tie_output;
+  auto config = small_model("switch-tiny-4", gated, tie_output);
   config.routing.num_experts = 12;
   return config;
 }

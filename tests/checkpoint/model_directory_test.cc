@@ -25,26 +25,7 @@ using testing::HasSubstr;
 using testing::Not;
 using testing::ThrowsMessage;
 
-ModelConfig small(const char* name, bool gated = false, bool tie_output = true) {
-  auto config = preset(name);
-  config.vocab_size = 128;
-  config.gated = gated;
-  config.tie_output = config.scale_output = tie_output;
-  config.activation = gated ? Activation::kGeluNew : Activation::kRelu;
-  return config;
-}
-
 NamedTensors stored(const fs::path& folder) { return read_all(list_model_tensors(folder)); }
-
-// Rewrites model.safetensors with changed tensors.
-void rewrite(const fs::path& folder, const std::function<void(NamedTensors&)>& change) {
-  NamedTensors tensors;
-  for (const auto& [name, tensor] : stored(folder)) tensors[name] = tensor.clone();
-  change(tensors);
-  std::vector<TensorToWrite> list;
-  for (const auto& [name, tensor] : tensors) list.push_back({name, tensor, tensor.scalar_type()});
-  write_safetensors(folder / "model.safetensors", list);
-}
 
 void edit_config(const fs::path& folder, const std::function<void(Json&)>& change) {
   auto json = parse_json(read_file(folder / "config.json"), "config.json");
@@ -56,7 +37,7 @@ class RoundTrip : public testing::TestWithParam<std::tuple<const char*, bool, bo
 
 TEST_P(RoundTrip, KeepsConfigAndEveryBit) {
   const auto& [name, gated, tie_output] = GetParam();
-  auto config = small(name, gated, tie_output);
+  auto config = small_model(name, gated, tie_output);
   config.routing.router_bias = config.has_sparse_layers();
   const auto weights = initialize(config, 3);
   ScratchFolder folder;
@@ -71,39 +52,10 @@ INSTANTIATE_TEST_SUITE_P(Models, RoundTrip,
                          testing::Combine(testing::Values("switch-tiny-4", "t5-tiny"), testing::Bool(),
                                           testing::Bool()));
 
-// Any table may be tied or not, whatever the others are and whether the output is scaled.
-TEST(ModelDirectory, EveryTyingComesBack) {
-  for (const char* name : {"switch-tiny-4", "t5-tiny"})
-    for (int bits = 0; bits < 16; ++bits) {
-      auto config = small(name);
-      config.tie_output = (bits & 1) != 0;
-      config.scale_output = (bits & 2) != 0;
-      config.tie_encoder_input = (bits & 4) != 0;
-      config.tie_decoder_input = (bits & 8) != 0;
-      SCOPED_TRACE(join(name, " ", bits));
-      const auto weights = initialize(config, 3);
-      ScratchFolder folder;
-      save_model(folder / "model", config, weights);
-      const auto loaded = open_model(folder / "model", at::kFloat);
-      EXPECT_EQ(fields_to_json(loaded.config), fields_to_json(config));
-      expect_equal_weights(config, weights, loaded.weights);
-      save_model(folder / "copy", open_files(folder / "model"), {});
-      EXPECT_EQ(read_file(folder / "copy/model.safetensors"), read_file(folder / "model/model.safetensors"));
-      const auto lazy = open_for_inference(folder / "model", at::kBFloat16);
-      const auto expected = cast_weights(config, weights, at::kBFloat16);
-      EXPECT_EQ(lazy.weights.output_scale, expected.output_scale);
-      EXPECT_TRUE(at::equal(lazy.weights.output, expected.output));
-      for (const auto& [read, cast] :
-           {std::pair{&lazy.weights.encoder, &expected.encoder}, std::pair{&lazy.weights.decoder, &expected.decoder}}) {
-        EXPECT_TRUE(at::equal(read->embedding, cast->embedding));
-      }
-    }
-}
-
 // The meta device has shapes and no values: enough to see that nothing stays behind on the host.
 TEST(ModelDirectory, OpensAndStartsOnAnyDevice) {
   ScratchFolder folder;
-  const auto config = small("switch-tiny-4");
+  const auto config = small_model("switch-tiny-4");
   save_model(folder / "model", config, initialize(config, 3));
   auto started = initialize(config, 3, at::kMeta);
   auto opened = open_model(folder / "model", at::kFloat, at::kMeta).weights;
@@ -120,7 +72,7 @@ TEST(ModelDirectory, OpensAndStartsOnAnyDevice) {
 TEST(ModelDirectory, EveryRoutingVariantComesBack) {
   for (const auto& variant : routing_variants()) {
     SCOPED_TRACE(variant.name);
-    auto base = small("switch-tiny-4");
+    auto base = small_model("switch-tiny-4");
     base.num_encoder_layers = base.num_decoder_layers = 4;
     const auto config = with_variant(base, variant);
     auto weights = initialize(config, 3);
@@ -137,12 +89,12 @@ TEST(ModelDirectory, EveryRoutingVariantComesBack) {
 }
 
 TEST(ModelDirectory, SaysWhatTransformersCannotCompute) {
-  auto config = small("switch-tiny-4");
+  auto config = small_model("switch-tiny-4");
   EXPECT_TRUE(beyond_hf(config).empty());
   config.routing.shared_expert_d_ff = 16;
   config.routing.num_selected_experts = 2;
   EXPECT_EQ(beyond_hf(config), (std::vector<std::string>{"2 experts a token", "a shared expert"}));
-  config = small("switch-tiny-4");
+  config = small_model("switch-tiny-4");
   config.encoder_sparse_step = 0;
   config.sparse_encoder_layers = {0};
   EXPECT_EQ(beyond_hf(config), (std::vector<std::string>{"the sparse blocks of the encoder"}));
@@ -151,7 +103,7 @@ TEST(ModelDirectory, SaysWhatTransformersCannotCompute) {
 // Names and shapes as HF lists them (transformers 5.23.0).
 TEST(ModelDirectory, HoldsHfsNames) {
   ScratchFolder folder;
-  const auto config = small("switch-tiny-4");
+  const auto config = small_model("switch-tiny-4");
   auto weights = initialize(config, 3);
   save_model(folder / "model", config, weights);
   const auto tensors = stored(folder / "model");
@@ -168,7 +120,7 @@ TEST(ModelDirectory, HoldsHfsNames) {
   EXPECT_TRUE(at::equal(tensors.at("encoder.block.1.layer.1.mlp.experts.expert_2.wo.weight"),
                         weights.encoder.blocks[1].feed_forward.wo.select(0, 2)));
 
-  const auto untied = small("switch-tiny-4", false, false);
+  const auto untied = small_model("switch-tiny-4", false, false);
   weights = initialize(untied, 3);
   save_model(folder / "untied", untied, weights);
   const auto four = stored(folder / "untied");
@@ -176,7 +128,7 @@ TEST(ModelDirectory, HoldsHfsNames) {
   for (const char* name : {"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"})
     EXPECT_TRUE(at::equal(four.at(name), weights.shared)) << name;
 
-  save_model(folder / "t5", small("t5-tiny", true, false), initialize(small("t5-tiny", true, false), 3));
+  save_model(folder / "t5", small_model("t5-tiny", true, false), initialize(small_model("t5-tiny", true, false), 3));
   const auto t5 = stored(folder / "t5");
   EXPECT_TRUE(t5.contains("encoder.block.0.layer.1.DenseReluDense.wi_1.weight"));
   EXPECT_FALSE(t5.contains("encoder.embed_tokens.weight"));
@@ -184,7 +136,7 @@ TEST(ModelDirectory, HoldsHfsNames) {
 
 TEST(ModelDirectory, StoresAndReadsHalfPrecision) {
   ScratchFolder folder;
-  const auto config = small("switch-tiny-4");
+  const auto config = small_model("switch-tiny-4");
   const auto weights = initialize(config, 3);
   for (const auto dtype : {at::kBFloat16, at::kHalf}) {
     const auto path = folder / c10::toString(dtype);
@@ -200,7 +152,7 @@ TEST(ModelDirectory, StoresAndReadsHalfPrecision) {
 
 TEST(ModelDirectory, ShardsAndFindsThemAgain) {
   ScratchFolder folder;
-  const auto config = small("switch-tiny-4");
+  const auto config = small_model("switch-tiny-4");
   const auto weights = initialize(config, 3);
   save_model(folder / "model", config, weights, {.max_shard_bytes = 100'000});
   EXPECT_FALSE(fs::exists(folder / "model/model.safetensors"));
@@ -217,7 +169,7 @@ TEST(ModelDirectory, ShardsAndFindsThemAgain) {
 
 TEST(ModelDirectory, AnIndexCannotLeadOutOfTheFolder) {
   ScratchFolder folder;
-  const auto config = small("t5-tiny");
+  const auto config = small_model("t5-tiny");
   save_model(folder / "model", config, initialize(config, 3));
   fs::rename(folder / "model/model.safetensors", folder / "outside.safetensors");
   for (const std::string& file : {std::string("../outside.safetensors"), (folder / "outside.safetensors").string(),
@@ -240,9 +192,9 @@ TEST(ModelDirectory, AnIndexCannotLeadOutOfTheFolder) {
 
 TEST(ModelDirectory, NamesEverythingWrongInOneMessage) {
   ScratchFolder folder;
-  const auto config = small("switch-tiny-4");
+  const auto config = small_model("switch-tiny-4");
   save_model(folder / "model", config, initialize(config, 3));
-  rewrite(folder / "model", [](NamedTensors& tensors) {
+  rewrite_tensors(folder / "model", [](NamedTensors& tensors) {
     tensors.erase("encoder.block.1.layer.1.mlp.experts.expert_1.wi.weight");
     tensors.erase("decoder.final_layer_norm.weight");
     tensors["decoder.block.0.layer.2.mlp.wo.weight"] = at::zeros({128, 64});
@@ -261,7 +213,7 @@ TEST(ModelDirectory, NamesEverythingWrongInOneMessage) {
 
 TEST(ModelDirectory, TheMessageIsBoundedAndSoIsItsCost) {
   ScratchFolder folder;
-  const auto config = small("switch-tiny-4");
+  const auto config = small_model("switch-tiny-4");
   save_model(folder / "model", config, initialize(config, 3));
   const auto refused_with = [&](int64_t num_experts, const char* text) {
     edit_config(folder / "model", [&](Json& json) { json["num_experts"] = num_experts; });
@@ -277,83 +229,9 @@ TEST(ModelDirectory, TheMessageIsBoundedAndSoIsItsCost) {
   refused_with(int64_t{1} << 26, "67108864 experts expected");
 }
 
-TEST(ModelDirectory, OldT5TablesAreIgnoredOrCompared) {
-  ScratchFolder folder;
-  const auto config = small("t5-tiny");
-  const auto weights = initialize(config, 3);
-  save_model(folder / "model", config, weights);
-  rewrite(folder / "model", [&](NamedTensors& tensors) {
-    tensors["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"] = at::ones({32, 2});
-    tensors["encoder.embed_tokens.weight"] = weights.shared;
-    tensors["decoder.embed_tokens.weight"] = weights.shared;
-    tensors["lm_head.weight"] = weights.shared;
-  });
-  const auto loaded = open_model(folder / "model", at::kFloat);
-  EXPECT_TRUE(loaded.config.tie_output);
-  expect_equal_weights(config, weights, loaded.weights);
-  rewrite(folder / "model",
-          [&](NamedTensors& tensors) { tensors["decoder.embed_tokens.weight"] = weights.shared + 1; });
-  const auto untied = open_model(folder / "model", at::kFloat);
-  EXPECT_TRUE(untied.config.tie_encoder_input && !untied.config.tie_decoder_input);
-  EXPECT_TRUE(at::equal(untied.weights.decoder.embedding, weights.shared + 1));
-  rewrite(folder / "model", [&](NamedTensors& tensors) { tensors["decoder.embed_tokens.weight"] = at::ones({2, 2}); });
-  EXPECT_THAT(
-      [&] { open_model(folder / "model", at::kFloat); },
-      ThrowsMessage<Error>(HasSubstr("decoder.embed_tokens.weight is F32 [2, 2], expected floating [128, 64]")));
-}
-
-// Convention: HF 5.23.0. A tied config scales, whatever head the file has; logits are scale * hidden * own head.
-TEST(ModelDirectory, ATiedConfigWithItsOwnHeadScalesAllTheSame) {
-  ScratchFolder folder;
-  const auto config = small("t5-tiny");
-  const auto weights = initialize(config, 3);
-  save_model(folder / "model", config, weights);
-  const auto head = initialize(config, 4).shared;
-  rewrite(folder / "model", [&](NamedTensors& tensors) { tensors["lm_head.weight"] = head; });
-  const auto loaded = open_model(folder / "model", at::kFloat);
-  EXPECT_TRUE(!loaded.config.tie_output && loaded.config.scale_output);
-  EXPECT_EQ(fields_to_json(open_config(folder / "model")), fields_to_json(loaded.config)) << "a run continues with it";
-  EXPECT_TRUE(at::equal(loaded.weights.lm_head, head));
-  EXPECT_TRUE(at::equal(loaded.weights.shared, weights.shared));
-  save_model(folder / "again", loaded.config, loaded.weights);
-  EXPECT_EQ(fields_to_json(open_config(folder / "again")), fields_to_json(loaded.config));
-  expect_equal_weights(loaded.config, loaded.weights, open_model(folder / "again", at::kFloat).weights);
-}
-
-// mT5's config unties, some files leave the head out: HF then ties it, and does not scale.
-TEST(ModelDirectory, AnUntiedT5WithoutHeadIsTiedAndUnscaled) {
-  ScratchFolder folder;
-  const auto config = small("t5-tiny", true, false);
-  const auto weights = initialize(config, 3);
-  save_model(folder / "model", config, weights);
-  rewrite(folder / "model", [](NamedTensors& tensors) { tensors.erase("lm_head.weight"); });
-  const auto loaded = open_model(folder / "model", at::kFloat);
-  EXPECT_TRUE(loaded.config.tie_output && !loaded.config.scale_output);
-  EXPECT_FALSE(loaded.weights.lm_head.defined());
-  save_model(folder / "again", loaded.config, loaded.weights);
-  EXPECT_FALSE(stored(folder / "again").contains("lm_head.weight"));
-  EXPECT_EQ(fields_to_json(open_config(folder / "again")), fields_to_json(loaded.config));
-}
-
-// HF 5.23.0 fills such tables with noise; here they are the shared one.
-TEST(ModelDirectory, AnUntiedSwitchWithoutInputTablesUsesTheSharedOne) {
-  ScratchFolder folder;
-  const auto config = small("switch-tiny-4", false, false);
-  const auto weights = initialize(config, 3);
-  save_model(folder / "model", config, weights);
-  rewrite(folder / "model", [](NamedTensors& tensors) {
-    tensors.erase("encoder.embed_tokens.weight");
-    tensors.erase("decoder.embed_tokens.weight");
-  });
-  expect_equal_weights(config, weights, open_model(folder / "model", at::kFloat).weights);
-  rewrite(folder / "model", [](NamedTensors& tensors) { tensors.erase("lm_head.weight"); });
-  EXPECT_THAT([&] { open_model(folder / "model", at::kFloat); },
-              ThrowsMessage<Error>(HasSubstr("missing: lm_head.weight [128, 64]")));
-}
-
 TEST(ModelDirectory, WritesTokenizerFilesAndNeverOverAModel) {
   ScratchFolder folder;
-  const auto config = small("t5-tiny");
+  const auto config = small_model("t5-tiny");
   const auto weights = initialize(config, 3);
   const std::string vocabulary("\n\0bytes", 7);
   save_model(folder / "model", config, weights, {.vocabulary = vocabulary});
@@ -367,7 +245,7 @@ TEST(ModelDirectory, WritesTokenizerFilesAndNeverOverAModel) {
 
 TEST(ModelDirectory, ASaveThatWasCutShortNeitherOpensNorDisturbs) {
   ScratchFolder folder;
-  const auto config = small("t5-tiny");
+  const auto config = small_model("t5-tiny");
   const auto weights = initialize(config, 3);
   // A save that fails before its last file, as if it were killed there.
   fs::create_directories(folder / "model/generation_config.json");
@@ -385,7 +263,7 @@ TEST(ModelDirectory, ASaveThatWasCutShortNeitherOpensNorDisturbs) {
 
 TEST(ModelDirectory, ASaveRemovesNothingThatWasThere) {
   ScratchFolder folder;
-  const auto config = small("t5-tiny");
+  const auto config = small_model("t5-tiny");
   const auto weights = initialize(config, 3);
   for (const char* name : {"model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"}) {
     write_file_atomically(folder / name, "precious");

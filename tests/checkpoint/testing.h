@@ -1,12 +1,14 @@
-// What several test files of this folder need: scratch folders, comparison of whole models.
+// What several test files of this folder need: scratch folders, small models, comparison of whole ones, changed files.
 #pragma once
 
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 #include <zlib.h>
 
+#include <functional>
+
 #include "checkpoint/safetensors.h"
-#include "checkpoint/stored_tensor.h"
+#include "checkpoint/stored_tensors.h"
 #include "model/parameters.h"
 #include "testing/scratch_folder.h"
 
@@ -33,6 +35,26 @@ inline NamedTensors read_all(const StoredTensors& stored) {
   NamedTensors tensors;
   for (const auto& [name, tensor] : stored) tensors[name] = read_tensor(tensor, tensor.dtype);
   return tensors;
+}
+
+// A preset with a vocabulary of 128.
+inline ModelConfig small_model(const char* preset_name, bool gated = false, bool tie_output = true) {
+  auto config = preset(preset_name);
+  config.vocab_size = 128;
+  config.gated = gated;
+  config.tie_output = config.scale_output = tie_output;
+  config.activation = gated ? Activation::kGeluNew : Activation::kRelu;
+  return config;
+}
+
+// Rewrites a folder's model.safetensors with changed tensors.
+inline void rewrite_tensors(const std::filesystem::path& folder, const std::function<void(NamedTensors&)>& change) {
+  NamedTensors tensors;
+  for (const auto& [name, tensor] : read_all(list_model_tensors(folder))) tensors[name] = tensor.clone();
+  change(tensors);
+  std::vector<TensorToWrite> list;
+  for (const auto& [name, tensor] : tensors) list.push_back({name, tensor, tensor.scalar_type()});
+  write_safetensors(folder / "model.safetensors", list);
 }
 
 // Asserts that two models have the same parameters, bit for bit.

@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -14,6 +15,7 @@
 #include "base/error.h"
 #include "ops/gradient_check.h"
 #include "ops/reference.h"
+#include "ops/router.h"
 
 namespace switchyard::ops {
 namespace {
@@ -286,6 +288,63 @@ TEST(ExpertsChecks, RefuseWhatDoesNotFit) {
   EXPECT_THROW(experts_feed_forward(x, at::zeros({3}), dispatch, wi, {}, wo, {}), Error);
   EXPECT_THROW(experts_feed_forward(x.to(at::kBFloat16), gate, dispatch, wi, {}, wo, {}), Error);
   EXPECT_THROW(experts_feed_forward(x, gate, dispatch_to({0, 1}, 3), wi, {}, wo, {}), Error);
+}
+
+TEST(RoutedExperts, SeveralRowsOfATokenAddUp) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    RouteOptions options;
+    options.num_selected_experts = 3;
+    options.group_size = 50;
+    options.expert_capacity = {20};
+    const auto logits = random_tensor({50, 6}, 1, at::kFloat);
+    const auto routing = route(logits, {}, options);
+    const auto call = [&](const Tensors& in) {
+      return experts_feed_forward(in[0], in[1], routing.dispatch, in[2], {}, in[3], {.key = {}});
+    };
+    const Tensors in = {random_tensor({50, 32}, 2, dtype), routing.gate.detach(),
+                        random_tensor({6, 48, 32}, 3, dtype, 0.3), random_tensor({6, 32, 48}, 4, dtype, 0.3)};
+    expect_same_as_f64(
+        call,
+        [&](const Tensors& wide) {
+          // Token by token, expert by expert, in f64.
+          auto y = at::zeros({50, 32}, at::kDouble);
+          std::vector<at::Tensor> rows(50, at::zeros({32}, at::kDouble));
+          int64_t row = 0;
+          for (int64_t expert = 0; expert < 6; ++expert)
+            for (int64_t n = 0; n < routing.dispatch.rows_by_expert()[static_cast<size_t>(expert)]; ++n, ++row) {
+              const auto token = routing.dispatch.token[row].item<int64_t>();
+              const auto hidden = wide[2][expert].matmul(wide[0][token]).relu();
+              rows[static_cast<size_t>(token)] =
+                  rows[static_cast<size_t>(token)] + wide[1][row] * wide[3][expert].matmul(hidden);
+            }
+          return at::stack(rows);
+        },
+        in, 2 * tolerance_of(dtype));
+  }
+}
+
+TEST(RoutedExperts, LinearMatchesTheReference) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    RouteOptions options;
+    options.group_size = 40;
+    options.expert_capacity = {7};
+    const auto routing = route(random_tensor({40, 4}, 1, at::kFloat), {}, options);
+    ASSERT_GT(read_statistics(routing.counts).dropped_fraction, 0.0);
+    expect_same_as_f64(
+        [&](const Tensors& in) { return experts_linear(in[0], in[1], routing.dispatch, in[2]); },
+        [&](const Tensors& in) {
+          std::vector<at::Tensor> rows(40, at::zeros({48}, at::kDouble));
+          int64_t row = 0;
+          for (int64_t expert = 0; expert < 4; ++expert)
+            for (int64_t n = 0; n < routing.dispatch.rows_by_expert()[static_cast<size_t>(expert)]; ++n, ++row) {
+              const auto token = routing.dispatch.token[row].item<int64_t>();
+              rows[static_cast<size_t>(token)] = in[1][row] * in[2][expert].matmul(in[0][token]);
+            }
+          return at::stack(rows);
+        },
+        {random_tensor({40, 32}, 2, dtype), routing.gate.detach(), random_tensor({4, 48, 32}, 3, dtype, 0.3)},
+        2 * tolerance_of(dtype));
+  }
 }
 
 }  // namespace
