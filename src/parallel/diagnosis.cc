@@ -33,7 +33,7 @@ std::string other_work(int64_t rank, const Beat& beat) {
   if (!beat.place.kind.empty())
     return join("rank ", rank, " is in ", describe(beat.place), " instead, for ", seconds_text(beat.seconds));
   return join("rank ", rank, " is alive, but in no collective for ", seconds_text(beat.seconds),
-              " (slow, or it waits for something else)");
+              " (slow: a longer timeout lets it finish; or it waits for something else)");
 }
 
 template <class Condition>

@@ -42,14 +42,15 @@ TEST(Diagnosis, NamesTheRankThatIsGone) {
 
 TEST(Diagnosis, NamesTheRankThatIsSlow) {
   EXPECT_THAT(cause({waiting(), computing(11, 61.0), waiting(), waiting()}),
-              StrEq("rank 1 is alive, but in no collective for 61 s (slow, or it waits for something else)"));
+              StrEq("rank 1 is alive, but in no collective for 61 s (slow: a longer timeout lets it finish; or it "
+                    "waits for something else)"));
   // Rank 1 has not come because it waits for rank 2, which waits for rank 3.
   const CollectivePlace elsewhere = {"all-reduce", "data-1", 3};
   EXPECT_THAT(
       cause({waiting(), waiting(elsewhere), waiting(elsewhere), computing(0, 8.0)}),
       StrEq(
           "rank 1 is in all-reduce 3 of group data-1 instead, for 30 s; rank 3 is alive, but in no collective for 8 s "
-          "(slow, or it waits for something else)"));
+          "(slow: a longer timeout lets it finish; or it waits for something else)"));
 }
 
 TEST(Diagnosis, NamesTheRankThatDoesSomethingElse) {

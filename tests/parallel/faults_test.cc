@@ -125,6 +125,19 @@ TEST(Faults, WithoutAStoreThereIsNoWorld) {
   EXPECT_THAT(end.output, HasSubstr("has not answered within 1.5 s"));
 }
 
+TEST(Faults, APortThatIsTakenIsAnError) {
+  const test::TakenPort taken;
+  Launch launch{.num_ranks = 2};
+  launch.store_port = taken.port();
+  try {
+    connect(launch, kTimeout);
+    FAIL() << "connected";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr(join("cannot listen at port ", taken.port())));
+    EXPECT_THAT(error.what(), HasSubstr("MASTER_PORT"));
+  }
+}
+
 TEST(Faults, ARankWithAnErrorOfItsOwnIsNamed) {
   if (test::is_rank())
     return work_in_pairs(test::rank_launch(),

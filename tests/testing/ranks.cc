@@ -37,16 +37,21 @@ std::filesystem::path rank_folder(const std::filesystem::path& folder, int64_t r
 
 }  // namespace
 
-int free_port() {
-  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+TakenPort::TakenPort() : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof(address);
-  SY_CHECK(socket >= 0 && ::bind(socket, reinterpret_cast<sockaddr*>(&address), length) == 0 &&
-               ::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length) == 0,
+  SY_CHECK(socket_ >= 0 && ::bind(socket_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 &&
+               ::listen(socket_, 1) == 0,
            "no free port");
-  ::close(socket);
+}
+
+TakenPort::~TakenPort() { ::close(socket_); }
+
+int TakenPort::port() const {
+  sockaddr_in address{};
+  socklen_t length = sizeof(address);
+  ::getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &length);
   return ntohs(address.sin_port);
 }
 
@@ -58,11 +63,7 @@ void tell(const std::string& name) {
   std::ofstream(rank_folder(std::getenv(kFolder), rank_launch().rank) / name) << name;
 }
 
-Ranks::Ranks(int64_t num_ranks, int store_port)
-    : port_(store_port == 0 ? free_port() : store_port),
-      agent_(store_port != 0),
-      num_ranks_(num_ranks),
-      started_at_(steady_seconds()) {
+Ranks::Ranks(int64_t num_ranks) : port_(TakenPort().port()), num_ranks_(num_ranks), started_at_(steady_seconds()) {
   pids_.resize(num_ranks);
   for (int64_t rank = 0; rank < num_ranks; ++rank) start(rank);
 }
@@ -85,7 +86,6 @@ void Ranks::start(int64_t rank) {
                                         join("LOCAL_WORLD_SIZE=", num_ranks_),
                                         "MASTER_ADDR=127.0.0.1",
                                         join("MASTER_PORT=", port_),
-                                        join("TORCHELASTIC_USE_AGENT_STORE=", agent_ ? "True" : "False"),
                                         "OMP_NUM_THREADS=1"};
   std::vector<char*> environment;
   for (auto& variable : variables) environment.push_back(variable.data());

@@ -17,7 +17,18 @@
 
 namespace switchyard::test {
 
-int free_port();
+// A port of loopback at which somebody listens.
+class TakenPort {
+ public:
+  TakenPort();
+  TakenPort(const TakenPort&) = delete;
+  TakenPort& operator=(const TakenPort&) = delete;
+  ~TakenPort();
+  int port() const;
+
+ private:
+  int socket_;
+};
 
 // Whether this process is a rank that a test has started, rather than the test program itself.
 bool is_rank();
@@ -33,23 +44,22 @@ struct RankEnd {
 // Processes that run the current test as ranks. Those that still run when this goes are killed.
 class Ranks {
  public:
-  // `store_port`: of a store that the caller holds, as torchrun's agent does; 0: rank 0 holds it.
-  explicit Ranks(int64_t num_ranks, int store_port = 0);
+  explicit Ranks(int64_t num_ranks);
   ~Ranks();
   Ranks(const Ranks&) = delete;
   Ranks& operator=(const Ranks&) = delete;
 
   int64_t size() const { return static_cast<int64_t>(pids_.size()); }
-  void start(int64_t rank);  // again, one that has ended
   void signal(int64_t rank, int number) const;
   // Until the rank has created the file `name` in its folder, see tell().
   void wait_for(int64_t rank, const std::string& name) const;
   RankEnd end(int64_t rank, double seconds);
 
  private:
+  void start(int64_t rank);
+
   ScratchFolder folder_;
   int port_ = 0;
-  bool agent_ = false;
   int64_t num_ranks_ = 0;
   std::vector<pid_t> pids_;
   double started_at_ = 0.0;
