@@ -4,9 +4,9 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "checkpoint/hf_config.h"
+#include "checkpoint/model_parts.h"
 #include "checkpoint/model_tensors.h"
 #include "checkpoint/stored_tensors.h"
-#include "checkpoint/tokenizer_files.h"
 #include "checkpoint/weight_names.h"
 
 namespace switchyard {
@@ -30,48 +30,12 @@ StoredTensors list_folder(const fs::path& folder) {
   return list_model_tensors(folder);
 }
 
-const char* hf_dtype_name(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kFloat:
-      return "float32";
-    case at::kBFloat16:
-      return "bfloat16";
-    case at::kHalf:
-      return "float16";
-    default:
-      throw Error(join("models are stored as fp32, bf16 or fp16, not ", c10::toString(dtype)));
-  }
-}
-
-// Stands in a folder while a model is saved there, and stays if that is cut short: the folder had no weights before.
-constexpr char kUnfinishedMark[] = ".switchyard-unfinished";
-
-void begin_save(const fs::path& folder) {
-  const auto mark = folder / kUnfinishedMark;
-  const auto weights = list_written_tensors(folder);
-  SY_CHECK(weights.empty() || fs::exists(mark), folder.string(),
-           " holds weights without a config.json: ", weights.front().filename().string(),
-           "; remove them or choose another folder");
-  write_file_atomically(mark, "A model is being saved here. Without config.json it is not whole.\n");
-  remove_files(weights);
-}
-
 void save_tensors(const fs::path& folder, const ModelConfig& config, std::vector<TensorToWrite> tensors,
                   const SaveOptions& options) {
   validate(config);
-  const char* dtype = hf_dtype_name(options.dtype);
-  std::error_code error;
-  fs::create_directories(folder, error);
-  SY_CHECK(fs::is_directory(folder), "cannot make the folder ", folder.string(), ": ", error.message());
-  SY_CHECK(!fs::exists(folder / "config.json"), folder.string(),
-           " already holds a model; remove it or choose another folder");
-  begin_save(folder);
+  begin_model(folder);
   write_model_tensors(folder, std::move(tensors), options.max_shard_bytes);
-  if (!options.vocabulary.empty()) write_tokenizer_files(folder, options.vocabulary, options.tokenizer_json);
-  write_file_atomically(folder / "generation_config.json",
-                        Json{{"decoder_start_token_id", 0}, {"eos_token_id", 1}, {"pad_token_id", 0}}.dump(2) + "\n");
-  write_file_atomically(folder / "config.json", config_to_hf(config, dtype).dump(2) + "\n");
-  fs::remove(folder / kUnfinishedMark, error);
+  finish_model(folder, config, options);
 }
 
 }  // namespace

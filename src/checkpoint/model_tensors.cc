@@ -152,6 +152,20 @@ std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const ModelWeig
   return tensors;
 }
 
+std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const std::vector<ModelPart>& parts,
+                                      at::ScalarType dtype) {
+  const auto specs = parameter_specs(config);
+  std::vector<TensorToWrite> tensors;
+  for_each_tensor(config, [&](const std::string& name, size_t number, int64_t expert) {
+    for (const auto& part : parts)
+      if (part.parameter == number && expert >= part.experts.begin && expert < part.experts.end)
+        tensors.push_back({name,
+                           specs[number].is_expert() ? part.values.select(0, expert - part.experts.begin) : part.values,
+                           dtype});
+  });
+  return tensors;
+}
+
 std::vector<TensorToWrite> tensors_of(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
                                       const std::string& source) {
   const auto plan = plan_weights(config, stored, source);

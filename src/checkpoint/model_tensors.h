@@ -23,6 +23,15 @@ ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& st
 // A model's tensors as HF stores them: experts one by one, tied tables absent. Where HF ties nothing (a sparse model
 // that does not scale its output), the embedding stands under every name: HF 5.23.0 fills missing tables with noise.
 std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype);
+// Values of a parameter, or of a run of its experts.
+struct ModelPart {
+  size_t parameter = 0;
+  Slice experts;  // {0, 1} without an expert axis
+  at::Tensor values;
+};
+// Of the parts that are given; others are left out.
+std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const std::vector<ModelPart>& parts,
+                                      at::ScalarType dtype);
 // From other files, each tensor read while it is written.
 std::vector<TensorToWrite> tensors_of(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
                                       const std::string& source);

@@ -95,9 +95,28 @@ std::vector<fs::path> list_written_tensors(const fs::path& folder) {
   return files;
 }
 
+void write_tensor_file(const fs::path& folder, std::vector<TensorToWrite> tensors, size_t number, size_t count) {
+  write_safetensors(folder / shard_name(number, count), std::move(tensors));
+}
+
+void write_index_of_files(const fs::path& folder) {
+  uint64_t total = 0;
+  LargeJson names = LargeJson::object();
+  for (const auto& path : list_written_tensors(folder)) {
+    if (path.filename() == kFormats[0].file || path.filename() == kFormats[0].index) continue;
+    for (const auto& [name, tensor] : list_safetensors(path)) {
+      names[name] = path.filename().string();
+      total += tensor.nbytes();
+    }
+  }
+  if (names.empty()) return;
+  const LargeJson index = {{"metadata", {{"total_size", total}}}, {"weight_map", names}};
+  write_file_atomically(folder / kFormats[0].index, index.dump(2) + "\n");
+}
+
 void write_model_tensors(const fs::path& folder, std::vector<TensorToWrite> tensors, uint64_t max_shard_bytes) {
   std::vector<std::vector<TensorToWrite>> shards(1);
-  uint64_t total = 0, in_shard = 0;
+  uint64_t in_shard = 0;
   for (auto& each : tensors) {
     const uint64_t bytes = stored_bytes(each);
     if (in_shard > 0 && in_shard + bytes > max_shard_bytes) {
@@ -105,20 +124,15 @@ void write_model_tensors(const fs::path& folder, std::vector<TensorToWrite> tens
       in_shard = 0;
     }
     in_shard += bytes;
-    total += bytes;
     shards.back().push_back(std::move(each));
   }
   if (shards.size() == 1) {
     write_safetensors(folder / kFormats[0].file, std::move(shards[0]));
     return;
   }
-  LargeJson index = {{"metadata", {{"total_size", total}}}, {"weight_map", LargeJson::object()}};
-  for (size_t shard = 0; shard < shards.size(); ++shard) {
-    const auto file = shard_name(shard + 1, shards.size());
-    for (const auto& each : shards[shard]) index["weight_map"][each.name] = file;
-    write_safetensors(folder / file, std::move(shards[shard]));
-  }
-  write_file_atomically(folder / kFormats[0].index, index.dump(2) + "\n");
+  for (size_t shard = 0; shard < shards.size(); ++shard)
+    write_tensor_file(folder, std::move(shards[shard]), shard + 1, shards.size());
+  write_index_of_files(folder);
 }
 
 }  // namespace switchyard

@@ -18,6 +18,12 @@ StoredTensors list_model_tensors(const std::filesystem::path& folder);
 void write_model_tensors(const std::filesystem::path& folder, std::vector<TensorToWrite> tensors,
                          uint64_t max_shard_bytes);
 
+// Shard `number` of `count`, from 1, alone; write_index_of_files() makes the index of all shards in the folder, if
+// there are any, from their headers.
+void write_tensor_file(const std::filesystem::path& folder, std::vector<TensorToWrite> tensors, size_t number,
+                       size_t count);
+void write_index_of_files(const std::filesystem::path& folder);
+
 // Files in `folder` that have a name under which write_model_tensors() writes.
 std::vector<std::filesystem::path> list_written_tensors(const std::filesystem::path& folder);
 

@@ -22,7 +22,15 @@ struct TrainingState {
 // Writes <model folder>/training/optimizer.safetensors and state.json; tensors in their own types, bit for bit.
 void write_training_state(const std::filesystem::path& model_folder, const TrainingState& training);
 
-// Tensors are owned and writable. Throws Error if there is no training state, or it is damaged.
+// The same by several processes: each writes its tensors, as number `number` of `count` from 0, and then one of them
+// the rest, without tensors of its own.
+void write_training_tensors(const std::filesystem::path& model_folder,
+                            const std::vector<std::pair<std::string, at::Tensor>>& tensors, int64_t number,
+                            int64_t count);
+void write_training_step(const std::filesystem::path& model_folder, int64_t step, const Json& state);
+
+// Tensors of all files, mapped: memory is taken where they are read, and they are not to be written to. Throws Error if
+// there is no training state, or it is damaged.
 TrainingState read_training_state(const std::filesystem::path& model_folder);
 
 // state.json alone; `tensors` stays empty.

@@ -38,35 +38,45 @@ float truncated_normal(uint64_t n, const std::array<uint32_t, 2>& key) {
       if (std::abs(value) <= 2.0f) return value;
 }
 
-void fill(at::Tensor& tensor, const ParameterSpec& spec, uint64_t seed) {
+// Values first, first + 1, ... of a parameter.
+void fill(at::Tensor& tensor, int64_t first, const ParameterSpec& spec, uint64_t seed) {
   if (spec.initializer == Initializer::kZeros) return void(tensor.zero_());
   if (spec.initializer == Initializer::kOnes) return void(tensor.fill_(1.0));
   const auto key = stream_key({.seed = seed, .purpose = NoisePurpose::kInitialization, .step = name_hash(spec.name)});
   const auto stddev = static_cast<float>(spec.stddev);
   const bool truncated = spec.initializer == Initializer::kTruncatedNormal;
   float* values = tensor.mutable_data_ptr<float>();
-  const int64_t size = tensor.numel();
+  const int64_t end = first + tensor.numel();
 #pragma omp parallel for schedule(static)
-  for (int64_t block = 0; block < (size + 3) / 4; ++block) {
+  for (int64_t block = first / 4; block < (end + 3) / 4; ++block) {
     const auto drawn = normals(philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), 0, 0}, key));
-    for (int64_t n = 4 * block; n < std::min(size, 4 * block + 4); ++n) {
+    for (int64_t n = std::max(first, 4 * block); n < std::min(end, 4 * block + 4); ++n) {
       float value = drawn[static_cast<size_t>(n - 4 * block)];
       if (truncated && std::abs(value) > 2.0f) value = truncated_normal(static_cast<uint64_t>(n), key);
-      values[n] = stddev * value;
+      values[n - first] = stddev * value;
     }
   }
 }
 
 }  // namespace
 
+at::Tensor initial_values(const ParameterSpec& spec, uint64_t seed, Slice experts) {
+  auto shape = spec.shape;
+  int64_t first = 0;
+  if (spec.is_expert()) {
+    first = spec.numel() / spec.shape[0] * experts.begin;
+    shape[0] = experts.size();
+  }
+  auto values = at::empty(shape, at::kFloat);
+  fill(values, first, spec, seed);
+  return values;
+}
+
 ModelWeights initialize(const ModelConfig& config, uint64_t seed, at::Device device) {
   validate(config);
   ModelWeights weights;
-  for (auto& [spec, tensor] : list_parameters(config, weights)) {
-    auto values = at::empty(spec.shape, at::kFloat);
-    fill(values, spec, seed);
-    *tensor = values.to(device);
-  }
+  for (auto& [spec, tensor] : list_parameters(config, weights))
+    *tensor = initial_values(spec, seed, {0, spec.is_expert() ? spec.shape[0] : 1}).to(device);
   return weights;
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/slice.h"
 #include "model/config.h"
 
 namespace switchyard {
@@ -106,7 +107,11 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
 // The first parameter that differs, such as "NAME [16, 4] in place of [8, 4]"; "" if both models have the same ones.
 std::string first_difference(const std::vector<ParameterSpec>& wanted, const std::vector<ParameterSpec>& present);
 
-// New f32 weights on `device`; each value is a pure function of (seed, parameter name, position), the same everywhere.
+// Initial values of a parameter, f32 on the CPU, [experts.size(), ...] of those experts alone; of one without an expert
+// axis {0, 1} stands for all of it. Each value is a pure function of (seed, parameter name, position).
+at::Tensor initial_values(const ParameterSpec& spec, uint64_t seed, Slice experts);
+
+// New f32 weights on `device`: all initial values.
 ModelWeights initialize(const ModelConfig& config, uint64_t seed, at::Device device = at::kCPU);
 
 }  // namespace switchyard

@@ -1,7 +1,9 @@
 #include "checkpoint/checkpoint_store.h"
 
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -50,8 +52,21 @@ TEST(TrainingState, RoundTripKeepsBitsStepAndJson) {
   ASSERT_EQ(read.tensors.size(), 2u);
   EXPECT_EQ(read.tensors[0].first, "slot.a");
   EXPECT_TRUE(at::equal(read.tensors[1].second, training.tensors[0].second));
-  read.tensors[1].second.fill_(0);  // owned: writing must not reach a read-only mapping
   EXPECT_EQ(read_training_step(folder.path()).step, 41);
+}
+
+TEST(TrainingState, TensorsOfSeveralProcessesReadAsOne) {
+  ScratchFolder folder;
+  write_training_tensors(folder.path(), {{"b[2:4].v", at::ones({2, 3})}}, 0, 2);
+  write_training_tensors(folder.path(), {{"a.v", at::ones({5})}, {"b[0:2].v", at::zeros({2, 3})}}, 1, 2);
+  write_training_step(folder.path(), 7, Json::object());
+  const auto read = read_training_state(folder.path());
+  ASSERT_EQ(read.tensors.size(), 3u);
+  EXPECT_EQ(read.tensors[0].first, "a.v");
+  EXPECT_EQ(read.tensors[2].first, "b[2:4].v");
+  EXPECT_TRUE(at::equal(read.tensors[2].second, at::ones({2, 3})));
+  std::filesystem::remove(folder / "training/optimizer-00001-of-00002.safetensors");
+  EXPECT_THAT([&] { read_training_state(folder.path()); }, ThrowsMessage<Error>(HasSubstr("optimizer-00001-of-00002")));
 }
 
 TEST(TrainingState, DamageIsNamed) {
