@@ -7,6 +7,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <vector>
 
 namespace switchyard::ops {
@@ -36,10 +37,16 @@ at::Tensor dispatch_rows(const at::Tensor& x, const Dispatch& dispatch);
 // dtype. Differentiable in rows and gate. Throws Error on other shapes or dtypes.
 at::Tensor combine_rows(const at::Tensor& rows, const at::Tensor& gate, const Dispatch& dispatch, int64_t tokens);
 
+// What an exchange remembers of the rows' way to the experts.
+struct RowRoute {
+  virtual ~RowRoute() = default;
+};
+
 // Rows that wait at experts, and which expert's they are.
 struct RowsAtExperts {
   at::Tensor rows;    // [rows, d_model]
   Dispatch dispatch;  // over the experts that are here; `token` has no meaning on the other side of an exchange
+  std::shared_ptr<const RowRoute> route = {};  // for the exchange alone
 };
 
 // Carries rows to where their experts are and back; both ways are differentiable. parallel/ has the implementations.

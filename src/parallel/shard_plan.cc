@@ -15,19 +15,6 @@ void check(const Layout& layout) {
   SY_CHECK(layout.num_ranks() <= kMostRanks, "layout of ", layout.num_ranks(), " ranks: expected at most ", kMostRanks);
 }
 
-// The ranks of an expert group that hold the same experts as one of them.
-struct ExpertShare {
-  Slice experts;
-  Slice ranks;
-};
-
-ExpertShare expert_share(int64_t num_experts, int64_t num_ranks, int64_t rank) {
-  if (num_experts >= num_ranks) return {even_slice(num_experts, num_ranks, rank), {rank, rank + 1}};
-  for (int64_t expert = 0;; ++expert)
-    if (const auto ranks = even_slice(num_ranks, num_experts, expert); rank < ranks.end)
-      return {{expert, expert + 1}, ranks};
-}
-
 Shard shard_of(const ParameterSpec& spec, const Layout& layout, const RankPlace& place) {
   Shard shard;
   for (const int64_t size : spec.shape) shard.axes.push_back({0, size});
@@ -65,6 +52,13 @@ Slice even_slice(int64_t size, int64_t num_parts, int64_t part, int64_t unit) {
   const int64_t units = size / unit, each = units / num_parts, larger = units % num_parts;
   const auto start = [&](int64_t n) { return n == num_parts ? size : (n * each + std::min(n, larger)) * unit; };
   return {start(part), start(part + 1)};
+}
+
+ExpertShare expert_share(int64_t num_experts, int64_t num_ranks, int64_t rank) {
+  if (num_experts >= num_ranks) return {even_slice(num_experts, num_ranks, rank), {rank, rank + 1}};
+  for (int64_t expert = 0;; ++expert)
+    if (const auto ranks = even_slice(num_ranks, num_experts, expert); rank < ranks.end)
+      return {{expert, expert + 1}, ranks};
 }
 
 std::vector<int64_t> Shard::shape() const {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/slice.h"
 #include "model/parameters.h"
 
 namespace switchyard {
@@ -22,16 +23,16 @@ struct RankPlace {
 RankPlace place_of(const Layout& layout, int64_t rank);
 int64_t rank_at(const Layout& layout, const RankPlace& place);
 
-// Indices [begin, end) of one axis.
-struct Slice {
-  int64_t begin = 0, end = 0;
-  int64_t size() const { return end - begin; }
-  bool operator==(const Slice&) const = default;
-};
-
 // Part `part` of `num_parts` of an axis: sizes differ by one unit at most, larger parts first, some empty if there are
 // more parts than units. The last part takes what `size` has beyond whole units.
 Slice even_slice(int64_t size, int64_t num_parts, int64_t part, int64_t unit = 1);
+
+// The experts of a layer that one rank of an expert group holds, and the ranks of the group that hold the same ones:
+// more than one where there are fewer experts than ranks.
+struct ExpertShare {
+  Slice experts, ranks;
+};
+ExpertShare expert_share(int64_t num_experts, int64_t num_ranks, int64_t rank);
 
 // One rank's part of one parameter.
 struct Shard {
