@@ -157,6 +157,14 @@ void read_value(const Json& value, const std::string& place, int64_t& out) {
   SY_CHECK(value.is_number_integer(), place, ": expected a whole number, got ", value.dump());
   out = value.get<int64_t>();
 }
+void read_value(const Json& value, const std::string& place, std::optional<int64_t>& out) {
+  if (value == "auto") return out.reset();
+  SY_CHECK(value.is_number_integer(), place, ": expected an integer or \"auto\", got ", value.dump());
+  int64_t number = 0;
+  read_value(value, place, number);
+  out = number;
+}
+
 void read_value(const Json& value, const std::string& place, double& out) {
   SY_CHECK(value.is_number(), place, ": expected a number, got ", value.dump());
   out = value.get<double>();

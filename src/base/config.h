@@ -90,6 +90,9 @@ void read_value(const Json& value, const std::string& place, std::string& out);
 template <class Config>
 requires has_fields<Config>
 void read_value(const Json& value, const std::string& place, Config& out);
+// A number that the program may choose: absent is the word "auto".
+void read_value(const Json& value, const std::string& place, std::optional<int64_t>& out);
+inline Json write_value(const std::optional<int64_t>& value) { return value ? Json(*value) : Json("auto"); }
 template <class T>
 void read_value(const Json& value, const std::string& place, std::vector<T>& out) {
   SY_CHECK(value.is_array(), place, ": expected a list, got ", value.dump());

@@ -45,6 +45,15 @@ class FileMessages : public MessageSink {
   std::mutex mutex_;
 };
 
+// Says nothing: of several processes that run one program, all but the first.
+class NoMessages : public MessageSink {
+ public:
+  void message(const std::string&) override {}
+  void progress(const ProgressLine&) override {}
+  void end_progress() override {}
+  bool redraws() const override { return false; }
+};
+
 // The process's sink. set_message_sink(nullptr) brings the first one back, stderr.
 std::shared_ptr<MessageSink> message_sink();
 void set_message_sink(std::shared_ptr<MessageSink> sink);

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "ops/backend.h"
+#include "parallel/launch.h"
 #include "train/run_config.h"
 
 namespace switchyard {
@@ -31,7 +32,11 @@ void apply(const ComputeOptions& options) {
   SY_CHECK(options.threads >= 0, "--threads ", options.threads, ": expected 0 or more");
   int threads = options.threads;
   if (threads == 0 && std::getenv("OMP_NUM_THREADS") != nullptr) threads = std::atoi(std::getenv("OMP_NUM_THREADS"));
-  if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (threads <= 0) {  // all cores, shared with the other ranks on this machine
+    const auto launch = launch_from_environment();
+    threads =
+        static_cast<int>(std::max<int64_t>(1, std::thread::hardware_concurrency() / (launch ? launch->local_size : 1)));
+  }
   at::set_num_threads(threads);  // ours too: launchers otherwise leave ATen with one
   ops::use_reference_kernels(options.kernels == "reference");
 }

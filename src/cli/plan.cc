@@ -68,7 +68,7 @@ Subject read_subject(const PlanCommand& command) {
   workload.is_bf16 = resolved_dtype(run.train.dtype) == "bf16";
   workload.is_adamw = run.optimizer.name == "adamw";
   workload.min_dim_size_to_factor = run.optimizer.min_dim_size_to_factor;
-  subject.devices = run.parallel.data * run.parallel.expert * run.parallel.tensor;
+  subject.devices = run.parallel.data.value_or(1) * run.parallel.expert.value_or(1) * run.parallel.tensor.value_or(1);
   return subject;
 }
 

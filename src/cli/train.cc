@@ -5,8 +5,10 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/messages.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
+#include "train/ranks.h"
 #include "train/trainer.h"
 
 namespace switchyard {
@@ -27,9 +29,13 @@ void run(TrainCommand& command) {
   if (!command.compute.dtype.empty()) command.settings.push_back("train.dtype=" + command.compute.dtype);
   const auto config = read_run(command.run_file, command.settings);
   catch_interrupts();
-  Trainer trainer(config, command.out, command.start, device_of(command.compute));
-  const bool finished = run_training(trainer, command.quiet || command.json);
-  if (command.json)
+  const auto mesh = open_mesh(config, device_of(command.compute));
+  if (!mesh->is_first()) set_message_sink(std::make_shared<NoMessages>());
+  auto start = command.start;
+  start.resume = start.resume || is_restart();
+  Trainer trainer(config, command.out, start, device_of(command.compute), *mesh);
+  const bool finished = run_training(trainer, command.quiet || command.json || !mesh->is_first());
+  if (command.json && mesh->is_first())
     std::cout << Json{{"out", command.out}, {"step", trainer.step()}, {"finished", finished}}.dump() << "\n";
   if (!finished) throw CLI::RuntimeError(130);
 }

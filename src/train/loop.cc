@@ -2,7 +2,6 @@
 #include <cstdio>
 
 #include "base/clock.h"
-#include "base/interrupt.h"
 #include "base/progress.h"
 #include "train/run_summary.h"
 #include "train/trainer.h"
@@ -39,7 +38,7 @@ bool run_training(Trainer& trainer, bool quiet) {
   Progress progress({.name = "train", .unit = "steps", .quiet = quiet, .after_seconds = 0},
                     static_cast<double>(train.steps));
   std::optional<double> eval_loss;
-  while (trainer.step() < train.steps && !interrupted()) {
+  while (trainer.step() < train.steps && !trainer.is_interrupted()) {
     const StepResult result = trainer.train_step();
     const int64_t step = trainer.step();
     const bool last = step == train.steps;

@@ -88,8 +88,11 @@ void check_run(const RunConfig& run) {
   SY_CHECK(train.seed >= 0, "train.seed = ", train.seed, ": expected 0 or more");
   check_sources(run.data);
   SY_CHECK(!run.data.vocab.empty(), "data.vocab is missing: name a spiece.model; `switchyard vocab train` makes one");
-  SY_CHECK(run.parallel.data == 1 && run.parallel.expert == 1 && run.parallel.tensor == 1,
-           "parallel: this build trains with one process; set parallel.data, expert and tensor to 1");
+  for (const auto& [axis, ranks] : {std::pair{"data", run.parallel.data}, std::pair{"expert", run.parallel.expert},
+                                    std::pair{"tensor", run.parallel.tensor}})
+    SY_CHECK(!ranks || *ranks >= 1, "parallel.", axis, " = ", *ranks, ": expected 1 or more, or \"auto\"");
+  SY_CHECK(run.parallel.timeout_seconds > 0, "parallel.timeout_seconds = ", run.parallel.timeout_seconds,
+           ": expected more than 0");
 }
 
 bool changes_tensors(const ModelConfig& stored, const std::string& key, const Json& value) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -107,15 +108,15 @@ struct TrainConfig {
 };
 
 struct ParallelConfig {
-  int64_t data = 1;
-  int64_t expert = 1;
-  int64_t tensor = 1;
+  std::optional<int64_t> data = 1, expert = 1, tensor = 1;  // ranks along an axis; none: chosen by complete_layout()
+  double timeout_seconds = 120.0;
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
-    field("data", self.data, "data-parallel ranks");
-    field("expert", self.expert, "expert-parallel ranks");
-    field("tensor", self.tensor, "tensor-parallel ranks");
+    field("data", self.data, "ranks that each have all experts and a part of the batch; or auto: what is left");
+    field("expert", self.expert, "ranks among which experts and a part of the batch are shared out; or auto");
+    field("tensor", self.tensor, "ranks among which heads, hidden features and vocabulary are cut; auto is 1");
+    field("timeout_seconds", self.timeout_seconds, "longest wait for a rank that does not answer");
   }
 };
 

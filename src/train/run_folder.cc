@@ -55,6 +55,11 @@ void RunFolder::log(int64_t step, const Json& line) {
   events_->write(step, line);
 }
 
+std::filesystem::path RunFolder::commit(int64_t step, const std::vector<NamedNumber>& numbers) {
+  metrics_->sync();
+  return checkpoints_.commit(step, numbers);
+}
+
 std::filesystem::path RunFolder::save(int64_t step, const std::vector<NamedNumber>& numbers,
                                       const std::function<void(const std::filesystem::path& folder)>& write) {
   return checkpoints_.save(step, numbers, [&](const std::filesystem::path& folder) {

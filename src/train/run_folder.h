@@ -39,6 +39,10 @@ class RunFolder {
   std::filesystem::path save(int64_t step, const std::vector<NamedNumber>& numbers,
                              const std::function<void(const std::filesystem::path& folder)>& write);
 
+  // The same in two halves, between which other processes write their shares into begin()'s folder.
+  std::filesystem::path begin(int64_t step) const { return checkpoints_.begin(step); }
+  std::filesystem::path commit(int64_t step, const std::vector<NamedNumber>& numbers);
+
   std::optional<BestCheckpoint> best() const { return checkpoints_.best(); }
 
   // Whether these numbers are better than those of every checkpoint.

@@ -10,6 +10,7 @@
 #include "model/loss.h"
 #include "model/routing_groups.h"
 #include "optim/gradients.h"
+#include "train/rank_sums.h"
 
 namespace switchyard {
 namespace {
@@ -44,23 +45,32 @@ void check_teacher_cut(const Teacher& teacher, const BatchShape& shape, int64_t 
            " would split a routing group of the teacher; expected 0 (the whole batch) or a multiple of ", unit);
 }
 
-}  // namespace
-
-std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
-                                                     const OptimizerConfig& config) {
-  std::vector<OptimizedParameter> list;
-  for (const auto& [spec, tensor] : parameters) {
-    if (spec.is_buffer()) continue;
-    const bool is_norm_or_bias =
-        spec.role == Role::kNorm || spec.role == Role::kPositionBias || spec.role == Role::kRouterBias;
-    list.push_back({.name = spec.name,
-                    .tensor = tensor->detach(),
-                    .is_expert = spec.is_expert(),
-                    .rate_scale = spec.is_router() ? config.router_learning_rate_scale : 1.0,
-                    .decays = !is_norm_or_bias});
-  }
-  return list;
+// What the optimiser gets of an own unit; routers have their own share of the rate.
+OptimizedParameter optimized(const ParameterSpec& spec, const UpdateUnit& unit, const at::Tensor& values,
+                             const OptimizerConfig& config) {
+  const bool is_norm_or_bias =
+      spec.role == Role::kNorm || spec.role == Role::kPositionBias || spec.role == Role::kRouterBias;
+  const bool is_whole = !spec.is_expert() || unit.experts.size() == spec.shape[0];
+  return {.name = is_whole ? spec.name : join(spec.name, "[", unit.experts.begin, ":", unit.experts.end, "]"),
+          .tensor = values.detach(),
+          .is_expert = spec.is_expert(),
+          .rate_scale = spec.is_router() ? config.router_learning_rate_scale : 1.0,
+          .decays = !is_norm_or_bias};
 }
+
+ParameterValues values_of(const ModelConfig& model, const ModelWeights& weights) {
+  std::vector<at::Tensor> tensors;
+  ModelWeights handles = weights;
+  for (const auto& parameter : list_parameters(model, handles)) tensors.push_back(*parameter.tensor);
+  return [tensors](size_t parameter, Slice) { return tensors[parameter]; };
+}
+
+const Mesh& one_rank() {
+  static const Mesh mesh;
+  return mesh;
+}
+
+}  // namespace
 
 double mean_dropped_fraction(const StepResult& result) {
   double sum = 0.0;
@@ -68,35 +78,97 @@ double mean_dropped_fraction(const StepResult& result) {
   return result.layers.empty() ? 0.0 : sum / static_cast<double>(result.layers.size());
 }
 
-Learner::Learner(const ModelConfig& model, ModelWeights weights, const OptimizerConfig& optimizer,
-                 const StepOptions& options)
-    : model_(model), weights_(std::move(weights)), optimizer_config_(optimizer), options_(options) {
-  parameters_ = list_parameters(model_, weights_);
-  std::erase_if(parameters_, [](const NamedParameter& parameter) { return parameter.spec.is_buffer(); });
-  for (auto& parameter : parameters_) parameter.tensor->requires_grad_();
-  optimizer_.emplace(optimizer_config_, optimized_parameters(parameters_, optimizer_config_));
+int64_t rows_of_pass(const ModelConfig& model, const BatchShape& step, int64_t num_parts, int64_t micro_batch_size) {
+  if (num_parts == 1) {
+    check_micro_batch(model, step, micro_batch_size);
+    return micro_batch_size > 0 ? micro_batch_size : step.sequences;
+  }
+  const int64_t rows = step.sequences / num_parts, cut = sequences_per_cut(model, step);
+  SY_CHECK(rows % cut == 0, "[parallel] data x expert = ", num_parts, " leaves ", rows, " of a step's ", step.sequences,
+           " sequences to each rank, which splits routing groups of ", cut,
+           " sequences; expected data x expert to divide ", step.sequences / cut, ", or a smaller routing.group_size");
+  if (micro_batch_size == 0 || micro_batch_size >= rows) return rows;
+  check_micro_batch(model, step, micro_batch_size);
+  return micro_batch_size;
 }
+
+// What the optimiser gets of whole parameters.
+std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
+                                                     const OptimizerConfig& config) {
+  std::vector<OptimizedParameter> list;
+  for (size_t parameter = 0; parameter < parameters.size(); ++parameter) {
+    const auto& [spec, tensor] = parameters[parameter];
+    if (!spec.is_buffer())
+      list.push_back(optimized(spec, {parameter, {0, spec.is_expert() ? spec.shape[0] : 1}}, *tensor, config));
+  }
+  return list;
+}
+
+Learner::Learner(const ModelConfig& model, const ParameterValues& values, const OptimizerConfig& optimizer,
+                 const StepOptions& options, const Mesh& mesh, at::Device device)
+    : model_(model),
+      mesh_(mesh),
+      exchange_(parameter_specs(model), mesh),
+      optimizer_config_(optimizer),
+      options_(options) {
+  SY_CHECK(options_.teacher == nullptr || mesh_.tensor() == nullptr,
+           "a teacher's probabilities are of the whole vocabulary, which tensor = ", mesh_.layout().tensor,
+           " cuts; distil with [parallel] tensor = 1");
+  auto cut = cut_weights(model_, exchange_, mesh_, values, device);
+  weights_ = std::move(cut.weights);
+  own_ = std::move(cut.own);
+  parameters_ = list_parameters(model_, weights_);
+  for (auto& [spec, tensor] : parameters_)
+    if (!spec.is_buffer()) tensor->requires_grad_();
+  std::vector<OptimizedParameter> list;
+  for (size_t unit = 0; unit < own_.size(); ++unit)
+    list.push_back(
+        optimized(parameters_[own_units()[unit].parameter].spec, own_units()[unit], own_[unit], optimizer_config_));
+  optimizer_.emplace(optimizer_config_, std::move(list));
+  if (mesh_.experts() != nullptr) {
+    to_experts_.emplace(*mesh_.experts(), /*carries_numbers=*/model_.expert_dropout_rate > 0.0);
+    shared_tokens_.emplace(*mesh_.experts());
+  }
+  if (mesh_.tensor() != nullptr) split_.emplace(*mesh_.tensor());
+}
+
+Learner::Learner(const ModelConfig& model, const ModelWeights& weights, const OptimizerConfig& optimizer,
+                 const StepOptions& options)
+    : Learner(model, values_of(model, weights), optimizer, options, one_rank(), weights.shared.device()) {}
 
 int64_t Learner::num_parameters() const {
   int64_t count = 0;
-  for (const auto& parameter : parameters_) count += parameter.spec.numel();
+  for (const auto& [spec, tensor] : parameters_) count += spec.is_buffer() ? 0 : spec.numel();
   return count;
 }
 
+ComputeWeights Learner::shared_weights() const {
+  auto weights = cast_weights(model_, weights_, options_.dtype);
+  if (shared_tokens_) weights.exchange = &*shared_tokens_;
+  if (split_) weights.split = &*split_;
+  return weights;
+}
+
+StepTotals Learner::totals_of(const Batch& batch) const {
+  return sum_totals({.sequences = batch.batch_size,
+                     .encoder_tokens = count_real(batch.encoder_input_tokens),
+                     .decoder_tokens = count_real(batch.decoder_target_tokens)},
+                    mesh_);
+}
+
 StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
-  const BatchShape shape{batch.batch_size, batch.encoder_length, batch.decoder_length};
-  check_micro_batch(model_, shape, options_.micro_batch_size);
-  const int64_t rows = options_.micro_batch_size > 0 ? options_.micro_batch_size : batch.batch_size;
+  const BatchShape shape{batch.batch_size * mesh_.num_batch_parts(), batch.encoder_length, batch.decoder_length};
+  const int64_t rows = rows_of_pass(model_, shape, mesh_.num_batch_parts(), options_.micro_batch_size);
   if (options_.teacher != nullptr) check_teacher_cut(*options_.teacher, shape, rows);
-  const int64_t labels = count_real(batch.decoder_target_tokens);
-  const StepTotals totals{.sequences = batch.batch_size,
-                          .encoder_tokens = count_real(batch.encoder_input_tokens),
-                          .decoder_tokens = labels};
-  const auto weights = cast_weights(model_, weights_, options_.dtype);  // once a step: micro-batches share the copies
+  const auto totals = totals_of(batch);
+  const int64_t labels = totals.decoder_tokens;
+  auto weights = cast_weights(model_, weights_, options_.dtype);  // once a step: micro-batches share the copies
+  if (to_experts_) weights.exchange = &*to_experts_;
+  if (split_) weights.split = &*split_;
   double importance = 0.0, load = 0.0;
   StepResult result;
   result.step = step;
-  result.tokens = batch.batch_size * (batch.encoder_length + batch.decoder_length);
+  result.tokens = totals.sequences * (batch.encoder_length + batch.decoder_length);
   for (int64_t first = 0; first < batch.batch_size; first += rows) {
     const auto input = to_tensors(batch, first, std::min(rows, batch.batch_size - first), weights_.shared.device());
     std::optional<SoftTargets> soft_targets;
@@ -138,18 +210,33 @@ std::vector<at::Tensor> Learner::take_gradients() {
 }
 
 StepResult Learner::update(const Batch& batch, int64_t step) {
+  const auto before = mesh_.world() != nullptr ? mesh_.world()->wire_bytes() : WireBytes{};
   auto result = forward_backward(batch, step);
-  const auto gradients = take_gradients();
-  result.gradient_norm = gradient_norm(gradients);
+  const auto gradients = exchange_.sum_gradients(take_gradients());
+  double squares = 0.0;
+  for (const double sum : gradient_square_sums(gradients)) squares += sum;
+  sum_results(result, squares, mesh_);
+  result.gradient_norm = std::sqrt(squares);
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
     const auto where = first_non_finite(gradients);
+    const size_t none = parameters_.size();
+    const size_t first = smallest_over_ranks(where ? own_units()[*where].parameter : none, none, mesh_);
     throw NotFinite(join("step ", step, ": ", std::isfinite(result.loss) ? "a gradient" : "the loss", " is not finite",
-                         where ? "; first in the gradient of " + parameters_[*where].spec.name : ""));
+                         first < none ? "; first in the gradient of " + parameters_[first].spec.name : ""));
   }
   const at::NoGradGuard no_grad;
   optimizer_->step_(gradients, step, clip_scale(result.gradient_norm, optimizer_config_.gradient_clip_norm));
+  std::vector<at::Tensor> tensors;
+  for (const auto& parameter : parameters_) tensors.push_back(*parameter.tensor);
+  exchange_.share_values(own_, tensors);
   update_selection_biases(model_, weights_, result.layers);
   result.learning_rate = learning_rate(optimizer_config_, step);
+  if (mesh_.world() != nullptr) {
+    const auto after = mesh_.world()->wire_bytes();
+    result.wire_bytes = {.all_to_all = after.all_to_all - before.all_to_all,
+                         .all_reduce = after.all_reduce - before.all_reduce,
+                         .broadcast = after.broadcast - before.broadcast};
+  }
   return result;
 }
 

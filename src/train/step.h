@@ -1,4 +1,5 @@
-// One update of a model: its weights, optimiser and loss, apart from where batches come from and where results go.
+// One update of a model: its weights, optimiser and loss, apart from where batches come from and where results go; on
+// one rank, or on all of a mesh with the same result.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,7 +11,11 @@
 #include "base/error.h"
 #include "data/batch.h"
 #include "model/parameters.h"
+#include "model/routing_groups.h"
 #include "optim/optimizer.h"
+#include "parallel/rank_exchange.h"
+#include "parallel/rank_split.h"
+#include "parallel/rank_weights.h"
 #include "train/routing_metrics.h"
 #include "train/teacher.h"
 
@@ -19,6 +24,10 @@ namespace switchyard {
 // What the optimiser gets: every parameter but buffers under its name, routers with their own share of the rate.
 std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
                                                      const OptimizerConfig& config);
+
+// Sequences of a forward pass where `num_parts` ranks share a step's batch. Throws Error if ranks or micro-batches
+// would split a routing group, telling what would not.
+int64_t rows_of_pass(const ModelConfig& model, const BatchShape& step, int64_t num_parts, int64_t micro_batch_size);
 
 struct StepOptions {
   at::ScalarType dtype = at::kBFloat16;  // of products; weights stay f32
@@ -38,7 +47,7 @@ struct PartResult {
 
 struct StepResult {
   int64_t step = 0;                          // number of this update, from 1
-  int64_t tokens = 0;                        // encoder and decoder positions of its batch, padding included
+  int64_t tokens = 0;                        // encoder and decoder positions of its whole batch, padding included
   double loss = 0.0, cross_entropy = 0.0;    // what was minimised; nats per target token
   std::optional<double> soft_cross_entropy;  // against a teacher's probabilities
   double load_balance_loss = 0.0;            // these without coefficients
@@ -48,6 +57,7 @@ struct StepResult {
   double gradient_norm = 0.0;        // before clipping
   std::vector<LayerRouting> layers;  // one a sparse layer, in order
   std::vector<PartResult> parts;     // by Batch::part; empty where there are none
+  WireBytes wire_bytes;              // that this rank sent
   double seconds = 0.0;              // with the wait for its batch: filled in by whoever drives the steps
 };
 
@@ -62,30 +72,51 @@ class NotFinite : public Error {
 
 class Learner {
  public:
-  // Weights are f32 and get gradients; the optimiser's slots start at zero.
-  Learner(const ModelConfig& model, ModelWeights weights, const OptimizerConfig& optimizer, const StepOptions& options);
+  // This rank's share of the weights, f32 of `values`, which get gradients; the optimiser's slots start at zero. The
+  // mesh outlives the learner. All ranks of the mesh call every function, but for those that only look.
+  Learner(const ModelConfig& model, const ParameterValues& values, const OptimizerConfig& optimizer,
+          const StepOptions& options, const Mesh& mesh, at::Device device);
+  // Of these weights, on one rank.
+  Learner(const ModelConfig& model, const ModelWeights& weights, const OptimizerConfig& optimizer,
+          const StepOptions& options);
   Learner(const Learner&) = delete;
   Learner& operator=(const Learner&) = delete;
 
-  // Update number `step`, from 1, on the whole batch, micro-batch by micro-batch. Throws NotFinite.
+  // Update number `step`, from 1, on the whole batch, of which this rank gives its part: equal runs of rows,
+  // micro-batch by micro-batch. Throws NotFinite, on all ranks, and Error for parts that split a routing group.
   StepResult update(const Batch& batch, int64_t step);
 
-  const ModelWeights& weights() const { return weights_; }
-  int64_t num_parameters() const;
+  const ModelWeights& weights() const { return weights_; }  // this rank's part
+  int64_t num_parameters() const;                           // of the whole model
 
-  // The optimiser's slots, sharing storage with it; load_optimizer_state() copies them back by name.
+  // For a pass without gradient in which all ranks have the same tokens; lives as long as the learner.
+  ComputeWeights shared_weights() const;
+
+  // What this rank updates, and so writes to checkpoints: runs of experts or whole parameters, and their values.
+  const std::vector<UpdateUnit>& own_units() const { return exchange_.own(); }
+  const std::vector<at::Tensor>& own_values() const { return own_; }
+
+  // The slots of the own units, sharing storage with the optimiser; load_optimizer_state() copies them back by name. A
+  // run of experts is named "<parameter>[begin:end]".
   SlotTensors optimizer_state() const { return optimizer_->state(); }
   void load_optimizer_state(const SlotTensors& slots) { optimizer_->load_state(slots); }
 
  private:
   StepResult forward_backward(const Batch& batch, int64_t step);  // gradients add up in the parameters
   std::vector<at::Tensor> take_gradients();
+  StepTotals totals_of(const Batch& batch) const;
 
   ModelConfig model_;
+  const Mesh& mesh_;
+  UpdateExchange exchange_;
   ModelWeights weights_;
+  std::vector<at::Tensor> own_;  // [own unit]
+  std::optional<RankExchange> to_experts_;
+  std::optional<SharedTokens> shared_tokens_;
+  std::optional<RankSplit> split_;
   OptimizerConfig optimizer_config_;
   StepOptions options_;
-  std::vector<NamedParameter> parameters_;  // what the optimiser updates; they point into weights_
+  std::vector<NamedParameter> parameters_;  // all, in the order of the exchange; they point into weights_
   std::optional<Optimizer> optimizer_;
 };
 

@@ -58,6 +58,9 @@ Json to_json(const StepResult& result, const RunProgress& progress) {
     line[key] = Json::object();
   for (const auto& layer : result.layers) write_layer(line, layer);
   for (size_t n = 0; n < progress.parts.size(); ++n) write_part(line, result, n, progress.parts[n]);
+  if (const auto& sent = result.wire_bytes; sent.all_to_all + sent.all_reduce + sent.broadcast > 0)
+    line["wire_bytes"] = {
+        {"all_to_all", sent.all_to_all}, {"all_reduce", sent.all_reduce}, {"broadcast", sent.broadcast}};
   line["tokens_seen"] = progress.tokens_seen;
   if (progress.epochs > 0) line["epochs"] = progress.epochs;
   line["model_flops_utilization"] = progress.flops / result.seconds / progress.product_rate;

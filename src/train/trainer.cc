@@ -6,8 +6,9 @@
 #include <optional>
 
 #include "base/clock.h"
+#include "base/interrupt.h"
 #include "base/messages.h"
-#include "checkpoint/model_directory.h"
+#include "checkpoint/model_parts.h"
 #include "checkpoint/tokenizer_files.h"
 #include "checkpoint/training_state.h"
 #include "data/prefetch.h"
@@ -17,6 +18,7 @@
 #include "train/product_rate.h"
 #include "train/run_folder.h"
 #include "train/settings.h"
+#include "train/slot_runs.h"
 #include "train/sources.h"
 #include "train/step_metrics.h"
 
@@ -47,10 +49,13 @@ CheckpointStoreOptions kept_checkpoints(const TrainConfig& train) {
 }  // namespace
 
 struct Trainer::State {
+  const Mesh& mesh;
   RunConfig run;
   at::Device device;  // where weights and batches are
   Vocabulary vocabulary;
-  RunFolder folder;
+  std::filesystem::path out;
+  std::optional<RunFolder> folder;  // on the first rank
+  std::optional<std::filesystem::path> resumed_checkpoint;
   std::optional<Learner> learner;
   std::unique_ptr<ExampleSource> examples;
   std::vector<std::unique_ptr<Evaluator>> evaluators;
@@ -62,36 +67,64 @@ struct Trainer::State {
   std::optional<std::filesystem::path> saved;  // the checkpoint of this step
   std::vector<NamedNumber> evaluation;         // of this step; empty if it was not evaluated
 
-  State(const RunConfig& config, const std::filesystem::path& out, bool resume, at::Device where)
-      : run(config),
+  State(const RunConfig& config, std::filesystem::path folder_path, at::Device where, const Mesh& ranks)
+      : mesh(ranks),
+        run(config),
         device(where),
         vocabulary(Vocabulary::load(resolve_vocabulary(config.data.vocab))),
-        folder(out, kept_checkpoints(config.train), resume) {}
+        out(std::move(folder_path)) {}
 
-  void open_examples() {
-    const auto cache = folder.path().parent_path() / ".cache";
-    examples = open_training_examples(run, vocabulary, cache);
-    for (const auto& name : examples->part_names()) parts.push_back({.name = name});
-    evaluators = open_evaluators(run, vocabulary, cache);
+  void open_folder(bool resume) {
+    const auto checkpoint = mesh.from_first("run folder", [&] {
+      folder.emplace(out, kept_checkpoints(run.train), resume);
+      return folder->resumed_checkpoint() ? folder->resumed_checkpoint()->string() : "";
+    });
+    if (!checkpoint.empty()) resumed_checkpoint = checkpoint;
   }
 
-  ModelWeights first_weights() const {
-    if (!run.init.empty()) return open_model(resolve_model_folder(run.init), at::kFloat, device).weights;
-    return initialize(run.model, static_cast<uint64_t>(run.train.seed), device);
+  void open_examples() {
+    const auto cache = out.parent_path() / ".cache";
+    const auto open = [&] {
+      examples = open_training_examples(run, vocabulary, cache);
+      evaluators = open_evaluators(run, vocabulary, cache);
+      return std::string();
+    };
+    mesh.from_first("examples", open);  // which may tokenise text, once
+    if (!mesh.is_first()) open();
+    for (const auto& name : examples->part_names()) parts.push_back({.name = name});
+  }
+
+  // Sequences of a step that are this rank's.
+  int64_t num_rows() const {
+    const int64_t sequences = examples->shape().batch_size, shares = mesh.num_batch_parts();
+    SY_CHECK(sequences % shares == 0, "train.batch_size = ", sequences,
+             " cannot be shared out evenly among [parallel] data x expert = ", shares, "; expected a multiple of ",
+             shares);
+    return sequences / shares;
+  }
+
+  ParameterValues first_values() const {
+    if (!run.init.empty()) {
+      auto files = std::make_shared<ParameterFiles>(resolve_model_folder(run.init));
+      return [files](size_t parameter, Slice experts) { return files->read(parameter, experts, at::kFloat); };
+    }
+    return [specs = parameter_specs(run.model), seed = static_cast<uint64_t>(run.train.seed)](
+               size_t parameter, Slice experts) { return initial_values(specs[parameter], seed, experts); };
   }
 
   void open_learner(bool allow_changes) {
-    const auto& checkpoint = folder.resumed_checkpoint();
+    const auto& checkpoint = resumed_checkpoint;
     settings = training_settings(run, vocabulary, *examples);
     if (checkpoint) check_settings(read_training_step(*checkpoint).state, allow_changes);
-    learner.emplace(run.model, checkpoint ? open_checkpoint(*checkpoint) : first_weights(), run.optimizer,
+    learner.emplace(run.model, checkpoint ? checkpoint_values(*checkpoint) : first_values(), run.optimizer,
                     StepOptions{.dtype = compute_dtype(run),
                                 .z_loss = run.train.z_loss,
                                 .seed = static_cast<uint64_t>(run.train.seed),
-                                .micro_batch_size = run.train.micro_batch_size});
+                                .micro_batch_size = run.train.micro_batch_size},
+                    mesh, device);
     if (!checkpoint) return;
     const auto training = read_training_state(*checkpoint);
-    learner->load_optimizer_state(training.tensors);
+    learner->load_optimizer_state(assemble_slots(learner->optimizer_state(), training.tensors));
     step = training.step;
     const auto shape = examples->shape();  // what earlier versions did not count has this step's shape
     examples_seen = training.state.value("examples_seen", step * shape.batch_size);
@@ -109,7 +142,10 @@ struct Trainer::State {
     const auto shape = examples->shape();
     step_flops = 3.0 * static_cast<double>(shape.batch_size) *
                  forward_flops(run.model, shape.encoder_length, shape.decoder_length);
-    rate = switchyard::product_rate(compute_dtype(run));
+    mesh.barrier();
+    if (mesh.is_first())
+      rate = switchyard::product_rate(compute_dtype(run)) * static_cast<double>(mesh.layout().num_ranks());
+    mesh.barrier();  // the others wait, so that it is the rate of a free machine
   }
 
   RunProgress progress() const {
@@ -132,28 +168,102 @@ struct Trainer::State {
     if (changes.empty()) return;
     std::string list;
     for (const auto& change : changes) list += "\n  " + change;
-    const std::string checkpoint = folder.resumed_checkpoint()->string();
+    const std::string checkpoint = resumed_checkpoint->string();
     SY_CHECK(allow_changes, checkpoint, " was trained with other settings:", list, "\nresume with ",
-             (folder.path() / "run.toml").string(), ", or add --allow-changes to go on with the new settings");
+             (out / "run.toml").string(), ", or add --allow-changes to go on with the new settings");
     say("resuming ", checkpoint, " with other settings:", list);
   }
 
-  ModelWeights open_checkpoint(const std::filesystem::path& checkpoint) {
-    auto model = open_model(checkpoint, at::kFloat, device);
+  ParameterValues checkpoint_values(const std::filesystem::path& checkpoint) const {
+    const auto files = std::make_shared<ParameterFiles>(checkpoint);
     // Settings that change no shape may have been allowed to change; the rest is in the tensors.
-    const auto stored = parameter_specs(model.config), wanted = parameter_specs(run.model);
+    const auto stored = parameter_specs(files->config()), wanted = parameter_specs(run.model);
     const bool fits = std::equal(stored.begin(), stored.end(), wanted.begin(), wanted.end(),
                                  [](const auto& a, const auto& b) { return a.name == b.name && a.shape == b.shape; });
     SY_CHECK(fits, checkpoint.string(), ": its tensors are not those of the run file's [model]; resume with ",
-             (folder.path() / "run.toml").string(), ", or start a new run with init = \"", checkpoint.string(), "\"");
-    return std::move(model.weights);
+             (out / "run.toml").string(), ", or start a new run with init = \"", checkpoint.string(), "\"");
+    return [files](size_t parameter, Slice experts) { return files->read(parameter, experts, at::kFloat); };
+  }
+
+  Json position() const {
+    return {{"settings", settings},
+            {"examples_seen", examples_seen},
+            {"tokens_seen", tokens_seen},
+            {"parts", parts_seen()}};
+  }
+
+  SaveOptions model_files() const {
+    return {.vocabulary = vocabulary.model_bytes(),
+            .tokenizer_json = read_tokenizer_file(resolve_vocabulary(run.data.vocab))};
+  }
+
+  // This rank's share of a checkpoint.
+  void write_share(const std::filesystem::path& checkpoint) const {
+    std::vector<ModelPart> own;
+    for (size_t unit = 0; unit < learner->own_units().size(); ++unit)
+      own.push_back(
+          {learner->own_units()[unit].parameter, learner->own_units()[unit].experts, learner->own_values()[unit]});
+    if (mesh.is_first()) add_buffers(own);
+    const int64_t count = mesh.layout().num_ranks();
+    write_model_part(checkpoint, run.model, own, mesh.rank(), count, at::kFloat);
+    write_training_tensors(checkpoint, learner->optimizer_state(), mesh.rank(), count);
+  }
+
+  // What no rank updates by its optimiser is the same on all.
+  void add_buffers(std::vector<ModelPart>& own) const {
+    ModelWeights handles = learner->weights();
+    const auto parameters = list_parameters(run.model, handles);
+    for (size_t parameter = 0; parameter < parameters.size(); ++parameter)
+      if (parameters[parameter].spec.is_buffer()) own.push_back({parameter, {0, 1}, *parameters[parameter].tensor});
+  }
+
+  void finish_checkpoint(const std::filesystem::path& checkpoint) const {
+    finish_model(checkpoint, run.model, model_files());
+    write_training_step(checkpoint, step, position());
+  }
+
+  std::filesystem::path save_on_all_ranks() {
+    const std::string name = join("checkpoint ", step, evaluation.empty() ? "" : " evaluated");
+    const std::filesystem::path temporary = mesh.from_first(name, [&] {
+      const auto begun = folder->begin(step);
+      begin_model(begun);
+      return begun.string();
+    });
+    write_share(temporary);
+    mesh.barrier();
+    return mesh.from_first(name + " done", [&] {
+      finish_checkpoint(temporary);
+      return folder->commit(step, evaluation).string();
+    });
+  }
+
+  std::filesystem::path save_alone() {
+    return folder->save(step, evaluation, [&](const std::filesystem::path& checkpoint) {
+      save_model(checkpoint, run.model, learner->weights(), model_files());
+      write_training_tensors(checkpoint, learner->optimizer_state(), 0, 1);
+      write_training_step(checkpoint, step, position());
+    });
   }
 };
 
+namespace {
+
+const Mesh& one_rank() {
+  static const Mesh mesh;
+  return mesh;
+}
+
+}  // namespace
+
 Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, const ResumeOptions& options,
-                 at::Device device) {
-  state_ = std::make_unique<State>(run, out, options.resume, device);
+                 at::Device device)
+    : Trainer(run, out, options, device, one_rank()) {}
+
+Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, const ResumeOptions& options,
+                 at::Device device, const Mesh& mesh) {
+  state_ = std::make_unique<State>(run, out, device, mesh);
   auto& state = *state_;
+  state.open_folder(options.resume);
   fit_vocabulary(state.run, state.vocabulary);
   validate(state.run.model);
   state.run.train.dtype = resolved_dtype(state.run.train.dtype);
@@ -161,18 +271,21 @@ Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, const R
   if (decays && state.run.optimizer.decay_steps == 0) state.run.optimizer.decay_steps = state.run.train.steps;
   state.open_examples();
   const auto shape = state.examples->shape();
-  check_micro_batch(state.run.model, {shape.batch_size, shape.encoder_length, shape.decoder_length},
-                    state.run.train.micro_batch_size);
+  const int64_t rows = state.num_rows();
+  rows_of_pass(state.run.model, {shape.batch_size, shape.encoder_length, shape.decoder_length}, mesh.num_batch_parts(),
+               state.run.train.micro_batch_size);
   state.open_learner(options.allow_changes);
   state.measure();
-  state.folder.start(run_to_toml(state.run), state.step);
-  state.batches.emplace(*state.examples, PrefetchOptions{.first_step = state.step});
+  if (state.folder) state.folder->start(run_to_toml(state.run), state.step);
+  state.batches.emplace(
+      *state.examples,
+      PrefetchOptions{.first_step = state.step, .first_row = mesh.batch_part() * rows, .num_rows = rows});
 }
 
 Trainer::~Trainer() = default;
 
 const RunConfig& Trainer::run() const { return state_->run; }
-const std::filesystem::path& Trainer::folder() const { return state_->folder.path(); }
+const std::filesystem::path& Trainer::folder() const { return state_->out; }
 int64_t Trainer::step() const { return state_->step; }
 const ModelWeights& Trainer::weights() const { return state_->learner->weights(); }
 const Vocabulary& Trainer::vocabulary() const { return state_->vocabulary; }
@@ -182,7 +295,8 @@ double Trainer::epochs() const { return state_->progress().epochs; }
 double Trainer::product_rate() const { return state_->rate; }
 const ExampleSource& Trainer::examples() const { return *state_->examples; }
 const std::vector<NamedNumber>& Trainer::evaluation() const { return state_->evaluation; }
-std::optional<BestCheckpoint> Trainer::best() const { return state_->folder.best(); }
+std::optional<BestCheckpoint> Trainer::best() const { return state_->folder ? state_->folder->best() : std::nullopt; }
+const Mesh& Trainer::mesh() const { return state_->mesh; }
 const std::optional<std::filesystem::path>& Trainer::checkpoint() const { return state_->saved; }
 
 int64_t Trainer::tokens_per_step() const { return state_->examples->shape().positions(); }
@@ -209,7 +323,8 @@ StepResult Trainer::train_step() {
   state.saved.reset();
   state.evaluation.clear();
   result.seconds = steady_seconds() - start;
-  if (state.step % state.run.train.log_every == 0) state.folder.log(state.step, to_json(result, state.progress()));
+  if (state.folder && state.step % state.run.train.log_every == 0)
+    state.folder->log(state.step, to_json(result, state.progress()));
   return result;
 }
 
@@ -218,31 +333,25 @@ const std::vector<NamedNumber>& Trainer::evaluate() {
   if (state.evaluators.empty() || !state.evaluation.empty()) return state.evaluation;
   const at::NoGradGuard no_grad;
   const double start = steady_seconds();
-  const auto weights = cast_weights(state.run.model, state.learner->weights(), compute_dtype(state.run));
+  const auto weights = state.learner->shared_weights();
   for (const auto& evaluator : state.evaluators)
     for (auto& number : evaluator->evaluate(state.run.model, weights)) state.evaluation.push_back(std::move(number));
-  state.folder.log(state.step, to_json(state.step, state.evaluation, steady_seconds() - start));
+  if (state.folder) state.folder->log(state.step, to_json(state.step, state.evaluation, steady_seconds() - start));
   return state.evaluation;
 }
 
 bool Trainer::has_new_best() const {
-  return state_->run.train.keep_best && state_->folder.is_new_best(state_->evaluation);
+  const auto& state = *state_;
+  return state.run.train.keep_best && !state.evaluation.empty() &&
+         state.mesh.any(state.folder && state.folder->is_new_best(state.evaluation));
 }
+
+bool Trainer::is_interrupted() const { return state_->mesh.any(interrupted()); }
 
 std::filesystem::path Trainer::save() {
   auto& state = *state_;
   if (state.saved && state.evaluation.empty()) return *state.saved;
-  state.saved = state.folder.save(state.step, state.evaluation, [&](const std::filesystem::path& folder) {
-    save_model(folder, state.run.model, state.learner->weights(),
-               {.vocabulary = state.vocabulary.model_bytes(),
-                .tokenizer_json = read_tokenizer_file(resolve_vocabulary(state.run.data.vocab))});
-    write_training_state(folder, {.step = state.step,
-                                  .tensors = state.learner->optimizer_state(),
-                                  .state = {{"settings", state.settings},
-                                            {"examples_seen", state.examples_seen},
-                                            {"tokens_seen", state.tokens_seen},
-                                            {"parts", state.parts_seen()}}});
-  });
+  state.saved = state.mesh.world() == nullptr ? state.save_alone() : state.save_on_all_ranks();
   return *state.saved;
 }
 

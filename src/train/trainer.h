@@ -26,6 +26,10 @@ class Trainer {
   // a run that is not resumed, and for settings that differ from those of the checkpoint, naming each.
   Trainer(const RunConfig& run, const std::filesystem::path& out, const ResumeOptions& options = {},
           at::Device device = at::kCPU);
+  // The same on all ranks of a mesh, which outlives the trainer: the first one has the folder, each computes its part
+  // of every step. All ranks call every function that computes or saves, in the same order.
+  Trainer(const RunConfig& run, const std::filesystem::path& out, const ResumeOptions& options, at::Device device,
+          const Mesh& mesh);
   ~Trainer();
 
   const RunConfig& run() const;
@@ -37,7 +41,8 @@ class Trainer {
   double product_rate() const;  // FLOP/s of a large product in the run's type, measured at the start
   const ExampleSource& examples() const;
   const std::vector<NamedNumber>& evaluation() const;  // of this step; empty if it was not evaluated
-  std::optional<BestCheckpoint> best() const;
+  std::optional<BestCheckpoint> best() const;          // none on ranks without the folder
+  const Mesh& mesh() const;
   const std::optional<std::filesystem::path>& checkpoint() const;  // of this step, if it was saved
 
   // One optimiser update; logged if it is a step that logs. If its loss or a gradient is not finite, saves the state
@@ -49,6 +54,9 @@ class Trainer {
 
   // Whether this step's evaluation is better than that of every checkpoint, and the run keeps the best.
   bool has_new_best() const;
+
+  // Whether Ctrl-C was pressed, on any rank.
+  bool is_interrupted() const;
 
   // Checkpoint of the current step; returns its folder. Nothing is written anew if it is there with all that is known.
   std::filesystem::path save();

@@ -119,7 +119,9 @@ TEST(RunConfig, TwoPlacesOfOneKeyAreAConflictUnlessOneIsSet) {
 TEST(RunConfig, RefusesWhatItCannotDo) {
   EXPECT_THAT(refusal("[trian]\nsteps = 1\n"), HasSubstr("[train]"));
   EXPECT_THAT(refusal("[train]\nbatch_size = 0\n"), HasSubstr("batch_size"));
-  EXPECT_THAT(refusal("[parallel]\ndata = 2\n"), HasSubstr("one process"));
+  EXPECT_THAT(refusal("[parallel]\nexpert = 0\n"), HasSubstr("parallel.expert = 0"));
+  EXPECT_THAT(refusal("[parallel]\nexpert = \"all\"\n"), HasSubstr("an integer or \"auto\""));
+  EXPECT_EQ(refusal("[parallel]\nexpert = \"auto\"\n"), "accepted");
 }
 
 TEST(RunConfig, HelpListsEveryKey) {
