@@ -10,11 +10,11 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "checkpoint/checkpoint_store.h"
-#include "checkpoint/model_directory.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
 #include "cli/eval_task.h"
 #include "cli/model_vocabulary.h"
+#include "cli/shared_model.h"
 #include "data/pretraining.h"
 #include "eval/text_loss.h"
 #include "train/run_config.h"
@@ -110,7 +110,8 @@ void run(EvalCommand& command) {
   EvaluationOptions options;
   fill_in(command, options);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
-  const auto [config, weights] = open_for_inference(command.model, dtype, device_of(command.compute));
+  const auto shared = open_shared_model(command.model, dtype, device_of(command.compute));
+  const auto& [config, weights] = shared.model;
   const auto vocabulary = open_vocabulary(command.model, config);
   options.batch_size = evaluation_batch_size(config.routing, options.shape.encoder_length, options.batch_size);
   const EvaluationData data(TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary), options);

@@ -18,6 +18,7 @@
 #include "cli/commands.h"
 #include "cli/compute_options.h"
 #include "cli/line_reader.h"
+#include "cli/shared_model.h"
 #include "generate/blanks.h"
 #include "generate/score.h"
 #include "generate/session.h"
@@ -81,9 +82,13 @@ class Codec {
   std::optional<Vocabulary> vocabulary_;
 };
 
-InferenceModel load(const GenerateCommand& command) {
-  return open_for_inference(command.model, dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype),
-                            device_of(command.compute));
+SharedModel load(const GenerateCommand& command) {
+  auto shared =
+      open_shared_model(command.model, dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype),
+                        device_of(command.compute));
+  SY_CHECK(shared.mesh->world() == nullptr || !command.prompts.empty(),
+           "standard input reaches one rank alone: with several, give prompts by --prompt");
+  return shared;
 }
 
 // The given prompts, or the lines of standard input. A person at a terminal gets answers line by line.
@@ -256,13 +261,14 @@ class Answers {
 
 void run_generate(const GenerateCommand& command) {
   const Codec codec(command);
-  const auto model = load(command);
-  Answers(command, codec, model).run();
+  const auto shared = load(command);
+  Answers(command, codec, shared.model).run();
 }
 
 void run_score(const GenerateCommand& command) {
   const Codec codec(command);
-  const auto [config, weights] = load(command);
+  const auto shared = load(command);
+  const auto& [config, weights] = shared.model;
   PromptSource source(command);
   for (size_t number = 1; const auto line = source.next(/*wait=*/true); ++number) {
     const auto place = "line " + std::to_string(number);

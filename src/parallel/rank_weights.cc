@@ -2,6 +2,13 @@
 
 namespace switchyard {
 
+at::Tensor part_of_width(const ParameterSpec& spec, const Shard& shard, const at::Tensor& values) {
+  if (spec.tensor_axis < 0) return values;
+  const auto& slice = shard.axes[static_cast<size_t>(spec.tensor_axis)];
+  if (slice.size() == values.size(spec.tensor_axis)) return values;
+  return values.narrow(spec.tensor_axis, slice.begin, slice.size()).clone(at::MemoryFormat::Contiguous);
+}
+
 RankWeights cut_weights(const ModelConfig& config, const UpdateExchange& exchange, const Mesh& mesh,
                         const ParameterValues& values, at::Device device) {
   RankWeights result;
@@ -13,13 +20,7 @@ RankWeights cut_weights(const ModelConfig& config, const UpdateExchange& exchang
     const auto& axes = shards[parameter].axes;
     const auto experts = spec.is_expert() ? axes[0] : Slice{0, 1};
     const auto whole = values(parameter, experts);
-    at::Tensor part = whole;
-    if (spec.tensor_axis >= 0) {
-      const auto& slice = axes[static_cast<size_t>(spec.tensor_axis)];
-      part = whole.narrow(spec.tensor_axis, slice.begin, slice.size());
-    }
-    // A part that is a copy lets go of the whole.
-    *tensor = part.is_same(whole) || part.sizes() == whole.sizes() ? whole.to(device) : part.contiguous().to(device);
+    *tensor = part_of_width(spec, shards[parameter], whole).to(device);
     for (; unit < exchange.own().size() && exchange.own()[unit].parameter == parameter; ++unit) {
       const auto& own = exchange.own()[unit];
       if (exchange.is_whole(own)) {

@@ -16,6 +16,10 @@ struct RankWeights {
   std::vector<at::Tensor> own;  // [own unit of the exchange]: whole values; views of the weights where those are whole
 };
 
+// A rank's part of a parameter along its tensor axis, of values that have the experts that are wanted: a copy, or the
+// values themselves where they are not cut.
+at::Tensor part_of_width(const ParameterSpec& spec, const Shard& shard, const at::Tensor& values);
+
 RankWeights cut_weights(const ModelConfig& config, const UpdateExchange& exchange, const Mesh& mesh,
                         const ParameterValues& values, at::Device device);
 

@@ -211,3 +211,26 @@ def test_what_cannot_be_is_refused(run, tmp_path):
 
     assert "2 heads" in message(3, "parallel.tensor=3", "model.num_heads=2")
     assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_ranks_hold_a_model_together(ranks, alone, workshop):
+    """Four experts and eight heads: two ranks share out experts, eight cut layers, too."""
+    model = alone("top_1")
+    generate = ["generate", "--model", model, "--prompt", "Ada found <extra_id_0> at the market", "--prompt", "Carla sold",
+                "--max-tokens", "12", "--json", "--beams", "2"]
+    evaluate = ["eval", "--model", model, "--text", workshop / "held.txt", "--max-examples", "8", "--json"]
+    for arguments in generate, evaluate:
+        expected = switchyard(*arguments)
+        assert expected.returncode == 0, expected.stderr
+        ended = on_ranks(ranks, *arguments)
+        for number, ((output, errors), code) in enumerate(ended):
+            assert code == 0, errors
+            assert number == 0 or output == ""
+        for line, other in zip(expected.stdout.splitlines(), ended[0][0][0].splitlines(), strict=True):
+            line, other = json.loads(line), json.loads(other)
+            assert line.keys() == other.keys()
+            for key in line:
+                assert other[key] == (pytest.approx(line[key], rel=1e-5) if isinstance(line[key], float) else line[key])
+    _, refusal = on_ranks(2, "generate", "--model", model)[0][0]
+    assert "--prompt" in refusal
