@@ -158,48 +158,77 @@ std::vector<at::Tensor> UpdateExchange::sum_gradients(const std::vector<at::Tens
   return sums;
 }
 
-void UpdateExchange::share_values(const std::vector<at::Tensor>& values, const std::vector<at::Tensor>& weights) const {
-  if (mesh_.world() == nullptr) return;
-  const c10::NoGradGuard no_grad;
+namespace {
+
+// Values of several dtypes travel as pairs of bytes.
+constexpr auto kPairs = at::kBFloat16;
+
+// An even number, so that f32 values stay aligned.
+int64_t num_pairs(int64_t numel, at::ScalarType dtype) { return dtype == at::kFloat ? 2 * numel : (numel + 1) / 2 * 2; }
+
+// The values of a part at `place` of a buffer.
+at::Tensor values_at(const at::Tensor& buffer, int64_t place, const at::Tensor& part, at::ScalarType dtype) {
+  const int64_t pairs = dtype == at::kFloat ? 2 * part.numel() : part.numel();
+  return buffer.narrow(0, place, pairs).view(dtype).view(part.sizes());
+}
+
+}  // namespace
+
+UpdateExchange::ValueJourney UpdateExchange::send_values(const Bucket& bucket, const std::vector<at::Tensor>& values,
+                                                         const std::vector<at::Tensor>& weights,
+                                                         const std::vector<at::ScalarType>& dtypes) const {
   const int64_t num_ranks = mesh_.layout().num_ranks();
-  for (const auto& bucket : buckets_) {
-    std::vector<int64_t> send(static_cast<size_t>(num_ranks)), receive(static_cast<size_t>(num_ranks));
-    int64_t to_send = 0, to_receive = 0;
+  std::vector<int64_t> send(static_cast<size_t>(num_ranks)), receive(static_cast<size_t>(num_ranks));
+  int64_t to_send = 0, to_receive = 0;
+  for (const size_t number : bucket.units) {
+    const auto& unit = plan_.units[number];
+    const auto pairs = [&](int64_t rank) { return num_pairs(plan_.held_numel(unit, rank), dtypes[unit.parameter]); };
+    if (unit.owner != mesh_.rank()) {
+      receive[static_cast<size_t>(unit.owner)] += pairs(mesh_.rank());
+      to_receive += pairs(mesh_.rank());
+      continue;
+    }
+    for (int64_t rank = 0; rank < num_ranks; ++rank) {
+      if (rank == mesh_.rank()) continue;
+      send[static_cast<size_t>(rank)] += pairs(rank);
+      to_send += pairs(rank);
+    }
+  }
+  ValueJourney journey{at::empty({to_send}, kPairs), at::empty({to_receive}, kPairs), {}};
+  int64_t place = 0;
+  for (int64_t rank = 0; rank < num_ranks; ++rank)
     for (const size_t number : bucket.units) {
       const auto& unit = plan_.units[number];
-      for (int64_t rank = 0; rank < num_ranks; ++rank)
-        if (unit.owner == mesh_.rank() && rank != mesh_.rank()) {
-          send[static_cast<size_t>(rank)] += plan_.held_numel(unit, rank);
-          to_send += plan_.held_numel(unit, rank);
-        }
-      if (unit.owner != mesh_.rank()) {
-        receive[static_cast<size_t>(unit.owner)] += plan_.held_numel(unit, mesh_.rank());
-        to_receive += plan_.held_numel(unit, mesh_.rank());
+      if (unit.owner != mesh_.rank() || !plan_.is_held(unit, rank)) continue;
+      const auto part = part_of_unit(unit, values[own_index_[number]], rank);
+      if (rank == mesh_.rank()) {
+        if (!is_whole(unit)) part_of_weight(unit, weights[unit.parameter]).copy_(part);
+        continue;
       }
+      values_at(journey.sent, place, part, dtypes[unit.parameter]).copy_(part);
+      place += num_pairs(part.numel(), dtypes[unit.parameter]);
     }
-    const auto sent = at::empty({to_send}, f32()), received = at::empty({to_receive}, f32());
+  journey.pending = mesh_.world()->start_all_to_all(journey.received, journey.sent, receive, send);
+  return journey;
+}
+
+void UpdateExchange::share_values(const std::vector<at::Tensor>& values, const std::vector<at::Tensor>& weights,
+                                  const std::vector<at::ScalarType>& dtypes) const {
+  if (mesh_.world() == nullptr) return;
+  const c10::NoGradGuard no_grad;
+  std::vector<ValueJourney> journeys;
+  for (const auto& bucket : buckets_) journeys.push_back(send_values(bucket, values, weights, dtypes));
+  const int64_t num_ranks = mesh_.layout().num_ranks();
+  for (size_t n = 0; n < buckets_.size(); ++n) {
+    journeys[n].pending.wait();
     int64_t place = 0;
     for (int64_t rank = 0; rank < num_ranks; ++rank)
-      for (const size_t number : bucket.units) {
-        const auto& unit = plan_.units[number];
-        if (unit.owner != mesh_.rank() || !plan_.is_held(unit, rank)) continue;
-        const auto part = part_of_unit(unit, values[own_index_[number]], rank);
-        if (rank == mesh_.rank()) {
-          if (!is_whole(unit)) part_of_weight(unit, weights[unit.parameter]).copy_(part);
-          continue;
-        }
-        sent.narrow(0, place, part.numel()).view(part.sizes()).copy_(part);
-        place += part.numel();
-      }
-    mesh_.world()->all_to_all(received, sent, receive, send);
-    place = 0;
-    for (int64_t rank = 0; rank < num_ranks; ++rank)
-      for (const size_t number : bucket.units) {
+      for (const size_t number : buckets_[n].units) {
         const auto& unit = plan_.units[number];
         if (rank == mesh_.rank() || unit.owner != rank || !plan_.is_held(unit, mesh_.rank())) continue;
         auto part = part_of_weight(unit, weights[unit.parameter]);
-        part.copy_(received.narrow(0, place, part.numel()).view(part.sizes()));
-        place += part.numel();
+        part.copy_(values_at(journeys[n].received, place, part, dtypes[unit.parameter]));
+        place += num_pairs(part.numel(), dtypes[unit.parameter]);
       }
   }
 }

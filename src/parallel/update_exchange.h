@@ -27,8 +27,10 @@ class UpdateExchange {
   void ready(size_t parameter, const at::Tensor& gradient);
   std::vector<at::Tensor> sum_gradients(const std::vector<at::Tensor>& gradients);
 
-  // values[own unit] to every rank that holds a part of it, into weights[parameter].
-  void share_values(const std::vector<at::Tensor>& values, const std::vector<at::Tensor>& weights) const;
+  // values[own unit] to every rank that holds a part of it, into weights[parameter], in the dtype (f32 or bf16) of
+  // dtypes[parameter]. The owner keeps all bits where its part is the whole unit.
+  void share_values(const std::vector<at::Tensor>& values, const std::vector<at::Tensor>& weights,
+                    const std::vector<at::ScalarType>& dtypes) const;
 
   // This rank's part of an own unit within its part of the parameter, a view; and within the unit's values.
   at::Tensor part_of_weight(const UpdateUnit& unit, const at::Tensor& weight) const;
@@ -46,7 +48,14 @@ class UpdateExchange {
     PendingCollective pending;
     bool is_started = false;
   };
+  // Values of a bucket on their way, as pairs of bytes.
+  struct ValueJourney {
+    at::Tensor sent, received;
+    PendingCollective pending;
+  };
   void start(Bucket& bucket);
+  ValueJourney send_values(const Bucket& bucket, const std::vector<at::Tensor>& values,
+                           const std::vector<at::Tensor>& weights, const std::vector<at::ScalarType>& dtypes) const;
   void add_received(Bucket& bucket, std::vector<at::Tensor>& sums) const;
   std::vector<int64_t> part_shape(const UpdateUnit& unit, int64_t rank) const;
   at::Tensor gradient_of(const UpdateUnit& unit) const;

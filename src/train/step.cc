@@ -10,6 +10,7 @@
 #include "model/loss.h"
 #include "model/routing_groups.h"
 #include "optim/gradients.h"
+#include "train/gradient_hook.h"
 #include "train/rank_sums.h"
 
 namespace switchyard {
@@ -63,6 +64,15 @@ ParameterValues values_of(const ModelConfig& model, const ModelWeights& weights)
   ModelWeights handles = weights;
   for (const auto& parameter : list_parameters(model, handles)) tensors.push_back(*parameter.tensor);
   return [tensors](size_t parameter, Slice) { return tensors[parameter]; };
+}
+
+// In what values go to the other holders: as forward passes read them there, which is rounded anyway. Embeddings are
+// looked up in f32.
+std::vector<at::ScalarType> value_dtypes(const std::vector<NamedParameter>& parameters, at::ScalarType dtype) {
+  std::vector<at::ScalarType> dtypes;
+  for (const auto& parameter : parameters)
+    dtypes.push_back(parameter.spec.role == Role::kEmbedding ? at::kFloat : dtype_in_pass(parameter.spec, dtype));
+  return dtypes;
 }
 
 const Mesh& one_rank() {
@@ -120,6 +130,11 @@ Learner::Learner(const ModelConfig& model, const ParameterValues& values, const 
   parameters_ = list_parameters(model_, weights_);
   for (auto& [spec, tensor] : parameters_)
     if (!spec.is_buffer()) tensor->requires_grad_();
+  for (size_t parameter = 0; mesh_.world() != nullptr && parameter < parameters_.size(); ++parameter)
+    if (!parameters_[parameter].spec.is_buffer())
+      when_gradient_is_made(*parameters_[parameter].tensor, [this, parameter](const at::Tensor& gradient) {
+        if (is_last_pass_) exchange_.ready(parameter, gradient);
+      });
   std::vector<OptimizedParameter> list;
   for (size_t unit = 0; unit < own_.size(); ++unit)
     list.push_back(
@@ -182,6 +197,7 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
          .first_example = batch.first_example + first,
          .step_totals = totals},
         {.z_loss = options_.z_loss, .step_labels = labels, .soft_targets = soft_targets ? &*soft_targets : nullptr});
+    is_last_pass_ = first + rows >= batch.batch_size;
     loss.total.backward();
     result.loss += loss.total.item<double>();
     result.cross_entropy += loss.cross_entropy.item<double>();
@@ -228,7 +244,7 @@ StepResult Learner::update(const Batch& batch, int64_t step) {
   optimizer_->step_(gradients, step, clip_scale(result.gradient_norm, optimizer_config_.gradient_clip_norm));
   std::vector<at::Tensor> tensors;
   for (const auto& parameter : parameters_) tensors.push_back(*parameter.tensor);
-  exchange_.share_values(own_, tensors);
+  exchange_.share_values(own_, tensors, value_dtypes(parameters_, options_.dtype));
   update_selection_biases(model_, weights_, result.layers);
   result.learning_rate = learning_rate(optimizer_config_, step);
   if (mesh_.world() != nullptr) {

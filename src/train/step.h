@@ -118,6 +118,7 @@ class Learner {
   StepOptions options_;
   std::vector<NamedParameter> parameters_;  // all, in the order of the exchange; they point into weights_
   std::optional<Optimizer> optimizer_;
+  bool is_last_pass_ = false;  // of a step: gradients are whole after it
 };
 
 }  // namespace switchyard
