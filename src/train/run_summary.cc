@@ -53,8 +53,13 @@ std::string data_line(const Trainer& trainer) {
 
 std::string compute_line(const Trainer& trainer) {
   const int threads = at::get_num_threads();
-  return join("compute     ", trainer.run().train.dtype, ", ", threads, threads == 1 ? " thread, " : " threads, ",
-              short_count(trainer.product_rate()), "FLOP/s in products");
+  const auto& layout = trainer.mesh().layout();
+  const std::string ranks = layout.num_ranks() == 1
+                                ? ""
+                                : join(layout.num_ranks(), " ranks (data ", layout.data, " x expert ", layout.expert,
+                                       " x tensor ", layout.tensor, "), each ");
+  return join("compute     ", trainer.run().train.dtype, ", ", ranks, threads,
+              threads == 1 ? " thread, " : " threads, ", short_count(trainer.product_rate()), "FLOP/s in products");
 }
 
 }  // namespace
