@@ -83,6 +83,7 @@ void cross_entropy_forward(const VocabularyProblem& problem, const T* hidden, co
   ThreadScratch<T> packed(kPanel * d_model), staging(kPanel * d_model);
   ThreadScratch<float> tiles(kRowBlock * kPanel);
   std::fill_n(label_logit, rows, 0.0f);
+  RegionErrors errors;  // brgemm generates code at first
 #pragma omp parallel
   {
     float* tile = tiles.data();
@@ -98,7 +99,10 @@ void cross_entropy_forward(const VocabularyProblem& problem, const T* hidden, co
         const int64_t first = panel * kPanel, count = std::min(kPanel, problem.vocab - first);
         for (int64_t start = 0; start < rows; start += kRowBlock) {
           const int64_t block = std::min(kRowBlock, rows - start);
-          brgemm(block, kPanel, d_model, d_model, kPanel, kPanel, false, hidden + start * d_model, packed.data(), tile);
+          errors.run([&] {
+            brgemm(block, kPanel, d_model, d_model, kPanel, kPanel, false, hidden + start * d_model, packed.data(),
+                   tile);
+          });
           for (int64_t row = 0; row < block; ++row) {
             float* logits = tile + row * kPanel;
             const int64_t column = problem.label[start + row] - first;
@@ -113,6 +117,7 @@ void cross_entropy_forward(const VocabularyProblem& problem, const T* hidden, co
       join_states(states.data() + row * kState, chunks, rows * kState, log_partition[row], largest[row]);
     brgemm_release();
   }
+  errors.rethrow();
 }
 
 namespace {
@@ -256,6 +261,7 @@ template <class T>
 void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, const T* weight,
                             const float* log_partition, float grad_sum, float grad_z, T* grad_hidden, T* grad_weight) {
   Backward<T> pass{problem, hidden, weight, log_partition, grad_sum, grad_z, grad_hidden, grad_weight};
+  RegionErrors errors;
 #pragma omp parallel
   {
 #pragma omp for schedule(static)
@@ -268,7 +274,9 @@ void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, c
       const int64_t first_span = pass.spans * chunk / pass.chunks;
       for (int64_t number = first_span; number < pass.spans * (chunk + 1) / pass.chunks; ++number) {
         const int64_t first = number * pass.span_panels, end = std::min(pass.panels, first + pass.span_panels);
-        backward_span(pass, {first, end, (end - first) * kPanel}, number == first_span, hidden_sums);
+        errors.run([&] {
+          backward_span(pass, {first, end, (end - first) * kPanel}, number == first_span, hidden_sums);
+        });
       }
     }
     if (grad_hidden != nullptr) {
@@ -277,6 +285,7 @@ void cross_entropy_backward(const VocabularyProblem& problem, const T* hidden, c
     }
     brgemm_release();
   }
+  errors.rethrow();
 }
 
 template void cross_entropy_forward(const VocabularyProblem&, const float*, const float*, float*, float*, float*);

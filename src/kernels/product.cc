@@ -211,21 +211,22 @@ void multiply(const Product<T, C>& product) {
   const auto num_items = static_cast<int64_t>(items.size());
   ThreadScratch<T> packed(inner * kPanel * (columns % kPanel == 0 ? 1 : 2));
   ThreadScratch<float> tile(kRowBlock * kPanel);
+  RegionErrors errors;  // brgemm generates code at first
 #pragma omp parallel if (num_items > 1 && start * inner * columns > kMinParallel)
   {
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t index = 0; index < num_items; ++index) {
-      const Item& item = items[static_cast<size_t>(index)];
-      const T* matrix = product.b + item.matrix * inner * columns;
-      if (product.transposed && item.rows <= kFewRows && !product.packs_few) {
-        multiply_few(product, item, matrix);
-        continue;
-      }
-      pack_panel(product, matrix, item.panel, packed.data());
-      multiply_packed(product, item, packed.data(), tile.data());
-    }
+    for (int64_t index = 0; index < num_items; ++index)
+      errors.run([&] {
+        const Item& item = items[static_cast<size_t>(index)];
+        const T* matrix = product.b + item.matrix * inner * columns;
+        if (product.transposed && item.rows <= kFewRows && !product.packs_few)
+          return multiply_few(product, item, matrix);
+        pack_panel(product, matrix, item.panel, packed.data());
+        multiply_packed(product, item, packed.data(), tile.data());
+      });
     brgemm_release();
   }
+  errors.rethrow();
 }
 
 namespace {
@@ -304,6 +305,7 @@ void multiply_columns(const ColumnProduct<T>& product) {
   };
   ThreadScratch<T> words(kPanel * kMaxRows), columns(kPanel * kMaxRows), tail(16 * kPanel);
   ThreadScratch<float> sums(kPanel * in);
+  RegionErrors errors;
 #pragma omp parallel if (work.rows * in * out > kMinParallel)
   {
 #pragma omp for schedule(dynamic, 1) collapse(2)
@@ -323,9 +325,11 @@ void multiply_columns(const ColumnProduct<T>& product) {
         const int64_t rows = round_up(chunk.rows, 16);
         transpose_columns(product.grad + chunk.first_row * out + item.panel * kPanel, out, chunk.rows, rows,
                           words.data(), tail.data(), columns.data());
-        for (int64_t slice = 0; slice < slices; ++slice)
-          brgemm(kPanel, kPanel, rows, rows, kPanel, in, number > 0, columns.data(), packed_rows(chunk, slice),
-                 sums.data() + slice * kPanel);
+        errors.run([&] {
+          for (int64_t slice = 0; slice < slices; ++slice)
+            brgemm(kPanel, kPanel, rows, rows, kPanel, in, number > 0, columns.data(), packed_rows(chunk, slice),
+                   sums.data() + slice * kPanel);
+        });
       }
       const float* from = sums.data();
       if (item.rows > 0)
@@ -334,6 +338,7 @@ void multiply_columns(const ColumnProduct<T>& product) {
     }
     brgemm_release();
   }
+  errors.rethrow();
 }
 
 template void multiply(const Product<float>&);

@@ -1,5 +1,5 @@
-// A lack of memory inside a kernel reaches its caller as std::bad_alloc, whichever allocation fails: an exception that
-// tried to leave a parallel region would end the program.
+// A lack of memory inside a kernel reaches its caller as std::bad_alloc, whichever allocation fails, ours or that of
+// the engine that generates products: an exception that tried to leave a parallel region would end the program.
 #include <gtest/gtest.h>
 #include <omp.h>
 
@@ -23,8 +23,21 @@
 namespace {
 
 std::atomic<int64_t> allocations_left = -1;  // aligned ones until they fail; negative: none fails
+std::atomic<int64_t> products_left = -1;     // likewise
 
 }  // namespace
+
+// The linker sends the kernels' calls of at::native::cpublas::brgemm on f32 here (--wrap).
+extern "C" {
+void __real__ZN2at6native7cpublas6brgemmEllllllbPKfS3_Pfb(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool,
+                                                          const float*, const float*, float*, bool);
+void __wrap__ZN2at6native7cpublas6brgemmEllllllbPKfS3_Pfb(int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldb,
+                                                          int64_t ldc, bool add, const float* a, const float* b,
+                                                          float* c, bool is_vnni) {
+  if (products_left >= 0 && products_left.fetch_sub(1) <= 0) throw std::bad_alloc();
+  __real__ZN2at6native7cpublas6brgemmEllllllbPKfS3_Pfb(m, n, k, lda, ldb, ldc, add, a, b, c, is_vnni);
+}
+}
 
 // The kernels' scratch memory is all that this program allocates with an alignment.
 void* operator new(std::size_t size, std::align_val_t alignment) {
@@ -58,6 +71,14 @@ void expect_bad_alloc(const char* what, const std::function<void()>& call) {
   EXPECT_GT(failures, 1) << "allocated nothing: the test proves nothing";
 }
 
+// The same, and for the engine's own memory at its first product.
+void expect_bad_alloc_of_products_too(const char* what, const std::function<void()>& call) {
+  expect_bad_alloc(what, call);
+  products_left = 0;
+  EXPECT_THROW(call(), std::bad_alloc) << what;
+  products_left = -1;
+}
+
 std::vector<float> numbers(int64_t size) {
   std::vector<float> values(static_cast<size_t>(size));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 17) * 0.05f - 0.4f;
@@ -77,7 +98,7 @@ TEST_F(Memory, Products) {
   const std::vector<int64_t> num_rows = {rows};
   const auto a = numbers(rows * inner), b = numbers(inner * columns), grad = numbers(rows * columns);
   std::vector<float> c(static_cast<size_t>(rows * columns)), sums(static_cast<size_t>(columns * inner));
-  expect_bad_alloc("multiply", [&] {
+  expect_bad_alloc_of_products_too("multiply", [&] {
     multiply<float, float>({.a = a.data(),
                             .b = b.data(),
                             .c = c.data(),
@@ -86,7 +107,7 @@ TEST_F(Memory, Products) {
                             .columns = columns - 10,
                             .transposed = true});
   });
-  expect_bad_alloc("multiply_columns", [&] {
+  expect_bad_alloc_of_products_too("multiply_columns", [&] {
     multiply_columns<float>(
         {.grad = grad.data(), .rows = a.data(), .c = sums.data(), .num_rows = num_rows, .out = columns, .in = inner});
   });
@@ -100,11 +121,11 @@ TEST_F(Memory, CrossEntropy) {
   const auto hidden = numbers(rows * d_model), weight = numbers(vocab * d_model);
   std::vector<float> log_partition(static_cast<size_t>(rows)), label_logit = log_partition, largest = log_partition;
   std::vector<float> grad_hidden(hidden.size()), grad_weight(weight.size());
-  expect_bad_alloc("forward", [&] {
+  expect_bad_alloc_of_products_too("forward", [&] {
     cross_entropy_forward(problem, hidden.data(), weight.data(), log_partition.data(), label_logit.data(),
                           largest.data());
   });
-  expect_bad_alloc("backward", [&] {
+  expect_bad_alloc_of_products_too("backward", [&] {
     cross_entropy_backward(problem, hidden.data(), weight.data(), log_partition.data(), 1.0f, 0.1f, grad_hidden.data(),
                            grad_weight.data());
   });
@@ -127,9 +148,9 @@ TEST_F(Memory, Attention) {
                                       .k = rows(k),
                                       .v = rows(v),
                                       .bias = bias.data()};
-  expect_bad_alloc("forward", [&] { attention_forward(arguments, rows(out), sums.data()); });
+  expect_bad_alloc_of_products_too("forward", [&] { attention_forward(arguments, rows(out), sums.data()); });
   const Rows<const float> out_rows{out.data(), length * width, width};
-  expect_bad_alloc("backward", [&] {
+  expect_bad_alloc_of_products_too("backward", [&] {
     attention_backward(arguments, out_rows, sums.data(), rows(q), rows(d_q), rows(d_k), rows(d_v), d_bias.data());
   });
   arguments.query_length = 4;
