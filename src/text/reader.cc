@@ -4,11 +4,11 @@
 #include <array>
 #include <cstring>
 #include <fstream>
-#include <iostream>
 #include <utility>
 
 #include "base/config.h"
 #include "base/error.h"
+#include "base/messages.h"
 #include "text/compressed_input.h"
 #include "text/utf8.h"
 
@@ -288,8 +288,8 @@ std::optional<std::string> TextReader::next_document() {
 
 void TextReader::report_null_texts() {
   if (const int64_t count = std::exchange(num_null_texts_, 0); count > 0)
-    std::cerr << join(first_null_text_, ": \"text\" is null; ",
-                      count == 1 ? "this line was left out" : join(count, " such lines were left out"), "\n");
+    say(first_null_text_, ": \"text\" is null; ",
+        count == 1 ? "this line was left out" : join(count, " such lines were left out"));
 }
 
 std::string TextReader::place() const { return place_; }
