@@ -25,12 +25,12 @@ struct CompareCommand {
 std::vector<ComparedRun> open_runs(const CompareCommand& command) {
   std::vector<ComparedRun> runs;
   for (const std::filesystem::path path : command.run_files) {
-    const auto config = read_run(path, command.settings);
     const std::string name = path.stem().string();
+    const auto out = std::filesystem::path(command.out) / name;
+    const auto config = read_run(path, command.settings, command.start.checkpoint(out));
     for (const auto& other : runs)
       SY_CHECK(other.name != name, "compare: two run files are called ", name, "; rename one");
-    runs.push_back({name, std::make_unique<Trainer>(config, std::filesystem::path(command.out) / name, command.start,
-                                                    device_of(command.compute))});
+    runs.push_back({name, std::make_unique<Trainer>(config, out, command.start, device_of(command.compute))});
   }
   return runs;
 }

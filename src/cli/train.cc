@@ -27,12 +27,12 @@ void run(TrainCommand& command) {
   SY_CHECK(!command.out.empty(), "train needs --out DIR, the folder of the run");
   apply(command.compute);
   if (!command.compute.dtype.empty()) command.settings.push_back("train.dtype=" + command.compute.dtype);
-  const auto config = read_run(command.run_file, command.settings);
+  auto start = command.start;
+  start.resume = start.resume || is_restart();
+  const auto config = read_run(command.run_file, command.settings, start.checkpoint(command.out));
   catch_interrupts();
   const auto mesh = open_mesh(config, device_of(command.compute));
   if (!mesh->is_first()) set_message_sink(std::make_shared<NoMessages>());
-  auto start = command.start;
-  start.resume = start.resume || is_restart();
   Trainer trainer(config, command.out, start, device_of(command.compute), *mesh);
   const bool finished = run_training(trainer, command.quiet || command.json || !mesh->is_first());
   if (command.json && mesh->is_first())

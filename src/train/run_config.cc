@@ -125,7 +125,8 @@ void check_same_tensors(const RunConfig& run, const ModelConfig& stored) {
 
 }  // namespace
 
-RunConfig resolve_run(const ConfigDocument& given, const std::filesystem::path& folder) {
+RunConfig resolve_run(const ConfigDocument& given, const std::filesystem::path& folder,
+                      const std::optional<std::filesystem::path>& checkpoint) {
   const ConfigDocument document = with_one_routing(given);
   for (const auto& [section, values] : document.sections.items())
     SY_CHECK(std::find(kSections.begin(), kSections.end(), section) != kSections.end(), "unknown section [", section,
@@ -136,7 +137,8 @@ RunConfig resolve_run(const ConfigDocument& given, const std::filesystem::path& 
   run.init = from_folder(string_at(document, "model", "init"), folder);
   SY_CHECK(run.preset.empty() || run.init.empty(), "[model] has both preset and init: keep one");
   if (!run.preset.empty()) run.model = preset(run.preset);
-  const auto init = run.init.empty() ? ModelConfig{} : open_config(resolve_model_folder(run.init));
+  const auto init =
+      run.init.empty() ? ModelConfig{} : open_config(checkpoint ? *checkpoint : resolve_model_folder(run.init));
   if (!run.init.empty()) run.model = init;
   for (const char* section : {"model", "routing"}) read_convention(run.model.routing, document, section);
   read_section(run.model, document, "model", {"preset", "init"});
@@ -164,10 +166,11 @@ RunConfig resolve_run(const ConfigDocument& given, const std::filesystem::path& 
   return run;
 }
 
-RunConfig read_run(const std::filesystem::path& file, const std::vector<std::string>& settings) {
+RunConfig read_run(const std::filesystem::path& file, const std::vector<std::string>& settings,
+                   const std::optional<std::filesystem::path>& checkpoint) {
   auto document = read_toml(file);
   for (const auto& setting : settings) apply_setting(document, setting);
-  return resolve_run(document, std::filesystem::absolute(file).parent_path());
+  return resolve_run(document, std::filesystem::absolute(file).parent_path(), checkpoint);
 }
 
 std::string resolved_dtype(const std::string& dtype) {

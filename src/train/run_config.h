@@ -132,11 +132,14 @@ struct RunConfig {
 
 // Reads and checks a run: preset or init first, then what a routing convention sets, then the other keys of [model] and
 // [routing] over it. Relative paths are taken from `folder`.
+// `checkpoint`: of a run that goes on; it knows the model, so that the folder that init names may be gone.
 // Throws Error naming place, key and what is allowed.
-RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder);
+RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder,
+                      const std::optional<std::filesystem::path>& checkpoint = {});
 
 // The run of a file with `settings` ("section.key=value") over it; relative paths are taken from the file's folder.
-RunConfig read_run(const std::filesystem::path& file, const std::vector<std::string>& settings);
+RunConfig read_run(const std::filesystem::path& file, const std::vector<std::string>& settings,
+                   const std::optional<std::filesystem::path>& checkpoint = {});
 
 // "auto" as bf16 where the processor multiplies it, else fp32; other names as they are.
 std::string resolved_dtype(const std::string& dtype);

@@ -16,6 +16,11 @@ namespace switchyard {
 struct ResumeOptions {
   bool resume = false;
   bool allow_changes = false;  // settings that differ from the checkpoint's are said, not refused
+
+  // The checkpoint that a run in `out` goes on from; none where it begins.
+  std::optional<std::filesystem::path> checkpoint(const std::filesystem::path& out) const {
+    return resume ? CheckpointStore(out).newest_complete() : std::nullopt;
+  }
 };
 
 class Trainer {

@@ -54,6 +54,21 @@ def test_learns_the_task_and_resumes_exactly(tuned):
     assert metrics(tuned / "cut") == whole
 
 
+def test_resumes_where_the_pretrained_model_has_moved(workshop, tmp_path):
+    done = switchyard("train", workshop / "tiny.toml", "--out", tmp_path / "pretrained", "--quiet", "--set", "train.steps=1")
+    assert done.returncode == 0, done.stderr
+    run = (workshop / "tiny.toml").read_text().replace('preset = "switch-tiny-4"', f'init = "{tmp_path}/pretrained"')
+    (workshop / "more.toml").write_text(run + "[routing]\neval_capacity_factor = 1.5\n")
+    train = ["train", workshop / "more.toml", "--out", tmp_path / "more", "--quiet"]
+    done = switchyard(*train, "--set", "train.steps=2")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "pretrained").rename(tmp_path / "elsewhere")
+    done = switchyard(*train, "--set", "train.steps=3", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "more")[-1]["step"] == 3
+    assert "pretrained does not exist" in refused("train", workshop / "more.toml", "--out", tmp_path / "another")
+
+
 def test_the_tuned_model_is_scored_on_the_task(tuned):
     if not (tuned / "whole").exists():
         test_learns_the_task_and_resumes_exactly(tuned)
