@@ -23,7 +23,7 @@ DEPENDS = {
     "optim": ["model"],
     "checkpoint": ["model"],
     "generate": ["model", "text"],
-    "eval": ["data", "generate"],
+    "eval": ["tasks", "generate"],
     "train": ["eval", "optim", "checkpoint", "parallel", "tasks"],
     "report": ["base"],
     "cli": ["train", "report", "tasks", "plan"],

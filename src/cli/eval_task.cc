@@ -66,9 +66,9 @@ class Evaluation {
       predictions = read_predictions(given, read.examples.size());
     } else {
       if (!model_) model_.emplace(model_folder_, compute_, options_.model);
-      const int64_t truncated = model_->truncated_inputs();
-      predictions = model_->predict(task, read.examples);
-      scored.truncated_inputs = model_->truncated_inputs() - truncated;
+      auto outputs = model_->predict(task, read.examples);
+      predictions = std::move(outputs.texts);
+      scored.truncated_inputs = outputs.truncated_inputs;
       if (scored.truncated_inputs > 0)
         std::cerr << task.name << ": " << scored.truncated_inputs << " inputs were cut at "
                   << options_.model.encoder_length << " tokens (--encoder-length)\n";

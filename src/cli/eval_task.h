@@ -10,7 +10,7 @@ namespace switchyard {
 
 struct EvalTaskOptions {
   std::string task, data = ".", split, from_predictions, predictions, bad_rows = "refuse";
-  TaskModelOptions model;  // batch_size and encoder_length are eval's own
+  TaskOutputOptions model;  // batch_size and encoder_length are eval's own
 };
 
 void add_eval_task_options(CLI::App& eval, EvalTaskOptions& options);

@@ -45,6 +45,7 @@ int run(int argc, char** argv) {
   app.failure_message(CLI::FailureMessage::simple);
   add_vocab(app);
   add_train(app);
+  add_distill(app);
   add_compare(app);
   add_eval(app);
   add_generate(app);

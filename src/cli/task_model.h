@@ -1,39 +1,28 @@
-// A model's outputs for a task's examples.
+// A model's outputs for a task's examples, with a line that shows how far it is.
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "checkpoint/model_directory.h"
 #include "cli/compute_options.h"
-#include "tasks/examples.h"
+#include "eval/task_outputs.h"
 
 namespace switchyard {
 
-struct TaskModelOptions {
-  int64_t encoder_length = 512;  // longer inputs are cut, the EOS kept
-  int64_t max_tokens = 128;      // of an output
-  int64_t beams = 1;
-  int64_t batch_size = 8;
-  bool rank = false;  // the most likely label or choice, instead of free text
-};
-
 class TaskModel {
  public:
-  TaskModel(const std::filesystem::path& folder, const ComputeOptions& compute, const TaskModelOptions& options);
-  ~TaskModel();
+  // Throws Error as open_for_inference() and open_vocabulary() do.
+  TaskModel(const std::filesystem::path& folder, const ComputeOptions& compute, const TaskOutputOptions& options);
 
-  // One output an example. Throws Error where ranking is asked for and the task has neither labels nor choices.
-  std::vector<std::string> predict(const Task& task, std::span<const TaskExample> examples);
-
-  int64_t truncated_inputs() const;  // of all calls
+  TaskOutputs predict(const Task& task, std::span<const TaskExample> examples) const;
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  InferenceModel model_;
+  Vocabulary vocabulary_;
+  TaskOutputOptions options_;
 };
 
 }  // namespace switchyard

@@ -15,8 +15,12 @@ at::TensorOptions f32() { return at::TensorOptions(at::kFloat); }
 
 }  // namespace
 
-UpdateExchange::UpdateExchange(const std::vector<ParameterSpec>& specs, const Mesh& mesh)
-    : mesh_(mesh), plan_(update_plan(specs, mesh.layout())), bucket_of_(specs.size()), gradients_(specs.size()) {
+UpdateExchange::UpdateExchange(const std::vector<ParameterSpec>& specs, const Mesh& mesh, std::vector<bool> is_trained)
+    : mesh_(mesh),
+      plan_(update_plan(specs, mesh.layout())),
+      is_trained_(std::move(is_trained)),
+      bucket_of_(specs.size()),
+      gradients_(specs.size()) {
   for (const auto& unit : plan_.units) {
     own_index_.push_back(unit.owner == mesh_.rank() ? own_.size() : plan_.units.size());
     if (unit.owner == mesh_.rank()) own_.push_back(unit);
@@ -27,7 +31,10 @@ UpdateExchange::UpdateExchange(const std::vector<ParameterSpec>& specs, const Me
   int64_t numel = 0;
   size_t unit = plan_.units.size();
   for (size_t parameter = specs.size(); parameter-- > 0;) {
-    if (specs[parameter].is_buffer()) continue;
+    if (!is_trained_[parameter]) {
+      for (; unit > 0 && plan_.units[unit - 1].parameter == parameter; --unit) continue;
+      continue;
+    }
     if (buckets_.empty() || numel >= kBucketNumel) {
       buckets_.emplace_back();
       buckets_.back().send_numel.resize(num_ranks);

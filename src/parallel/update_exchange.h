@@ -13,14 +13,18 @@ namespace switchyard {
 
 class UpdateExchange {
  public:
-  // specs: the model's parameters, in the order in which tensors are given. The mesh outlives it.
-  UpdateExchange(const std::vector<ParameterSpec>& specs, const Mesh& mesh);
+  // specs: the model's parameters, in the order in which tensors are given; is_trained: whether each has a gradient.
+  // What has none is owned, but never travels. The mesh outlives the exchange.
+  UpdateExchange(const std::vector<ParameterSpec>& specs, const Mesh& mesh, std::vector<bool> is_trained);
+
+  bool is_trained(size_t parameter) const { return is_trained_[parameter]; }
 
   const UpdatePlan& plan() const { return plan_; }
   const std::vector<UpdateUnit>& own() const { return own_; }  // what this rank updates
 
   // The sum over ranks of each own unit's gradient, added in the order of ranks. f32. gradients[parameter]: of this
-  // rank's part, one an entry of the specs; undefined for a buffer and where nothing was computed, which counts as 0.
+  // rank's part, one an entry of the specs; undefined where nothing was computed, which counts as 0. Undefined for what
+  // is not trained.
   //
   // Buckets of parameters go one after the other, the last parameters first. While a backward pass runs, ready() may
   // be told of each gradient once it is whole, in any order: a bucket starts when it and all before it are ready.
@@ -62,6 +66,7 @@ class UpdateExchange {
 
   const Mesh& mesh_;
   UpdatePlan plan_;
+  std::vector<bool> is_trained_;  // [parameter]
   std::vector<UpdateUnit> own_;
   std::vector<Bucket> buckets_;
   std::vector<size_t> bucket_of_;      // [parameter]

@@ -11,7 +11,7 @@ namespace {
 
 bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
-std::string describe(const StepResult& result, std::optional<double> eval_loss) {
+std::string describe(const StepResult& result, std::optional<double> best_metric) {
   char text[128];
   std::snprintf(text, sizeof text, "loss %.3f  %.0f tok/s", result.cross_entropy,
                 static_cast<double>(result.tokens) / result.seconds);
@@ -20,8 +20,8 @@ std::string describe(const StepResult& result, std::optional<double> eval_loss) 
     std::snprintf(text, sizeof text, "  dropped %.1f%%", 100.0 * mean_dropped_fraction(result));
     line += text;
   }
-  if (eval_loss) {
-    std::snprintf(text, sizeof text, "  held-out %.4f", *eval_loss);
+  if (best_metric) {
+    std::snprintf(text, sizeof text, "  held-out %.4f", *best_metric);
     line += text;
   }
   return line;
@@ -37,20 +37,20 @@ bool run_training(Trainer& trainer, bool quiet) {
     for (const auto& line : describe_start(trainer)) say(line);
   Progress progress({.name = "train", .unit = "steps", .quiet = quiet, .after_seconds = 0},
                     static_cast<double>(train.steps));
-  std::optional<double> eval_loss;
-  while (trainer.step() < train.steps && !trainer.is_interrupted()) {
+  std::optional<double> best_metric;
+  while (!trainer.is_done() && !trainer.is_interrupted()) {
     const StepResult result = trainer.train_step();
     const int64_t step = trainer.step();
     const bool last = step == train.steps;
-    if (last || is_due(step, train.eval_every)) eval_loss = find_number(trainer.evaluate(), "eval_loss");
-    if (last || is_due(step, train.save_every) || trainer.has_new_best()) trainer.save();
-    progress.update(static_cast<double>(step), describe(result, eval_loss));
+    if (last || is_due(step, train.eval_every)) best_metric = find_number(trainer.evaluate(), train.best_metric);
+    if (trainer.is_done() || is_due(step, train.save_every) || trainer.has_new_best()) trainer.save();
+    progress.update(static_cast<double>(step), describe(result, best_metric));
   }
   if (!trainer.checkpoint()) trainer.save();
   progress.finish();
   if (!quiet)
     for (const auto& line : describe_end(trainer, first_step, steady_seconds() - start)) say(line);
-  return trainer.step() >= train.steps;
+  return trainer.is_done();
 }
 
 }  // namespace switchyard

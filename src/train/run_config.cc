@@ -1,6 +1,7 @@
 #include "train/run_config.h"
 
 #include "checkpoint/checkpoint_store.h"
+#include "checkpoint/inherit.h"
 #include "checkpoint/model_directory.h"
 #include "kernels/brgemm.h"
 #include "model/parameters.h"
@@ -8,7 +9,7 @@
 namespace switchyard {
 namespace {
 
-const std::vector<std::string> kSections = {"model", "routing", "data", "train", "optimizer", "parallel"};
+const std::vector<std::string> kSections = {"model", "routing", "data", "train", "optimizer", "distill", "parallel"};
 
 bool has_key(const ConfigDocument& document, const std::string& section, const std::string& key) {
   return document.sections.contains(section) && document.sections.at(section).contains(key);
@@ -87,6 +88,18 @@ void check_run(const RunConfig& run) {
            train.best_direction, "\": expected lower or higher");
   SY_CHECK(train.seed >= 0, "train.seed = ", train.seed, ": expected 0 or more");
   check_sources(run.data);
+  SY_CHECK(train.eval_task_examples >= 0, "train.eval_task_examples = ", train.eval_task_examples,
+           ": expected 0 (all) or more");
+  SY_CHECK(train.early_stopping_patience >= 0, "train.early_stopping_patience = ", train.early_stopping_patience,
+           ": expected 0 (never) or more");
+  SY_CHECK(run.data.eval_tasks.empty() || !run.data.folder.empty(),
+           "data.folder is missing: name the folder that holds the folders of data.eval_tasks");
+  const auto& distill = run.distill;
+  SY_CHECK(distill.teacher_weight >= 0.0 && distill.teacher_weight <= 1.0,
+           "distill.teacher_weight = ", distill.teacher_weight, ": expected 0 to 1");
+  SY_CHECK(distill.temperature > 0.0, "distill.temperature = ", distill.temperature, ": expected more than 0");
+  SY_CHECK(distill.teacher.empty() || run.parallel.tensor.value_or(1) == 1, "parallel.tensor = ", *run.parallel.tensor,
+           ": a student with a teacher has its vocabulary on one rank; set parallel.tensor = 1");
   SY_CHECK(!run.data.vocab.empty(), "data.vocab is missing: name a spiece.model; `switchyard vocab train` makes one");
   for (const auto& [axis, ranks] : {std::pair{"data", run.parallel.data}, std::pair{"expert", run.parallel.expert},
                                     std::pair{"tensor", run.parallel.tensor}})
@@ -131,12 +144,15 @@ RunConfig resolve_run(const ConfigDocument& given, const std::filesystem::path& 
   for (const auto& [section, values] : document.sections.items())
     SY_CHECK(std::find(kSections.begin(), kSections.end(), section) != kSections.end(), "unknown section [", section,
              "]", nearest_hint(section, kSections),
-             "; known: [model], [routing], [data], [train], [optimizer], [parallel]");
+             "; known: [model], [routing], [data], [train], [optimizer], [distill], [parallel]");
   RunConfig run;
   run.preset = string_at(document, "model", "preset");
   run.init = from_folder(string_at(document, "model", "init"), folder);
   SY_CHECK(run.preset.empty() || run.init.empty(), "[model] has both preset and init: keep one");
+  run.distill.teacher = from_folder(string_at(document, "distill", "teacher"), folder);
   if (!run.preset.empty()) run.model = preset(run.preset);
+  if (run.preset.empty() && run.init.empty() && !run.distill.teacher.empty())
+    run.model = dense_twin(open_config(resolve_model_folder(run.distill.teacher)));
   const auto init =
       run.init.empty() ? ModelConfig{} : open_config(checkpoint ? *checkpoint : resolve_model_folder(run.init));
   if (!run.init.empty()) run.model = init;
@@ -150,13 +166,18 @@ RunConfig resolve_run(const ConfigDocument& given, const std::filesystem::path& 
   read_section(run.data, document, "data");
   read_section(run.train, document, "train");
   read_section(run.optimizer, document, "optimizer");
+  read_section(run.distill, document, "distill");
   read_section(run.parallel, document, "parallel");
+  for (auto* path : {&run.distill.teacher, &run.distill.baseline}) *path = from_folder(*path, folder);
+  if (run.data.vocab.empty()) run.data.vocab = run.distill.teacher;
   for (auto* paths : {&run.data.text, &run.data.eval_text})
     for (auto& path : *paths) path = from_folder(path, folder);
   run.data.vocab = from_folder(run.data.vocab, folder);
   run.data.cache = from_folder(run.data.cache, folder);
   run.data.folder = from_folder(run.data.folder, folder);
   if (run.data.task.ends_with(".toml")) run.data.task = from_folder(run.data.task, folder);
+  for (auto& task : run.data.eval_tasks)
+    if (task.ends_with(".toml")) task = from_folder(task, folder);
   for (auto& entry : run.data.mixture) {
     for (auto& path : entry.text) path = from_folder(path, folder);
     entry.folder = from_folder(entry.folder, folder);
@@ -187,6 +208,7 @@ std::string run_to_toml(const RunConfig& run) {
   sections["data"] = fields_to_json(run.data);
   sections["train"] = fields_to_json(run.train);
   sections["optimizer"] = fields_to_json(run.optimizer);
+  sections["distill"] = fields_to_json(run.distill);
   sections["parallel"] = fields_to_json(run.parallel);
   return write_toml(sections);
 }
@@ -201,7 +223,8 @@ std::string describe_run_config() {
   const std::string model = describe_fields<ModelConfig>("model");
   text += model.substr(model.find('\n') + 1) + "\n";
   text += describe_fields<DataConfig>("data") + "\n" + describe_fields<TrainConfig>("train") + "\n";
-  text += describe_fields<OptimizerConfig>("optimizer") + "\n" + describe_fields<ParallelConfig>("parallel");
+  text += describe_fields<OptimizerConfig>("optimizer") + "\n" + describe_fields<DistillConfig>("distill") + "\n" +
+          describe_fields<ParallelConfig>("parallel");
   return text;
 }
 

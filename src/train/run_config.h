@@ -1,4 +1,4 @@
-// The run file of `switchyard train`: [model], [routing], [data], [train], [optimizer], [parallel].
+// The run file of `switchyard train`: [model], [routing], [data], [train], [optimizer], [distill], [parallel].
 #pragma once
 
 #include <filesystem>
@@ -36,10 +36,12 @@ struct MixtureEntry {
 struct DataConfig {
   std::vector<std::string> text;       // training text: files or folders
   std::vector<std::string> eval_text;  // held-out text
-  std::string task;                    // in place of text: a task's name, or its file
-  std::string folder;                  // that holds the tasks' folders
-  std::string split = "train";         // of the task
-  std::vector<MixtureEntry> mixture;   // in place of both
+  std::vector<std::string> eval_tasks;
+  std::string eval_split;             // of these; empty: each task's own
+  std::string task;                   // in place of text: a task's name, or its file
+  std::string folder;                 // that holds the tasks' folders
+  std::string split = "train";        // of the task
+  std::vector<MixtureEntry> mixture;  // in place of both
   MixtureRule mixture_rule = MixtureRule::kRates;
   int64_t mixture_maximum = 0;
   double mixture_temperature = 1.0;
@@ -54,6 +56,8 @@ struct DataConfig {
   static void visit(Self& self, Field&& field) {
     field("text", self.text, "training text: .txt, .jsonl (field text), also .gz or .zst, or folders of them");
     field("eval_text", self.eval_text, "held-out text, same forms");
+    field("eval_tasks", self.eval_tasks, "tasks whose metrics an evaluation measures, as eval_TASK_METRIC");
+    field("eval_split", self.eval_split, "split of eval_tasks; empty: validation, or test where there is none");
     field("task", self.task, "train on a task in place of text: glue_sst2, ..., or a .toml file of one's own");
     field("folder", self.folder, "folder that holds the tasks' folders");
     field("split", self.split, "split of the task to train on");
@@ -81,8 +85,12 @@ struct TrainConfig {
   int64_t log_every = 1;
   int64_t eval_every = 200;    // 0: only at the end
   int64_t eval_examples = 64;  // held-out sequences an evaluation
-  int64_t save_every = 200;    // 0: only at the end
-  int64_t keep_last = 3;       // checkpoints
+  int64_t eval_task_examples = 0;
+  bool eval_rank = false;
+  int64_t early_stopping_patience = 0;
+  std::vector<std::string> frozen;
+  int64_t save_every = 200;  // 0: only at the end
+  int64_t keep_last = 3;     // checkpoints
   bool keep_best = true;
   std::string best_metric = "eval_loss";
   std::string best_direction = "lower";
@@ -99,11 +107,35 @@ struct TrainConfig {
     field("log_every", self.log_every, "steps between lines of metrics.jsonl");
     field("eval_every", self.eval_every, "steps between evaluations on eval_text; 0: only at the end");
     field("eval_examples", self.eval_examples, "held-out sequences an evaluation uses");
+    field("eval_task_examples", self.eval_task_examples, "examples of each of eval_tasks, the first; 0: all");
+    field("eval_rank", self.eval_rank, "answer eval_tasks with the likeliest label or choice, not with free text");
+    field("early_stopping_patience", self.early_stopping_patience,
+          "stop after so many evaluations in a row without a gain in best_metric; 0: never");
+    field("frozen", self.frozen,
+          "weights that stay as they are: experts, routers, non_experts, attention, feed_forward, embeddings, norms");
     field("save_every", self.save_every, "steps between checkpoints; 0: only at the end");
     field("keep_last", self.keep_last, "newest checkpoints that are kept");
     field("keep_best", self.keep_best, "also keep the best checkpoint; a new best is saved when it is found");
     field("best_metric", self.best_metric, "number of an evaluation by which checkpoints are best");
     field("best_direction", self.best_direction, "lower or higher best_metric is better");
+  }
+};
+
+// A teacher beside the labels (Switch §4.2).
+struct DistillConfig {
+  std::string teacher;  // MODEL; empty: none
+  double teacher_weight = 0.25;
+  double temperature = 1.0;
+  bool inherit = true;
+  std::string baseline;  // MODEL
+
+  template <class Self, class Field>
+  static void visit(Self& self, Field&& field) {
+    field("teacher", self.teacher, "model directory or run that teaches (`switchyard distill --teacher`)");
+    field("teacher_weight", self.teacher_weight, "weight of its probabilities in the loss; the labels have the rest");
+    field("temperature", self.temperature, "of both models in the teacher's part, which counts its square");
+    field("inherit", self.inherit, "without init, start from every weight that the teacher has outside experts");
+    field("baseline", self.baseline, "model trained without a teacher: the report says what share of the gain is kept");
   }
 };
 
@@ -127,11 +159,12 @@ struct RunConfig {
   DataConfig data;
   TrainConfig train;
   OptimizerConfig optimizer;
+  DistillConfig distill;
   ParallelConfig parallel;
 };
 
-// Reads and checks a run: preset or init first, then what a routing convention sets, then the other keys of [model] and
-// [routing] over it. Relative paths are taken from `folder`.
+// Reads and checks a run: preset, init or the dense twin of distill.teacher first, then what a routing convention sets,
+// then the other keys of [model] and [routing] over it. Relative paths are taken from `folder`.
 // `checkpoint`: of a run that goes on; it knows the model, so that the folder that init names may be gone.
 // Throws Error naming place, key and what is allowed.
 RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::path& folder,

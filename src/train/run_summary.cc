@@ -9,21 +9,6 @@
 namespace switchyard {
 namespace {
 
-// 1234567 -> "1.23 M".
-std::string short_count(double count) {
-  const char* units[] = {"", " k", " M", " G", " T", " P"};
-  size_t unit = 0;
-  for (; count >= 1000.0 && unit + 1 < std::size(units); ++unit) count /= 1000.0;
-  char text[32];
-  std::snprintf(text, sizeof text,
-                unit == 0     ? "%.0f%s"
-                : count < 10  ? "%.2f%s"
-                : count < 100 ? "%.1f%s"
-                              : "%.0f%s",
-                count, units[unit]);
-  return text;
-}
-
 std::string fixed(double value, int digits) {
   char text[32];
   std::snprintf(text, sizeof text, "%.*f", digits, value);
@@ -63,6 +48,20 @@ std::string compute_line(const Trainer& trainer) {
 }
 
 }  // namespace
+
+std::string short_count(double count) {
+  const char* units[] = {"", " k", " M", " G", " T", " P"};
+  size_t unit = 0;
+  for (; count >= 1000.0 && unit + 1 < std::size(units); ++unit) count /= 1000.0;
+  char text[32];
+  std::snprintf(text, sizeof text,
+                unit == 0     ? "%.0f%s"
+                : count < 10  ? "%.2f%s"
+                : count < 100 ? "%.1f%s"
+                              : "%.0f%s",
+                count, units[unit]);
+  return text;
+}
 
 std::vector<std::string> describe_start(const Trainer& trainer) {
   const auto& train = trainer.run().train;

@@ -8,6 +8,9 @@
 
 namespace switchyard {
 
+// 1234567 -> "1.23 M".
+std::string short_count(double count);
+
 // Model and parameters, data, how it computes, and where it writes: one line each.
 std::vector<std::string> describe_start(const Trainer& trainer);
 

@@ -9,8 +9,9 @@ namespace {
 
 const std::vector<std::string> kFree[] = {
     {"train", "steps", "log_every", "eval_every", "eval_examples", "save_every", "keep_last", "keep_best",
-     "best_metric", "best_direction", "micro_batch_size"},
-    {"data", "cache", "text", "vocab", "folder"},
+     "best_metric", "best_direction", "micro_batch_size", "eval_task_examples", "eval_rank", "early_stopping_patience"},
+    {"data", "cache", "text", "vocab", "folder", "eval_tasks", "eval_split"},
+    {"distill", "baseline"},
 };
 
 bool is_free(const std::string& section, const std::string& key) {
@@ -43,6 +44,7 @@ Json training_settings(const RunConfig& run, const Vocabulary& vocabulary, const
   add(settings, "data", run.data);
   add(settings, "train", run.train);
   add(settings, "optimizer", run.optimizer);
+  if (!run.distill.teacher.empty()) add(settings, "distill", run.distill);
   if (run.optimizer.schedule != "linear" && run.optimizer.schedule != "cosine")
     for (const char* key : {"decay_steps", "final_fraction"}) settings["optimizer"].erase(key);
   for (auto& entry : settings["data"]["mixture"])

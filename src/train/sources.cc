@@ -4,7 +4,9 @@
 #include "data/pretraining.h"
 #include "data/token_store.h"
 #include "eval/held_out_loss.h"
+#include "eval/task_evaluator.h"
 #include "model/routing_groups.h"
+#include "tasks/split_files.h"
 #include "tasks/task_source.h"
 
 namespace switchyard {
@@ -27,14 +29,35 @@ struct TaskPlace {
   std::string task, folder, split;
 };
 
-std::unique_ptr<ExampleSource> open_task(const TaskPlace& place, const RunConfig& run, const Vocabulary& vocabulary,
-                                         int64_t batch_size) {
-  constexpr int64_t kTargetLength = 114;  // where none is said: as in pre-training
-  const auto task = find_task(place.task);
-  const auto rows = read_examples(task, place.folder, place.split, {.bad_rows = BadRows::kSkip, .for_training = true});
+constexpr int64_t kTargetLength = 114;  // where none is said: as in pre-training
+
+TaskExamples read_task(const Task& task, const TaskPlace& place, bool for_training) {
+  auto rows =
+      read_examples(task, place.folder, place.split, {.bad_rows = BadRows::kSkip, .for_training = for_training});
   if (!rows.bad_rows.empty())
     say(place.task, ": ", rows.bad_rows.size(), " rows skipped; the first is ", rows.bad_rows.front().place, ": ",
         rows.bad_rows.front().problem);
+  return rows;
+}
+
+std::unique_ptr<Evaluator> open_task_evaluator(const std::string& name, const RunConfig& run,
+                                               const Vocabulary& vocabulary) {
+  const auto task = find_task(name);
+  const auto split =
+      run.data.eval_split.empty() ? default_eval_splits(task, run.data.folder).front() : run.data.eval_split;
+  auto examples = read_task(task, {name, run.data.folder, split}, /*for_training=*/false).examples;
+  const auto wanted = static_cast<size_t>(run.train.eval_task_examples);
+  if (wanted > 0 && examples.size() > wanted) examples.resize(wanted);
+  return std::make_unique<TaskEvaluator>(
+      task, std::move(examples), vocabulary,
+      TaskOutputOptions{.encoder_length = run.data.encoder_length,
+                        .max_tokens = run.data.decoder_length > 0 ? run.data.decoder_length : kTargetLength,
+                        .rank = run.train.eval_rank});
+}
+
+std::unique_ptr<ExampleSource> open_task(const TaskPlace& place, const RunConfig& run, const Vocabulary& vocabulary,
+                                         int64_t batch_size) {
+  const auto rows = read_task(find_task(place.task), place, /*for_training=*/true);
   auto source = std::make_unique<TaskSource>(
       rows.examples, vocabulary,
       TaskSourceOptions{.encoder_length = run.data.encoder_length,
@@ -105,6 +128,7 @@ std::vector<std::unique_ptr<Evaluator>> open_evaluators(const RunConfig& run, co
              evaluation_batch_size(run.model.routing, run.data.encoder_length,
                                    run.train.micro_batch_size > 0 ? run.train.micro_batch_size : run.train.batch_size),
          .max_examples = run.train.eval_examples})));
+  for (const auto& name : run.data.eval_tasks) evaluators.push_back(open_task_evaluator(name, run, vocabulary));
   return evaluators;
 }
 

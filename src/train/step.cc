@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/config.h"
 #include "eval/text_loss.h"
 #include "model/loss.h"
 #include "model/routing_groups.h"
@@ -75,12 +76,41 @@ std::vector<at::ScalarType> value_dtypes(const std::vector<NamedParameter>& para
   return dtypes;
 }
 
+// Which parameters get gradients.
+std::vector<bool> trained_parameters(const ModelConfig& model, const StepOptions& options) {
+  std::vector<bool> trained;
+  for (const auto& spec : parameter_specs(model))
+    trained.push_back(!spec.is_buffer() && !is_frozen(spec, options.frozen));
+  SY_CHECK(std::find(trained.begin(), trained.end(), true) != trained.end(),
+           "nothing is left to train: train.frozen holds every weight");
+  return trained;
+}
+
 const Mesh& one_rank() {
   static const Mesh mesh;
   return mesh;
 }
 
 }  // namespace
+
+bool is_frozen(const ParameterSpec& spec, const std::vector<std::string>& groups) {
+  static const std::vector<std::string> kGroups = {"experts",      "routers",    "non_experts", "attention",
+                                                   "feed_forward", "embeddings", "norms"};
+  const auto holds = [&](const std::string& group) {
+    if (group == "experts") return spec.is_expert();
+    if (group == "routers") return spec.is_router();
+    if (group == "non_experts") return !spec.is_expert() && !spec.is_router();
+    if (group == "attention") return spec.role == Role::kAttention && !spec.is_expert();
+    if (group == "feed_forward") return spec.role == Role::kFeedForward && !spec.is_expert();
+    if (group == "norms") return spec.role == Role::kNorm;
+    return spec.role == Role::kEmbedding || spec.role == Role::kOutput || spec.role == Role::kPositionBias;
+  };
+  for (const auto& group : groups)
+    SY_CHECK(std::find(kGroups.begin(), kGroups.end(), group) != kGroups.end(), "train.frozen: no group \"", group,
+             "\"", nearest_hint(group, kGroups), "; groups: experts, routers, non_experts, attention, feed_forward, ",
+             "embeddings, norms");
+  return std::any_of(groups.begin(), groups.end(), holds);
+}
 
 double mean_dropped_fraction(const StepResult& result) {
   double sum = 0.0;
@@ -118,7 +148,7 @@ Learner::Learner(const ModelConfig& model, const ParameterValues& values, const 
                  const StepOptions& options, const Mesh& mesh, at::Device device)
     : model_(model),
       mesh_(mesh),
-      exchange_(parameter_specs(model), mesh),
+      exchange_(parameter_specs(model), mesh, trained_parameters(model, options)),
       optimizer_config_(optimizer),
       options_(options) {
   SY_CHECK(options_.teacher == nullptr || mesh_.tensor() == nullptr,
@@ -128,17 +158,21 @@ Learner::Learner(const ModelConfig& model, const ParameterValues& values, const 
   weights_ = std::move(cut.weights);
   own_ = std::move(cut.own);
   parameters_ = list_parameters(model_, weights_);
-  for (auto& [spec, tensor] : parameters_)
-    if (!spec.is_buffer()) tensor->requires_grad_();
-  for (size_t parameter = 0; mesh_.world() != nullptr && parameter < parameters_.size(); ++parameter)
-    if (!parameters_[parameter].spec.is_buffer())
+  for (size_t parameter = 0; parameter < parameters_.size(); ++parameter) {
+    if (!exchange_.is_trained(parameter)) continue;
+    parameters_[parameter].tensor->requires_grad_();
+    if (mesh_.world() != nullptr)
       when_gradient_is_made(*parameters_[parameter].tensor, [this, parameter](const at::Tensor& gradient) {
         if (is_last_pass_) exchange_.ready(parameter, gradient);
       });
+  }
   std::vector<OptimizedParameter> list;
-  for (size_t unit = 0; unit < own_.size(); ++unit)
+  for (size_t unit = 0; unit < own_.size(); ++unit) {
+    if (!exchange_.is_trained(own_units()[unit].parameter)) continue;
+    optimized_units_.push_back(unit);
     list.push_back(
         optimized(parameters_[own_units()[unit].parameter].spec, own_units()[unit], own_[unit], optimizer_config_));
+  }
   optimizer_.emplace(optimizer_config_, std::move(list));
   if (mesh_.experts() != nullptr) {
     to_experts_.emplace(*mesh_.experts(), /*carries_numbers=*/model_.expert_dropout_rate > 0.0);
@@ -153,7 +187,7 @@ Learner::Learner(const ModelConfig& model, const ModelWeights& weights, const Op
 
 int64_t Learner::num_parameters() const {
   int64_t count = 0;
-  for (const auto& [spec, tensor] : parameters_) count += spec.is_buffer() ? 0 : spec.numel();
+  for (const auto& spec : parameter_specs(model_)) count += spec.is_buffer() ? 0 : spec.numel();
   return count;
 }
 
@@ -241,7 +275,9 @@ StepResult Learner::update(const Batch& batch, int64_t step) {
                          first < none ? "; first in the gradient of " + parameters_[first].spec.name : ""));
   }
   const at::NoGradGuard no_grad;
-  optimizer_->step_(gradients, step, clip_scale(result.gradient_norm, optimizer_config_.gradient_clip_norm));
+  std::vector<at::Tensor> trained;
+  for (const size_t unit : optimized_units_) trained.push_back(gradients[unit]);
+  optimizer_->step_(trained, step, clip_scale(result.gradient_norm, optimizer_config_.gradient_clip_norm));
   std::vector<at::Tensor> tensors;
   for (const auto& parameter : parameters_) tensors.push_back(*parameter.tensor);
   exchange_.share_values(own_, tensors, value_dtypes(parameters_, options_.dtype));

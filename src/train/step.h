@@ -28,12 +28,17 @@ std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedPara
 // Sequences of a forward pass where `num_parts` ranks share a step's batch. Throws Error if ranks or micro-batches
 // would split a routing group, telling what would not.
 int64_t rows_of_pass(const ModelConfig& model, const BatchShape& step, int64_t num_parts, int64_t micro_batch_size);
+// Whether one of these groups holds the parameter: experts, routers, non_experts (all but these two), attention,
+// feed_forward (both dense), embeddings (inputs, outputs and position biases), norms. Throws Error naming the nearest
+// for a group that there is not.
+bool is_frozen(const ParameterSpec& spec, const std::vector<std::string>& groups);
 
 struct StepOptions {
   at::ScalarType dtype = at::kBFloat16;  // of products; weights stay f32
   double z_loss = 1e-4;                  // weight of log(Z)^2 of the output softmax
   uint64_t seed = 0;                     // of dropout and routing noise
   int64_t micro_batch_size = 0;          // sequences a forward pass; 0: the whole batch
+  std::vector<std::string> frozen = {};  // groups of is_frozen() that get neither gradients nor slots
   const Teacher* teacher = nullptr;      // null: labels alone
 };
 
@@ -110,7 +115,8 @@ class Learner {
   const Mesh& mesh_;
   UpdateExchange exchange_;
   ModelWeights weights_;
-  std::vector<at::Tensor> own_;  // [own unit]
+  std::vector<at::Tensor> own_;          // [own unit]
+  std::vector<size_t> optimized_units_;  // own units that are trained, in the optimiser's order
   std::optional<RankExchange> to_experts_;
   std::optional<SharedTokens> shared_tokens_;
   std::optional<RankSplit> split_;

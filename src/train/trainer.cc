@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "base/clock.h"
@@ -15,6 +16,8 @@
 #include "model/flops.h"
 #include "model/routing_groups.h"
 #include "text/vocabulary.h"
+#include "train/first_values.h"
+#include "train/model_teacher.h"
 #include "train/product_rate.h"
 #include "train/run_folder.h"
 #include "train/settings.h"
@@ -25,17 +28,17 @@
 namespace switchyard {
 namespace {
 
-at::ScalarType compute_dtype(const RunConfig& run) { return run.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat; }
-
 // The embedding is sized to the vocabulary in multiples of 128, as the released models' are (32,100 -> 32,128). Weights
 // that are continued keep their size.
 void fit_vocabulary(RunConfig& run, const Vocabulary& vocabulary) {
-  if (run.init.empty()) {
+  if (run.init.empty() && run.distill.teacher.empty()) {
     run.model.vocab_size = (int64_t{vocabulary.size()} + 127) / 128 * 128;
     return;
   }
+  const auto& from = run.init.empty() ? run.distill.teacher : run.init;
+  if (run.init.empty()) run.model.vocab_size = open_config(resolve_model_folder(from)).vocab_size;
   SY_CHECK(run.model.vocab_size >= vocabulary.size(), run.data.vocab, ": ", vocabulary.size(),
-           " ids with its sentinels, but the embedding of ", run.init, " has ", run.model.vocab_size,
+           " ids with its sentinels, but the embedding of ", from, " has ", run.model.vocab_size,
            " rows; use the vocabulary that this model was trained with");
 }
 
@@ -48,6 +51,8 @@ CheckpointStoreOptions kept_checkpoints(const TrainConfig& train) {
 
 }  // namespace
 
+at::ScalarType compute_dtype(const RunConfig& run) { return run.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat; }
+
 struct Trainer::State {
   const Mesh& mesh;
   RunConfig run;
@@ -56,6 +61,7 @@ struct Trainer::State {
   std::filesystem::path out;
   std::optional<RunFolder> folder;  // on the first rank
   std::optional<std::filesystem::path> resumed_checkpoint;
+  std::optional<ModelTeacher> teacher;
   std::optional<Learner> learner;
   std::unique_ptr<ExampleSource> examples;
   std::vector<std::unique_ptr<Evaluator>> evaluators;
@@ -66,6 +72,8 @@ struct Trainer::State {
   double step_flops = 0.0, rate = 0.0;         // of one step; of this machine in a second
   std::optional<std::filesystem::path> saved;  // the checkpoint of this step
   std::vector<NamedNumber> evaluation;         // of this step; empty if it was not evaluated
+  std::optional<double> best_value;            // of best_metric in all evaluations so far
+  int64_t evaluations_without_gain = 0;        // since then
 
   State(const RunConfig& config, std::filesystem::path folder_path, at::Device where, const Mesh& ranks)
       : mesh(ranks),
@@ -103,24 +111,28 @@ struct Trainer::State {
     return sequences / shares;
   }
 
-  ParameterValues first_values() const {
-    if (!run.init.empty()) {
-      auto files = std::make_shared<ParameterFiles>(resolve_model_folder(run.init));
-      return [files](size_t parameter, Slice experts) { return files->read(parameter, experts, at::kFloat); };
-    }
-    return [specs = parameter_specs(run.model), seed = static_cast<uint64_t>(run.train.seed)](
-               size_t parameter, Slice experts) { return initial_values(specs[parameter], seed, experts); };
+  void open_teacher() {
+    const auto& distill = run.distill;
+    if (distill.teacher.empty()) return;
+    auto model = open_for_inference(resolve_model_folder(distill.teacher), compute_dtype(run), device);
+    SY_CHECK(model.config.vocab_size == run.model.vocab_size, distill.teacher, " answers with ",
+             model.config.vocab_size, " ids, the student has ", run.model.vocab_size,
+             "; both need the same vocabulary");
+    teacher.emplace(std::move(model), distill.teacher_weight, distill.temperature);
   }
 
   void open_learner(bool allow_changes) {
     const auto& checkpoint = resumed_checkpoint;
     settings = training_settings(run, vocabulary, *examples);
     if (checkpoint) check_settings(read_training_step(*checkpoint).state, allow_changes);
-    learner.emplace(run.model, checkpoint ? checkpoint_values(*checkpoint) : first_values(), run.optimizer,
+    learner.emplace(run.model, checkpoint ? checkpoint_values(run, *checkpoint, out) : first_values(run, device),
+                    run.optimizer,
                     StepOptions{.dtype = compute_dtype(run),
                                 .z_loss = run.train.z_loss,
                                 .seed = static_cast<uint64_t>(run.train.seed),
-                                .micro_batch_size = run.train.micro_batch_size},
+                                .micro_batch_size = run.train.micro_batch_size,
+                                .frozen = run.train.frozen,
+                                .teacher = teacher ? &*teacher : nullptr},
                     mesh, device);
     if (!checkpoint) return;
     const auto training = read_training_state(*checkpoint);
@@ -134,6 +146,8 @@ struct Trainer::State {
       part.examples = seen.value("examples", int64_t{0});
       part.tokens = seen.value("tokens", int64_t{0});
     }
+    if (training.state.contains("best_value")) best_value = training.state.at("best_value").get<double>();
+    evaluations_without_gain = training.state.value("evaluations_without_gain", int64_t{0});
     saved = *checkpoint;
   }
 
@@ -157,6 +171,31 @@ struct Trainer::State {
             .parts = parts};
   }
 
+  // Keeps account of best_metric.
+  void note_evaluation() {
+    const auto& train = run.train;
+    const auto value = find_number(evaluation, train.best_metric);
+    std::string names;
+    for (const auto& number : evaluation) names += (names.empty() ? "" : ", ") + number.name;
+    SY_CHECK(value || train.best_metric == TrainConfig{}.best_metric, "train.best_metric = \"", train.best_metric,
+             "\" is none of what an evaluation gives: ", names);
+    const bool higher = train.best_direction == "higher";
+    const bool gains =
+        value && std::isfinite(*value) && (!best_value || (higher ? *value > *best_value : *value < *best_value));
+    if (gains) best_value = value;
+    evaluations_without_gain = gains ? 0 : evaluations_without_gain + 1;
+  }
+
+  Json state_json() const {
+    Json state{{"settings", settings},
+               {"examples_seen", examples_seen},
+               {"tokens_seen", tokens_seen},
+               {"parts", parts_seen()},
+               {"evaluations_without_gain", evaluations_without_gain}};
+    if (best_value) state["best_value"] = *best_value;
+    return state;
+  }
+
   Json parts_seen() const {
     Json seen = Json::object();
     for (const auto& part : parts) seen[part.name] = {{"examples", part.examples}, {"tokens", part.tokens}};
@@ -172,24 +211,6 @@ struct Trainer::State {
     SY_CHECK(allow_changes, checkpoint, " was trained with other settings:", list, "\nresume with ",
              (out / "run.toml").string(), ", or add --allow-changes to go on with the new settings");
     say("resuming ", checkpoint, " with other settings:", list);
-  }
-
-  ParameterValues checkpoint_values(const std::filesystem::path& checkpoint) const {
-    const auto files = std::make_shared<ParameterFiles>(checkpoint);
-    // Settings that change no shape may have been allowed to change; the rest is in the tensors.
-    const auto stored = parameter_specs(files->config()), wanted = parameter_specs(run.model);
-    const bool fits = std::equal(stored.begin(), stored.end(), wanted.begin(), wanted.end(),
-                                 [](const auto& a, const auto& b) { return a.name == b.name && a.shape == b.shape; });
-    SY_CHECK(fits, checkpoint.string(), ": its tensors are not those of the run file's [model]; resume with ",
-             (out / "run.toml").string(), ", or start a new run with init = \"", checkpoint.string(), "\"");
-    return [files](size_t parameter, Slice experts) { return files->read(parameter, experts, at::kFloat); };
-  }
-
-  Json position() const {
-    return {{"settings", settings},
-            {"examples_seen", examples_seen},
-            {"tokens_seen", tokens_seen},
-            {"parts", parts_seen()}};
   }
 
   SaveOptions model_files() const {
@@ -219,7 +240,7 @@ struct Trainer::State {
 
   void finish_checkpoint(const std::filesystem::path& checkpoint) const {
     finish_model(checkpoint, run.model, model_files());
-    write_training_step(checkpoint, step, position());
+    write_training_step(checkpoint, step, state_json());
   }
 
   std::filesystem::path save_on_all_ranks() {
@@ -241,7 +262,7 @@ struct Trainer::State {
     return folder->save(step, evaluation, [&](const std::filesystem::path& checkpoint) {
       save_model(checkpoint, run.model, learner->weights(), model_files());
       write_training_tensors(checkpoint, learner->optimizer_state(), 0, 1);
-      write_training_step(checkpoint, step, position());
+      write_training_step(checkpoint, step, state_json());
     });
   }
 };
@@ -274,6 +295,7 @@ Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, const R
   const int64_t rows = state.num_rows();
   rows_of_pass(state.run.model, {shape.batch_size, shape.encoder_length, shape.decoder_length}, mesh.num_batch_parts(),
                state.run.train.micro_batch_size);
+  state.open_teacher();
   state.open_learner(options.allow_changes);
   state.measure();
   if (state.folder) state.folder->start(run_to_toml(state.run), state.step);
@@ -334,10 +356,24 @@ const std::vector<NamedNumber>& Trainer::evaluate() {
   const at::NoGradGuard no_grad;
   const double start = steady_seconds();
   const auto weights = state.learner->shared_weights();
-  for (const auto& evaluator : state.evaluators)
-    for (auto& number : evaluator->evaluate(state.run.model, weights)) state.evaluation.push_back(std::move(number));
+  state.evaluation = evaluate(state.run.model, weights);
   if (state.folder) state.folder->log(state.step, to_json(state.step, state.evaluation, steady_seconds() - start));
+  state.note_evaluation();
   return state.evaluation;
+}
+
+std::vector<NamedNumber> Trainer::evaluate(const ModelConfig& config, const ComputeWeights& weights) const {
+  const at::NoGradGuard no_grad;
+  std::vector<NamedNumber> numbers;
+  for (const auto& evaluator : state_->evaluators)
+    for (auto& number : evaluator->evaluate(config, weights)) numbers.push_back(std::move(number));
+  return numbers;
+}
+
+bool Trainer::is_done() const {
+  const auto& train = state_->run.train;
+  return state_->step >= train.steps ||
+         (train.early_stopping_patience > 0 && state_->evaluations_without_gain >= train.early_stopping_patience);
 }
 
 bool Trainer::has_new_best() const {

@@ -13,6 +13,9 @@
 
 namespace switchyard {
 
+// Of a run whose train.dtype is resolved.
+at::ScalarType compute_dtype(const RunConfig& run);
+
 struct ResumeOptions {
   bool resume = false;
   bool allow_changes = false;  // settings that differ from the checkpoint's are said, not refused
@@ -55,7 +58,14 @@ class Trainer {
   StepResult train_step();
 
   // What the run's evaluators say of this step, once a step; also appended to metrics.jsonl. Empty if it has none.
+  // Throws Error if train.best_metric was set to what none of them gives.
   const std::vector<NamedNumber>& evaluate();
+
+  // The same of any other model, such as the teacher; nothing is kept.
+  std::vector<NamedNumber> evaluate(const ModelConfig& config, const ComputeWeights& weights) const;
+
+  // Whether the run is over: at its last step, or after train.early_stopping_patience evaluations without a gain.
+  bool is_done() const;
 
   // Whether this step's evaluation is better than that of every checkpoint, and the run keeps the best.
   bool has_new_best() const;
@@ -74,7 +84,7 @@ class Trainer {
   std::unique_ptr<State> state_;
 };
 
-// Runs to the last step with a progress bar, evaluating and saving on schedule, at the end and on Ctrl-C.
+// Runs until it is done with a progress bar, evaluating and saving on schedule, at the end and on Ctrl-C.
 // Returns false if it was interrupted.
 bool run_training(Trainer& trainer, bool quiet);
 

@@ -16,6 +16,7 @@ ROUTERS = {
     "top_2": ["routing.num_selected_experts=2"],
     "no_token_left_behind": ["routing.router=no_token_left_behind"],
     "expert_choice": ["routing.router=expert_choice"],
+    "frozen_experts": ['train.frozen=["experts"]'],
 }
 # data, expert, tensor: every factoring of 1, 2, 4 and 8.
 LAYOUTS = [(d, e, n // d // e) for n in (2, 4, 8) for d in (1, 2, 4, 8) for e in (1, 2, 4, 8) if n % (d * e) == 0]
