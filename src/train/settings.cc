@@ -10,7 +10,7 @@ namespace {
 const std::vector<std::string> kFree[] = {
     {"train", "steps", "log_every", "eval_every", "eval_examples", "save_every", "keep_last", "keep_best",
      "best_metric", "best_direction", "micro_batch_size", "eval_task_examples", "eval_rank", "early_stopping_patience"},
-    {"data", "cache", "text", "vocab", "folder", "eval_tasks", "eval_split"},
+    {"data", "cache", "text", "vocab", "folder", "eval_text", "eval_tasks", "eval_split"},
     {"distill", "baseline"},
 };
 
@@ -57,7 +57,23 @@ Json training_settings(const RunConfig& run, const Vocabulary& vocabulary, const
   return settings;
 }
 
+namespace {
+
+// Keys that a checkpoint's program did not have are what this one does where they are not set.
+Json default_settings() {
+  Json settings = Json::object();
+  add(settings, "model", ModelConfig{});
+  add(settings, "data", DataConfig{});
+  add(settings, "train", TrainConfig{});
+  add(settings, "optimizer", OptimizerConfig{});
+  add(settings, "distill", DistillConfig{});
+  return settings;
+}
+
+}  // namespace
+
 std::vector<std::string> changed_settings(const Json& before, const Json& now) {
+  const Json defaults = default_settings();
   std::vector<std::string> changes;
   for (const auto& [section, values] : now.items()) {
     if (!before.contains(section)) continue;
@@ -67,10 +83,13 @@ std::vector<std::string> changed_settings(const Json& before, const Json& now) {
     for (const Json* side : {&before.at(section), &values})
       for (const auto& [key, value] : side->items())
         if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
-    for (const auto& key : keys)
+    const Json unset = defaults.value(section, Json::object());
+    for (const auto& key : keys) {
+      if (!before.at(section).contains(key) && shown(values, key) == shown(unset, key)) continue;
       if (shown(before.at(section), key) != shown(values, key))
         changes.push_back(join(section == "content" ? "text: " : section + ".", key, ": ",
                                shown(before.at(section), key), " -> ", shown(values, key)));
+    }
   }
   return changes;
 }
