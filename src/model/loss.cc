@@ -94,7 +94,8 @@ Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, cons
   loss.cross_entropy = entropy.sum * (1.0 / labels);
   loss.total = loss.cross_entropy;
   if (const auto* soft = options.soft_targets) {
-    SY_CHECK(weights.vocabulary().split == nullptr, "soft targets need the whole vocabulary on one rank");
+    SY_CHECK(weights.vocabulary().split == nullptr,
+             "soft targets are of the whole vocabulary, of which only a part is here");
     loss.soft_cross_entropy = ops::soft_cross_entropy(hidden, weights.output, kept, weights.output_scale,
                                                       soft->temperature, soft->probabilities) *
                               (1.0 / labels);

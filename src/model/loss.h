@@ -28,7 +28,7 @@ struct SoftTargets {
 // ForwardOptions::step_totals), so that any split gives the same loss.
 struct LossOptions {
   double z_loss = 0.0;                        // T5: 1e-4 in training, 0 in evaluation
-  int64_t step_labels = 0;                    // kept labels of the whole step over all ranks; 0: those of this batch
+  int64_t step_labels = 0;                    // kept labels of the whole step; 0: those of this batch
   bool router_losses = true;                  // adds the weighted balance and z terms to `total`
   const SoftTargets* soft_targets = nullptr;  // null: labels alone
 };

@@ -34,7 +34,7 @@ struct ParameterSpec {
   std::vector<int64_t> shape;
   Role role = Role::kNorm;
   int64_t expert_axis = -1;  // the axis that counts experts, always the first; -1: none
-  // The axis that tensor parallelism cuts, at multiples of `tensor_unit` (a head stays whole); -1: every rank has all.
+  // The axis that tensor parallelism cuts, at multiples of `tensor_unit` (a head stays whole); -1: it is never cut.
   int64_t tensor_axis = -1;
   int64_t tensor_unit = 1;
   Initializer initializer = Initializer::kZeros;
