@@ -2,7 +2,7 @@
 #pragma once
 
 #include "plan/cluster.h"
-#include "plan/ownership.h"
+#include "plan/rank_state.h"
 #include "plan/workload.h"
 
 namespace switchyard {

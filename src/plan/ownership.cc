@@ -9,32 +9,6 @@
 namespace switchyard {
 namespace {
 
-constexpr double kWide = 4.0;  // bytes of an f32
-
-// Values of one matrix, or of one expert's.
-int64_t matrix_numel(const ParameterSpec& spec) {
-  return spec.is_expert() ? spec.numel() / std::max<int64_t>(1, spec.shape[0]) : spec.numel();
-}
-
-bool is_cut(const ParameterSpec& spec, const Layout& layout) { return spec.tensor_axis >= 0 && layout.tensor > 1; }
-
-// The share of a matrix that tensor rank `tensor` holds, in values.
-int64_t part_numel(const ParameterSpec& spec, const Layout& layout, int64_t tensor) {
-  if (!is_cut(spec, layout)) return matrix_numel(spec);
-  const int64_t width = spec.shape[static_cast<size_t>(spec.tensor_axis)];
-  return matrix_numel(spec) / width * even_slice(width, layout.tensor, tensor, spec.tensor_unit).size();
-}
-
-// Optimiser slots of one matrix, in f32 values.
-int64_t slot_numel(const ParameterSpec& spec, const Workload& workload) {
-  const int64_t numel = matrix_numel(spec);
-  if (workload.is_adamw) return 2 * numel;
-  const std::vector<int64_t> sides(spec.shape.begin() + (spec.is_expert() ? 1 : 0), spec.shape.end());
-  const bool is_factored =
-      sides.size() == 2 && std::min(sides[0], sides[1]) >= std::max<int64_t>(1, workload.min_dim_size_to_factor);
-  return is_factored ? sides[0] + sides[1] : numel;
-}
-
 // The least loaded rank of a run, ranks ordered so that those with the same experts are neighbours.
 class Loads {
  public:
@@ -76,18 +50,15 @@ class Loads {
   std::vector<Load> least_;  // a tree: of node n's leaves, n's children are 2n and 2n + 1
 };
 
-// Expert places that hold an expert's unit; all of them hold a whole matrix.
 struct Candidate {
   Unit unit;
-  Slice places;
-  int64_t numel;
+  int64_t numel = 0;
 };
 
 void add_candidates(const ParameterSpec& spec, size_t number, const Layout& layout,
                     std::vector<Candidate>& candidates) {
   if (!spec.is_expert()) {
-    candidates.push_back(
-        {{.spec = number, .experts = {0, 1}, .places = layout.data * layout.expert}, {0, layout.expert}, spec.numel()});
+    candidates.push_back({{.spec = number, .experts = {0, 1}, .places = {0, layout.expert}}, spec.numel()});
     return;
   }
   const int64_t num_experts = spec.shape[0];
@@ -99,40 +70,11 @@ void add_candidates(const ParameterSpec& spec, size_t number, const Layout& layo
     const int64_t pieces = std::min(layout.data * places.size() * layout.tensor, experts.size());
     for (int64_t piece = 0; piece < pieces; ++piece) {
       const auto run = even_slice(experts.size(), pieces, piece);
-      candidates.push_back({{.spec = number,
-                             .experts = {experts.begin + run.begin, experts.begin + run.end},
-                             .places = layout.data * places.size()},
-                            places,
-                            run.size() * matrix_numel(spec)});
+      candidates.push_back(
+          {{.spec = number, .experts = {experts.begin + run.begin, experts.begin + run.end}, .places = places},
+           run.size() * (spec.numel() / num_experts)});
     }
   }
-}
-
-// Values of one rank's shards, by what happens to them.
-struct HeldValues {
-  double trained = 0, copied = 0;
-  double own_sums = 0;  // of those whose gradient no other rank of the tensor group has
-};
-
-HeldValues held_values(const std::vector<ParameterSpec>& specs, const Workload& workload, const Layout& layout,
-                       int64_t rank) {
-  HeldValues held;
-  const auto shards = shards_of(specs, layout, rank);
-  for (size_t number = 0; number < specs.size(); ++number) {
-    const auto& spec = specs[number];
-    if (spec.is_buffer()) continue;
-    const auto numel = static_cast<double>(shards[number].numel());
-    held.trained += numel;
-    if (is_cut(spec, layout) || spec.is_expert()) held.own_sums += numel;
-    // In bf16 every narrow matrix has a copy, the table only for a tied output; in fp32 only what is joined is copied.
-    const bool is_table = spec.role == Role::kEmbedding;
-    const bool is_tied = is_table && spec.name == "shared.weight" && workload.model.tie_output;
-    const bool is_joined = spec.role == Role::kAttention && !spec.name.ends_with(".o.weight") &&
-                           !spec.name.ends_with("EncDecAttention.q.weight");
-    const bool narrows = workload.is_bf16 && !spec.is_wide;
-    if (narrows ? !is_table || is_tied : is_joined) held.copied += numel;
-  }
-  return held;
 }
 
 }  // namespace
@@ -147,50 +89,10 @@ std::vector<Unit> plan_units(const std::vector<ParameterSpec>& specs, const Layo
                    [&](size_t left, size_t right) { return candidates[left].numel > candidates[right].numel; });
   Loads loads(layout);
   for (const size_t index : order)
-    candidates[index].unit.owner = loads.give(candidates[index].places, candidates[index].numel);
+    candidates[index].unit.owner = loads.give(candidates[index].unit.places, candidates[index].numel);
   std::vector<Unit> units;
   for (const auto& candidate : candidates) units.push_back(candidate.unit);
   return units;
-}
-
-std::vector<RankState> rank_states(const Workload& workload, const Layout& layout) {
-  const auto specs = parameter_specs(workload.model);
-  std::vector<RankState> ranks(static_cast<size_t>(layout.num_ranks()));
-  const int64_t by_place = layout.expert * layout.tensor;  // data ranks hold the same
-  for (int64_t rank = 0; rank < layout.num_ranks(); ++rank) {
-    auto& state = ranks[static_cast<size_t>(rank)];
-    if (rank >= by_place) {
-      state = ranks[static_cast<size_t>(rank % by_place)];
-      continue;
-    }
-    const auto held = held_values(specs, workload, layout, rank);
-    state.held = kWide * held.trained;
-    state.gradients_sent = kWide * held.own_sums;
-    state.values_received = kWide * held.trained;
-    state.compute_copy = held.copied * (workload.is_bf16 ? 2.0 : 4.0);
-  }
-  // Of ranks of a tensor group that hold the same matrix, the one at the owner's place in its group speaks for it.
-  std::vector<double> spoken_for(static_cast<size_t>(layout.tensor), 0.0);
-  for (const auto& unit : plan_units(specs, layout)) {
-    const auto& spec = specs[unit.spec];
-    const auto matrices = static_cast<double>(unit.experts.size()), numel = static_cast<double>(matrix_numel(spec));
-    const auto places = static_cast<double>(unit.places);
-    auto& owner = ranks[static_cast<size_t>(unit.owner)];
-    const int64_t tensor_rank = place_of(layout, unit.owner).tensor;
-    const bool cut = is_cut(spec, layout);
-    const double whole = kWide * matrices * numel,
-                 own = kWide * matrices * static_cast<double>(part_numel(spec, layout, tensor_rank));
-    owner.slots += kWide * matrices * static_cast<double>(slot_numel(spec, workload));
-    if (cut) owner.whole_masters += whole;
-    if (!cut && !spec.is_expert()) spoken_for[static_cast<size_t>(tensor_rank)] += whole;
-    owner.gradients_received += places * whole - own;
-    owner.gradients_sent -= own;
-    owner.values_sent += places * whole * (cut ? 1.0 : static_cast<double>(layout.tensor)) - own;
-    owner.values_received -= own;
-  }
-  for (int64_t rank = 0; rank < layout.num_ranks(); ++rank)
-    ranks[static_cast<size_t>(rank)].gradients_sent += spoken_for[static_cast<size_t>(rank % layout.tensor)];
-  return ranks;
 }
 
 }  // namespace switchyard

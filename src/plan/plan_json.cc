@@ -32,6 +32,7 @@ Json to_json(const PlannedLayout& plan, const Cluster& cluster) {
                                    {"devices", collective.devices.size},
                                    {"calls", collective.calls},
                                    {"bytes", whole(collective.bytes)},
+                                   {"first_bytes", whole(collective.first)},
                                    {"busiest_bytes", whole(collective.busiest)},
                                    {"seconds", seconds_of(cluster, collective)}});
   json["step_seconds"] = plan.time.total();

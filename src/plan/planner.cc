@@ -30,9 +30,9 @@ std::string cannot_be_cut(const Workload& workload, const Layout& layout, const 
   if (layout.expert > std::max<int64_t>(1, experts))
     return join("expert ", layout.expert, " of ", experts, " experts: the same as fewer expert and more data ranks");
   const int64_t ranks = layout.data * layout.expert;
-  if (ranks > share.num_groups)
-    return join("a batch of ", workload.batch_size, " sequences is ", share.num_groups, " routing groups of ",
-                share.unit, " for ", ranks, " batch ranks; raise the batch to ", ranks * share.unit,
+  if (workload.batch_size % (ranks * share.unit) != 0)
+    return join(workload.batch_size, " sequences, routed in groups of ", share.unit, ", are not ", ranks,
+                " equal parts; make the batch a multiple of ", ranks * share.unit,
                 share.unit > 1 ? ", lower routing.group_size," : "", " or cut tensors more");
   if (const int64_t wanted = workload.micro_batch_size;
       wanted > 0 && wanted < share.sequences && wanted % share.unit != 0)

@@ -31,14 +31,14 @@ Bound StepTime::bound() const {
 }
 
 double seconds_of(const Cluster& cluster, const Collective& collective) {
-  if (collective.calls == 0) return 0.0;
-  const auto calls = static_cast<double>(collective.calls);
+  if (collective.waits == 0) return 0.0;
+  const auto waits = static_cast<double>(collective.waits);
   if (collective.kind == CollectiveKind::kAllReduce) {
     // all_reduce_seconds() takes what is reduced, the collective says what a ring sends of it.
     const double reduced = collective.busiest / ring_bytes(collective.devices.size, 1.0);
-    return calls * all_reduce_seconds(cluster, collective.devices, reduced / calls);
+    return waits * all_reduce_seconds(cluster, collective.devices, reduced / waits);
   }
-  return calls * all_to_all_seconds(cluster, collective.devices, collective.busiest / calls);
+  return waits * all_to_all_seconds(cluster, collective.devices, collective.busiest / waits);
 }
 
 StepTime step_time(const Cluster& cluster, const Workload& workload, const Layout& layout,
@@ -54,7 +54,7 @@ StepTime step_time(const Cluster& cluster, const Workload& workload, const Layou
   double held = 0, owned = 0;
   for (const auto& rank : ranks) {
     held = std::max(held, rank.held);
-    owned = std::max(owned, rank.slots + rank.gradients_received);
+    owned = std::max(owned, rank.slots + rank.whole_masters + rank.gradients_received);
   }
   // A pass reads each weight twice and writes its gradient, and writes what it saves and reads it back with as much
   // again of gradients.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/routing_counts.h"
+
 namespace switchyard {
 namespace {
 
@@ -33,7 +35,9 @@ void add_sum(std::vector<Collective>& traffic, const Step& step, const char* nam
                 .kind = CollectiveKind::kAllReduce,
                 .devices = {step.layout.tensor, 1},
                 .calls = calls * step.micro_batches,
+                .waits = calls * step.micro_batches,
                 .bytes = bytes,
+                .first = bytes,
                 .busiest = bytes});
 }
 
@@ -56,20 +60,34 @@ void add_tensor_sums(std::vector<Collective>& traffic, const Step& step) {
   add_sum(traffic, step, "gates' gradients", static_cast<int64_t>(sites.size()), rows, kWide);
 }
 
+// Share of rows, spread evenly over experts, that go to another rank: the mean over an expert group's ranks. Of ranks
+// with the same expert, rank r's rows go to number r modulo their number.
+double leaving_share(int64_t num_experts, int64_t num_ranks) {
+  if (num_experts >= num_ranks) return 1.0 - 1.0 / number(num_ranks);
+  double stay = 0;
+  for (int64_t expert = 0; expert < num_experts; ++expert) {
+    const auto ranks = even_slice(num_ranks, num_experts, expert);
+    for (int64_t rank = ranks.begin; rank < ranks.end; ++rank)
+      stay += ranks.begin + rank % ranks.size() == rank ? 1.0 : 0.0;
+  }
+  return 1.0 - stay / number(num_ranks * num_experts);
+}
+
 void add_expert_exchange(std::vector<Collective>& traffic, const Step& step) {
   const auto& layout = step.layout;
   const DeviceGroup group{layout.expert, layout.tensor};
-  const double leaves = number(layout.expert - 1) / number(layout.expert);
   const auto sites = sparse_sites(step.workload);
   double to_experts = 0, to_tokens = 0, counts = 0, numbers = 0;
   for (const auto& site : sites) {
-    const double rows = routed_rows(step.workload, site, 1) * step.sequences;
+    const double rows =
+        routed_rows(step.workload, site, 1) * step.sequences * leaving_share(site.num_experts, layout.expert);
     to_experts += rows * number(step.workload.model.d_model * site.value_bytes);
     // Each tensor rank has its heads' part of queries, keys and values.
     const double width = site.is_attention ? number(site.out_width) / number(layout.tensor) : number(site.out_width);
     to_tokens += rows * width * number(site.value_bytes);
-    counts += kIndex * number(std::max(site.num_experts, layout.expert)) * number(step.micro_batches);
-    if (!site.is_attention && step.workload.model.expert_dropout_rate > 0.0) numbers += kIndex * rows;
+    counts += kIndex * number(std::max(site.num_experts, layout.expert)) * number(layout.expert - 1) /
+              number(layout.expert) * number(step.micro_batches);
+    if (step.workload.model.expert_dropout_rate > 0.0) numbers += kIndex * rows;
   }
   const auto calls = static_cast<int64_t>(sites.size()) * step.micro_batches;
   const auto put = [&](const char* name, int64_t times, double bytes, double imbalance) {
@@ -78,8 +96,10 @@ void add_expert_exchange(std::vector<Collective>& traffic, const Step& step) {
                   .kind = CollectiveKind::kAllToAll,
                   .devices = group,
                   .calls = times,
-                  .bytes = bytes * leaves,
-                  .busiest = bytes * leaves * imbalance});
+                  .waits = times,
+                  .bytes = bytes,
+                  .first = bytes,
+                  .busiest = bytes * imbalance});
   };
   const double imbalance = step.workload.load_imbalance;
   put("rows' counts", calls, counts, 1.0);
@@ -89,16 +109,45 @@ void add_expert_exchange(std::vector<Collective>& traffic, const Step& step) {
 }
 
 void add_update(std::vector<Collective>& traffic, const Layout& layout, const std::vector<RankState>& ranks) {
-  const auto put = [&](const char* name, double RankState::*sent, double RankState::*received) {
-    Collective collective{.name = name, .group = "all", .devices = {layout.num_ranks(), 1}, .calls = 1};
+  // One hop, or two where many places share gradients and values (plan/rank_state.h).
+  const int64_t hops = layout.data * layout.expert > kMostDirectPlaces ? 2 : 1;
+  const int64_t calls = hops * ranks.front().num_buckets;
+  const auto put = [&](const char* name, int64_t waits, double RankState::*sent, double RankState::*received) {
+    Collective collective{.name = name,
+                          .group = "all",
+                          .devices = {layout.num_ranks(), 1},
+                          .calls = calls,
+                          .waits = waits,
+                          .first = ranks.front().*sent};
     for (const auto& rank : ranks) {
       collective.bytes += rank.*sent / number(layout.num_ranks());
       collective.busiest = std::max({collective.busiest, rank.*sent, rank.*received});
     }
     add(traffic, std::move(collective));
   };
-  put("gradients to owners", &RankState::gradients_sent, &RankState::gradients_received);
-  put("new values to holders", &RankState::values_sent, &RankState::values_received);
+  // All buckets of gradients are in flight at once; values go one bucket after the other.
+  put("gradients to owners", hops, &RankState::gradients_sent, &RankState::gradients_received);
+  put("new values to holders", calls, &RankState::values_sent, &RankState::values_received);
+}
+
+// Sums of losses, counts and routing statistics over all ranks, so that each logs and decides the same.
+void add_results(std::vector<Collective>& traffic, const Workload& workload, const Layout& layout) {
+  const auto& routing = workload.model.routing;
+  double numbers = 2 + 5;  // tokens of both stacks; losses and the gradient's norm
+  if (routing.importance_loss_coef > 0) ++numbers;
+  if (routing.load_loss_coef > 0) ++numbers;
+  for (const auto& site : sparse_sites(workload))
+    numbers += number(ops::RoutingCounts::kNumSums + 2 * site.num_experts + 1) + (routing.load_loss_coef > 0 ? 1 : 0);
+  const double bytes = ring_bytes(layout.num_ranks(), kIndex * numbers);
+  add(traffic, {.name = "results",
+                .group = "all",
+                .kind = CollectiveKind::kAllReduce,
+                .devices = {layout.num_ranks(), 1},
+                .calls = 2,
+                .waits = 2,
+                .bytes = bytes,
+                .first = bytes,
+                .busiest = bytes});
 }
 
 }  // namespace
@@ -117,6 +166,7 @@ std::vector<Collective> step_traffic(const Workload& workload, const Layout& lay
   if (layout.expert > 1) add_expert_exchange(traffic, step);
   if (layout.tensor > 1) add_tensor_sums(traffic, step);
   add_update(traffic, layout, ranks);
+  add_results(traffic, workload, layout);
   return traffic;
 }
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "plan/network_model.h"
-#include "plan/ownership.h"
+#include "plan/rank_state.h"
 #include "plan/workload.h"
 
 namespace switchyard {
@@ -16,7 +16,9 @@ struct Collective {
   CollectiveKind kind = CollectiveKind::kAllToAll;
   DeviceGroup devices;
   int64_t calls = 0;   // a step
+  int64_t waits = 0;   // those of them that start one after the other
   double bytes = 0;    // that one device sends in a step, the mean over devices; what stays on it is not counted
+  double first = 0;    // the same of device 0
   double busiest = 0;  // bytes that the busiest device sends or receives in a step
 };
 

@@ -76,7 +76,7 @@ TEST(Planner, ListsEveryFactoringOnceTheFastestFirst) {
 
 TEST(Planner, SaysWhyALayoutIsNone) {
   const auto sparse = plan_layouts(small_workload(true), known_cluster("h200", 16));
-  EXPECT_THAT(find(sparse, {.data = 16}).reason, HasSubstr("8 routing groups of 1 for 16 batch ranks"));
+  EXPECT_THAT(find(sparse, {.data = 16}).reason, HasSubstr("are not 16 equal parts; make the batch a multiple of 16"));
   EXPECT_THAT(find(sparse, {.data = 1, .expert = 8, .tensor = 2}).reason, HasSubstr("expert 8 of 4 experts"));
   EXPECT_THAT(find(sparse, {.data = 2, .expert = 1, .tensor = 8}).reason, HasSubstr("tensor 8 of 4 heads"));
   EXPECT_TRUE(find(sparse, {.data = 1, .expert = 4, .tensor = 4}).fits);

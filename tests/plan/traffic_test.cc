@@ -32,7 +32,8 @@ TEST(Traffic, OfExpertsIsEachRowThereAndBackInBothPasses) {
   EXPECT_EQ(find(traffic, "rows' counts").bytes, 2 * 2 * 4 * 8 * 0.75);
   EXPECT_EQ(find(traffic, "rows' counts").calls, 4);
   EXPECT_EQ(find(traffic, "rows to experts and their gradients back").calls, 8);
-  EXPECT_EQ(bytes_of(traffic, CollectiveKind::kAllReduce), 0);
+  // Results: 2 + 5 numbers and two layers' 9 sums, 4 choices, 4 probabilities and balance loss, 8 bytes, a ring of 4.
+  EXPECT_EQ(bytes_of(traffic, CollectiveKind::kAllReduce), (7 + 2 * 18) * 8 * 2 * 0.75);
 }
 
 TEST(Traffic, OfExpertsGrowsWithChoicesNumbersAndDtypeAndShrinksWithDrops) {
