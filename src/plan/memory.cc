@@ -15,9 +15,10 @@ MemoryUse memory_use(const Workload& workload, const Layout& layout, const std::
                   .gradients = rank.held,
                   .optimizer = rank.slots + rank.whole_masters,
                   .activations = pass.activations};
-    // All buckets of gradients at once; values go one bucket at a time.
-    const double in_flight = rank.gradients_sent + rank.gradients_received;
-    use.buffers = std::max({0.0, pass.peak - pass.activations, in_flight - pass.activations - rank.compute_copy});
+    // All buckets are in flight at once; gradients leave at the end of the backward pass, where activations are gone.
+    const double in_flight =
+        std::max(rank.gradients_sent + rank.gradients_received, rank.values_sent + rank.values_received);
+    use.buffers = std::max({0.0, pass.peak - pass.activations, in_flight - pass.activations});
     if (use.total() > fullest.total()) fullest = use;
   }
   return fullest;

@@ -15,7 +15,7 @@ struct MemoryUse {
   double optimizer = 0;    // slots and whole masters of the units owned
   double activations = 0;  // kept by the forward pass of one micro-batch
   // What the busiest moment takes beyond these: work of an operation and gradients in the compute dtype during a pass,
-  // or, when activations and copies are gone, what the exchange of gradients and new values has in flight.
+  // or at its end, when activations are gone, gradients or new values in flight.
   double buffers = 0;
   double total() const { return weights + gradients + optimizer + activations + buffers; }
 };

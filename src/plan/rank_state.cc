@@ -43,6 +43,12 @@ double copied_share(const ParameterSpec& spec, const Workload& workload) {
   return is_joined ? 1.0 : 0.0;
 }
 
+// New values travel as passes read them: in the compute dtype, but for tables and what stays f32. Of f32 bytes the
+// share.
+double value_share(const ParameterSpec& spec, const Workload& workload) {
+  return workload.is_bf16 && !spec.is_wide && spec.role != Role::kEmbedding ? 0.5 : 1.0;
+}
+
 // Fills in the states of one layout's ranks. What holders of the same parts have in common is kept by their (expert,
 // tensor) place, as there are many; what differs for the owner of a unit is added to it.
 class StateMaker {
@@ -64,8 +70,9 @@ class StateMaker {
         state.compute_copy += part * copied_share(spec, workload_);
         if (sharing.is_cut || layout_.tensor == 1) send_gradients(state, part, sharing);
         // From the owner; in two hops each holder passes its run on to all others.
-        state.values_received += part;
-        if (!sharing.is_direct) state.values_sent += part * (1.0 - 1.0 / sharing.holders);
+        const double values = part * value_share(spec, workload_);
+        state.values_received += values;
+        if (!sharing.is_direct) state.values_sent += values * (1.0 - 1.0 / sharing.holders);
       }
     }
   }
@@ -84,13 +91,13 @@ class StateMaker {
     owner.slots += kWide * matrices * static_cast<double>(slot_numel(spec, workload_));
     if (sharing.is_cut) owner.whole_masters += whole;
     // What comes from, and goes to, each place: all of it, or a run.
-    const double gradient_share = sharing.is_direct ? 1.0 : 1.0 / sharing.places;
-    const double value_share = sharing.is_direct ? 1.0 : 1.0 / sharing.holders;
+    const double gradient_run = sharing.is_direct ? 1.0 : 1.0 / sharing.places;
+    const double value_run = value_share(spec, workload_) * (sharing.is_direct ? 1.0 : 1.0 / sharing.holders);
     const double copies = sharing.is_cut ? sharing.places : sharing.holders;
-    owner.gradients_received += sharing.places * gradient_share * whole - gradient_share * own;
-    owner.gradients_sent -= gradient_share * own;
-    owner.values_sent += copies * value_share * whole - value_share * own;
-    owner.values_received -= value_share * own;
+    owner.gradients_received += sharing.places * gradient_run * whole - gradient_run * own;
+    owner.gradients_sent -= gradient_run * own;
+    owner.values_sent += copies * value_run * whole - value_run * own;
+    owner.values_received -= value_run * own;
   }
 
   std::vector<RankState> finish() {

@@ -8,7 +8,7 @@
 
 namespace switchyard {
 
-// Bytes. Messages go to and come from other ranks, once a step; all are f32.
+// Bytes. Messages go to and come from other ranks, once a step: gradients in f32, values as passes read them.
 struct RankState {
   double held = 0;           // values of its parts, those that are trained
   double compute_copy = 0;   // of them in the compute dtype, or joined
@@ -20,7 +20,8 @@ struct RankState {
 };
 
 // Gradients of more places than this are summed in two hops: each place sums an equal run of every matrix and sends it
-// to the owner, and values come back the same way. With fewer, every place sends the owner all of its part.
+// to the owner, and values come back the same way. With fewer, every place sends the owner all of its part. The
+// training of this program has the one hop alone, whose owners would receive every matrix from every place.
 inline constexpr int64_t kMostDirectPlaces = 8;
 
 std::vector<RankState> rank_states(const Workload& workload, const Layout& layout);

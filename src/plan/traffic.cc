@@ -111,13 +111,12 @@ void add_expert_exchange(std::vector<Collective>& traffic, const Step& step) {
 void add_update(std::vector<Collective>& traffic, const Layout& layout, const std::vector<RankState>& ranks) {
   // One hop, or two where many places share gradients and values (plan/rank_state.h).
   const int64_t hops = layout.data * layout.expert > kMostDirectPlaces ? 2 : 1;
-  const int64_t calls = hops * ranks.front().num_buckets;
-  const auto put = [&](const char* name, int64_t waits, double RankState::*sent, double RankState::*received) {
+  const auto put = [&](const char* name, double RankState::*sent, double RankState::*received) {
     Collective collective{.name = name,
                           .group = "all",
                           .devices = {layout.num_ranks(), 1},
-                          .calls = calls,
-                          .waits = waits,
+                          .calls = hops * ranks.front().num_buckets,
+                          .waits = hops,  // all buckets are in flight at once
                           .first = ranks.front().*sent};
     for (const auto& rank : ranks) {
       collective.bytes += rank.*sent / number(layout.num_ranks());
@@ -125,9 +124,8 @@ void add_update(std::vector<Collective>& traffic, const Layout& layout, const st
     }
     add(traffic, std::move(collective));
   };
-  // All buckets of gradients are in flight at once; values go one bucket after the other.
-  put("gradients to owners", hops, &RankState::gradients_sent, &RankState::gradients_received);
-  put("new values to holders", calls, &RankState::values_sent, &RankState::values_received);
+  put("gradients to owners", &RankState::gradients_sent, &RankState::gradients_received);
+  put("new values to holders", &RankState::values_sent, &RankState::values_received);
 }
 
 // Sums of losses, counts and routing statistics over all ranks, so that each logs and decides the same.
