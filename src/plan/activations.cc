@@ -35,8 +35,11 @@ struct Sizes {
   double part(int64_t size, int64_t unit = 1) const {
     return static_cast<double>(even_slice(size, layout.tensor, 0, unit).size());
   }
-  // Gradients that wait for the end of the backward pass: all that were cast, or joined.
-  double late(double values, bool is_joined) const { return workload.is_bf16 || is_joined ? s * values : 0.0; }
+  // Gradients of `values` weights: those that were cast, or joined, wait for the end of the backward pass, others are
+  // added to what there is and go.
+  void add_gradients(PassSegment& segment, double values, bool is_joined = false) const {
+    (workload.is_bf16 || is_joined ? segment.late_gradients : segment.backward_work) += s * values;
+  }
 };
 
 // A sublayer on `n` tokens reads the stream (f32, kept by its norm) and works on the normed input.
@@ -62,9 +65,9 @@ void add_router(PassSegment& segment, double n, double rows, double num_experts)
 PassSegment self_attention(const Sizes& z, double n, const SparseSite* site) {
   auto segment = sublayer("self attention", z, n);
   add_attention(z, segment, n, n);
-  segment.late_gradients = z.late(z.d * z.inner, false);
+  z.add_gradients(segment, z.d * z.inner);
   if (site == nullptr) {
-    segment.late_gradients += z.late(3 * z.d * z.inner, true);
+    z.add_gradients(segment, 3 * z.d * z.inner, /*is_joined=*/true);
     return segment;
   }
   const double rows = routed_rows(z.workload, *site, static_cast<int64_t>(z.batch)),
@@ -79,7 +82,8 @@ PassSegment self_attention(const Sizes& z, double n, const SparseSite* site) {
 PassSegment cross_attention(const Sizes& z, double n, double encoder_tokens) {
   auto segment = sublayer("cross attention", z, n);
   add_attention(z, segment, n, encoder_tokens);
-  segment.late_gradients = z.late(2 * z.d * z.inner, false) + z.late(2 * z.d * z.inner, true);
+  z.add_gradients(segment, 2 * z.d * z.inner);
+  z.add_gradients(segment, 2 * z.d * z.inner, /*is_joined=*/true);
   segment.backward_work += z.s * encoder_tokens * z.d;
   return segment;
 }
@@ -88,7 +92,7 @@ void add_networks(const Sizes& z, PassSegment& segment, double rows, double widt
   segment.saved += z.s * z.hidden * rows * width;
   if (!z.keeps_plain_hidden) segment.forward_work += z.s * rows * width;
   segment.backward_work += z.s * rows * width * (z.hidden + (z.keeps_plain_hidden ? 0 : 1));
-  segment.late_gradients += z.late(num_networks * z.matrices * z.d * width, false);
+  z.add_gradients(segment, num_networks * z.matrices * z.d * width);
 }
 
 PassSegment dense_feed_forward(const Sizes& z, double n) {
@@ -128,11 +132,12 @@ PassSegment final_norm(const Sizes& z, double n) {
 
 // No logits: states, their log-partitions and labels.
 PassSegment cross_entropy(const Sizes& z, double n) {
-  return {.name = "cross entropy",
-          .saved = (kWide + kIndex) * n,
-          .late_gradients = z.late(z.vocab * z.d, false),
-          .forward_work = z.s * n * z.d,
-          .backward_work = 3 * z.s * n * z.d};
+  PassSegment segment{.name = "cross entropy",
+                      .saved = (kWide + kIndex) * n,
+                      .forward_work = z.s * n * z.d,
+                      .backward_work = 3 * z.s * n * z.d};
+  z.add_gradients(segment, z.vocab * z.d);
+  return segment;
 }
 
 void add_stack(const Sizes& z, bool is_decoder, std::vector<SparseSite> sites, std::vector<PassSegment>& segments) {

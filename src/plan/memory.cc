@@ -16,8 +16,10 @@ MemoryUse memory_use(const Workload& workload, const Layout& layout, const std::
                   .optimizer = rank.slots + rank.whole_masters,
                   .activations = pass.activations};
     // All buckets are in flight at once; gradients leave at the end of the backward pass, where activations are gone.
+    // Whole matrices that tensor ranks cut are put together bucket by bucket as these go.
+    const double sums = rank.whole_masters / static_cast<double>(rank.num_buckets);
     const double in_flight =
-        std::max(rank.gradients_sent + rank.gradients_received, rank.values_sent + rank.values_received);
+        std::max(rank.gradients_sent + rank.gradients_received + sums, rank.values_sent + rank.values_received);
     use.buffers = std::max({0.0, pass.peak - pass.activations, in_flight - pass.activations});
     if (use.total() > fullest.total()) fullest = use;
   }

@@ -110,7 +110,7 @@ class StateMaker {
       state.gradients_received += shared.gradients_received;
       state.values_sent += shared.values_sent;
       state.values_received += shared.values_received;
-      state.num_buckets = std::max<int64_t>(1, static_cast<int64_t>(state.held / kWide) / kBucketNumel);
+      state.num_buckets = static_cast<int64_t>(state.held / kWide) / kBucketNumel + 1;
     }
     return std::move(ranks_);
   }
