@@ -22,7 +22,7 @@ define build
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build program install test quickstart bench sanitize soak fuzz format lint clean
+.PHONY: help setup build program install test quickstart bench scaling sanitize soak fuzz format lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ sanitize: setup  ## all tests of the C++ code under AddressSanitizer and Undefin
 soak: setup  ## kill a run of two ranks 200 times under torchrun, compare its weights with an undisturbed one's; ARGS="--kills 20"
 	$(call build,release,switchyard)
 	@$(PYTHON) scripts/soak.py $(ARGS)
+
+scaling: program  ## weak and strong scaling, measured on 1, 2, 4 processes and simulated to 2,048 devices; TEXT="files or folders"
+	@test -n "$(TEXT)" || { echo 'make scaling TEXT="files or folders of text"'; exit 2; }
+	@$(PYTHON) scripts/scaling.py --text $(TEXT) --out runs/scaling $(ARGS)
 
 fuzz: setup  ## readers of foreign files against random input, SECONDS=60 each; ONLY=t5x runs one (fuzz/)
 	@scripts/setup.sh fuzz

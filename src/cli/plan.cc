@@ -15,6 +15,7 @@
 #include "plan/picture.h"
 #include "plan/plan_json.h"
 #include "plan/planner.h"
+#include "plan/scaling.h"
 #include "report/html.h"
 #include "text/vocabulary.h"
 #include "train/run_config.h"
@@ -32,7 +33,7 @@ struct PlanCommand {
   std::optional<double> memory, flops, memory_bandwidth, bandwidth, network_bandwidth, latency, network_latency,
       efficiency;
   std::optional<int64_t> node, batch, micro_batch, encoder_length, decoder_length;
-  std::string dtype, optimizer, layout, picture;
+  std::string dtype, optimizer, layout, picture, scaling, measured;
   double dropped = 0.0, imbalance = 1.0;
   bool json = false;
 };
@@ -214,9 +215,52 @@ std::vector<PlannedLayout> plan_one(const Workload& workload, const Cluster& clu
   return {plan_layout(workload, cluster, layout)};
 }
 
+void print_points(const char* title, const std::vector<ScalingPoint>& points) {
+  std::printf("%s\n%8s %8s %-16s %11s %9s %9s %9s %11s %s\n", title, "devices", "batch", "data x exp x ten", "step",
+              "compute", "waiting", "wire", "tokens/s", "efficiency");
+  for (const auto& point : points) {
+    if (!point.plan.fits) {
+      std::printf("%8" PRId64 " %8" PRId64 " none fits: %s\n", point.devices, point.batch_size,
+                  point.plan.reason.c_str());
+      continue;
+    }
+    std::printf("%8" PRId64 " %8" PRId64 " %-16s %11s %9s %9s %9s %11s %9.1f%%\n", point.devices, point.batch_size,
+                layout_text(point.plan.layout).c_str(), seconds_text(point.seconds).c_str(),
+                seconds_text(point.time.compute - point.waiting).c_str(), seconds_text(point.waiting).c_str(),
+                seconds_text(point.time.wire).c_str(), format_number(point.tokens_per_second, 4).c_str(),
+                100 * point.efficiency);
+  }
+}
+
+void run_scaling(const PlanCommand& command, const Workload& workload) {
+  SY_CHECK(command.devices == 0 && command.layout.empty() && command.picture.empty(),
+           "--scaling goes through device counts and layouts by itself; leave --devices, --layout and --picture out");
+  const auto counts = read_device_counts(command.scaling);
+  const auto cluster = make_cluster(command, counts.front());
+  std::vector<MeasuredStep> steps;
+  if (!command.measured.empty())
+    steps = read_measured_steps((fs::path(command.measured) / "metrics.jsonl").string(), /*limit=*/100);
+  if (command.efficiency)  // said explicitly
+    for (auto& step : steps) step.efficiency = 0;
+  const auto study = study_scaling(workload, cluster, counts, steps);
+  if (command.json) {
+    Json json = {{"model", command.subject},
+                 {"measured", command.measured},
+                 {"replayed_steps", steps.size()},
+                 {"cluster", to_json(cluster)}};
+    json.update(to_json(study));
+    std::cout << json.dump() << "\n";
+    return;
+  }
+  print_points("weak scaling: the batch grows with the devices", study.weak);
+  print_points("\nstrong scaling: the batch stays", study.strong);
+}
+
 void run(const PlanCommand& command) {
   const auto subject = read_subject(command);
   const auto workload = make_workload(command, subject.workload);
+  SY_CHECK(command.measured.empty() || !command.scaling.empty(), "--measured is a run that --scaling replays");
+  if (!command.scaling.empty()) return run_scaling(command, workload);
   int64_t devices = command.devices > 0 ? command.devices : subject.devices;
   if (devices == 0 && !command.layout.empty()) devices = read_layout(command.layout).num_ranks();
   SY_CHECK(devices > 0, "plan needs --devices N, for example: switchyard plan ", command.subject, " --devices 8");
@@ -276,10 +320,16 @@ void add_plan(CLI::App& app) {
   plan->add_option("--layout", command->layout, "plan this one alone: DATAxEXPERTxTENSOR, such as 2x4x1");
   plan->add_option("--picture", command->picture,
                    "draw who has which part of weights, experts and batch in the best layout: an SVG file");
+  plan->add_option(
+      "--scaling", command->scaling,
+      "weak and strong scaling over doubling device counts, such as 8..2048; --batch is that of the first");
+  plan->add_option("--measured", command->measured,
+                   "a run's folder: its steps' speed and expert loads are replayed by --scaling");
   plan->add_flag("--json", command->json, "print one JSON object with all layouts, nothing else");
   plan->footer(
       "Examples:\n  switchyard plan switch-xxl --devices 512 --device tpu-v3\n"
       "  switchyard plan run.toml --devices 4 --device cpu --json\n"
+      "  switchyard plan switch-base-128 --scaling 8..2048 --measured runs/mini --json\n"
       "  switchyard plan switch-base-128 --devices 16 --memory 24 --flops 40 --bandwidth 12 --network-bandwidth 3");
   plan->callback([command] { run(*command); });
 }

@@ -140,6 +140,17 @@ PassSegment cross_entropy(const Sizes& z, double n) {
   return segment;
 }
 
+// Last of all in the backward pass: each gradient in the compute dtype becomes f32 before it is added.
+PassSegment casts(const Sizes& z, const std::vector<SparseSite>& sites) {
+  double largest = z.d * std::max(z.vocab, z.d_ff);
+  for (const auto& site : sites)
+    if (!site.is_attention)
+      largest = std::max(
+          largest,
+          z.d * z.d_ff * std::max(1.0, static_cast<double>(site.num_experts) / static_cast<double>(z.layout.expert)));
+  return {.name = "casts", .backward_work = z.workload.is_bf16 ? kWide * largest : 0.0};
+}
+
 void add_stack(const Sizes& z, bool is_decoder, std::vector<SparseSite> sites, std::vector<PassSegment>& segments) {
   const auto& model = z.workload.model;
   const double inputs = z.batch * static_cast<double>(z.workload.encoder_length);
@@ -162,7 +173,7 @@ void add_stack(const Sizes& z, bool is_decoder, std::vector<SparseSite> sites, s
 std::vector<PassSegment> pass_segments(const Workload& workload, const Layout& layout, int64_t micro_batch) {
   const Sizes z(workload, layout, micro_batch);
   const auto sites = sparse_sites(workload);
-  std::vector<PassSegment> segments;
+  std::vector<PassSegment> segments = {casts(z, sites)};
   add_stack(z, /*is_decoder=*/false, sites, segments);
   add_stack(z, /*is_decoder=*/true, sites, segments);
   segments.push_back(cross_entropy(z, z.batch * static_cast<double>(workload.decoder_length)));

@@ -1,5 +1,6 @@
 #include "plan/plan_json.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace switchyard {
@@ -42,6 +43,38 @@ Json to_json(const PlannedLayout& plan, const Cluster& cluster) {
                      {"wire", plan.time.wire}};
   json["bound"] = to_word(plan.time.bound());
   return json;
+}
+
+Json to_json(const ScalingStudy& study) {
+  const auto list = [](const std::vector<ScalingPoint>& points) {
+    Json json = Json::array();
+    for (const auto& point : points) {
+      Json entry = {{"devices", point.devices}, {"batch_size", point.batch_size}, {"fits", point.plan.fits}};
+      if (!point.plan.fits) {
+        entry["reason"] = point.plan.reason;
+        json.push_back(entry);
+        continue;
+      }
+      entry.update({{"data", point.plan.layout.data},
+                    {"expert", point.plan.layout.expert},
+                    {"tensor", point.plan.layout.tensor},
+                    {"micro_batch", point.plan.micro_batch},
+                    {"step_seconds", point.seconds},
+                    {"fastest_seconds", point.fastest_seconds},
+                    {"slowest_seconds", point.slowest_seconds},
+                    {"seconds",
+                     {{"compute", point.time.compute - point.waiting},
+                      {"waiting", point.waiting},
+                      {"memory", std::max(0.0, point.time.memory - point.time.compute)},
+                      {"update", point.time.update},
+                      {"wire", point.time.wire}}},
+                    {"tokens_per_second", point.tokens_per_second},
+                    {"efficiency", point.efficiency}});
+      json.push_back(entry);
+    }
+    return json;
+  };
+  return {{"weak", list(study.weak)}, {"strong", list(study.strong)}};
 }
 
 Json to_json(const Cluster& cluster) {

@@ -3,6 +3,7 @@
 
 #include "base/json.h"
 #include "plan/planner.h"
+#include "plan/scaling.h"
 
 namespace switchyard {
 
@@ -10,5 +11,7 @@ namespace switchyard {
 // collectives, step_seconds, seconds by part, bound.
 Json to_json(const PlannedLayout& plan, const Cluster& cluster);
 Json to_json(const Cluster& cluster);
+// Two lists of points, weak and strong.
+Json to_json(const ScalingStudy& study);
 
 }  // namespace switchyard

@@ -106,7 +106,7 @@ std::string draw_axes(const Chart& chart, const Scale& scale) {
     const auto x = fixed(scale.at_x(value * unit));
     svg += join("<line class=axis x1=", x, " x2=", x, " y1=", kHeight - kBottom, " y2=", kHeight - kBottom + 4,
                 " /><text class=tick text-anchor=middle x=", x, " y=", kHeight - kBottom + 18, ">",
-                format_number(value, 4), "</text>");
+                format_number(chart.x_is_log2 ? std::exp2(value) : value, 4), "</text>");
   }
   svg += join("<line class=axis x1=", kLeft, " x2=", kWidth - kRight, " y1=", kHeight - kBottom,
               " y2=", kHeight - kBottom, " />");
@@ -173,11 +173,14 @@ std::vector<std::pair<double, double>> smooth(const Points& points, size_t windo
 std::string draw_chart(const Chart& chart) {
   const Scale scale = scale_of(chart);
   if (scale.x.is_empty() || scale.y.is_empty()) return "";
-  std::string svg = join(
-      "<svg class=chart viewBox='0 0 ", kWidth, " ", kHeight, "' role=img aria-label=\"", escape_html(chart.title),
-      "\" data-plot='", kLeft, " ", kWidth - kRight, " ", kTop, " ", kHeight - kBottom, "' data-range='",
-      exact(scale.x.low), " ", exact(scale.x.high), " ", exact(scale.y.low), " ", exact(scale.y.high), "' data-kind='",
-      chart.x_is_seconds ? "seconds" : "steps", " ", chart.y_is_fraction ? "fraction" : "number", "'>");
+  std::string svg = join("<svg class=chart viewBox='0 0 ", kWidth, " ", kHeight, "' role=img aria-label=\"",
+                         escape_html(chart.title), "\" data-plot='", kLeft, " ", kWidth - kRight, " ", kTop, " ",
+                         kHeight - kBottom, "' data-range='", exact(scale.x.low), " ", exact(scale.x.high), " ",
+                         exact(scale.y.low), " ", exact(scale.y.high), "' data-kind='",
+                         chart.x_is_seconds ? "seconds"
+                         : chart.x_is_log2  ? "log2"
+                                            : "steps",
+                         " ", chart.y_is_fraction ? "fraction" : "number", "'>");
   svg += draw_axes(chart, scale);
   const std::string plot =
       join(kLeft, " ", kTop - 4, " ", kWidth - kLeft - kRight + 4, " ", kHeight - kTop - kBottom + 4);

@@ -23,6 +23,7 @@ struct Chart {
   std::string title, x_label, y_label;
   std::vector<ChartLine> lines;
   bool x_is_seconds = false;    // ticks as times
+  bool x_is_log2 = false;       // x is log2 of what ticks show
   bool y_is_fraction = false;   // ticks as percentages, from 0
   double unscaled_start = 0.0;  // values in this first share of the x axis may leave the plot
 };

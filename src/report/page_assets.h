@@ -68,7 +68,7 @@ for (const svg of document.querySelectorAll('svg.chart')) {
     const xValue = xLow + (x - left) / (right - left) * (xHigh - xLow);
     tip.replaceChildren();
     const head = document.createElement('div');
-    head.textContent = xKind === 'seconds' ? time(xValue) : 'step ' + Math.round(xValue);
+    head.textContent = xKind === 'seconds' ? time(xValue) : xKind === 'log2' ? Math.round(2 ** xValue) + ' devices' : 'step ' + Math.round(xValue);
     tip.append(head);
     for (const line of lines) {
       const near = line.points.reduce((best, point) => Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best);

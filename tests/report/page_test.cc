@@ -73,6 +73,25 @@ TEST(Page, EscapesWhatComesFromFiles) {
   EXPECT_THAT(page, HasSubstr("&lt;script&gt;alert(1)"));
 }
 
+TEST(Page, ShowsAScalingStudy) {
+  const RunFolder scratch;
+  scratch.put("run/metrics.jsonl", "{\"step\":1,\"cross_entropy\":5,\"step_seconds\":0.5}\n");
+  scratch.put("run/scaling.json",
+              R"({"measured":{"weak":[{"devices":1,"efficiency":1},{"devices":2,"efficiency":0.9}]},
+          "simulated":{"model":"switch-<c>","replayed_steps":7,
+            "weak":[{"devices":8,"fits":false,"reason":"too large"},
+                    {"devices":16,"efficiency":1,"seconds":{"compute":1,"waiting":0.25,"memory":0,"update":0.5,"wire":0.1}},
+                    {"devices":32,"efficiency":0.8,"seconds":{"compute":1,"waiting":0.5,"memory":0,"update":0.5,"wire":0.2}}],
+            "strong":[]}})");
+  const auto page = make_page(read_runs({scratch.path() / "run"}));
+  for (const char* text : {"<h2>Scaling</h2>", "Measured, processes of one thread", "Simulated, switch-&lt;c&gt;",
+                           "replays 7 steps", "Where a step&#39;s time goes, weak scaling", ">16</text>", ">32</text>"})
+    EXPECT_THAT(page, HasSubstr(text)) << text;
+  EXPECT_THAT(page, Not(HasSubstr(">8</text>"))) << "nothing fits on 8";
+  scratch.put("run/scaling.json", R"({"measured":{"weak":[{"devices":"two","efficiency":1}]}})");
+  EXPECT_THROW(make_page(read_runs({scratch.path() / "run"})), Error);
+}
+
 TEST(Page, TakesARunThatHasOnlyBegun) {
   ReportInput input;
   input.runs.emplace_back();
