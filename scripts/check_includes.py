@@ -26,7 +26,8 @@ DEPENDS = {
     "eval": ["tasks", "generate"],
     "train": ["eval", "optim", "checkpoint", "parallel", "tasks"],
     "report": ["base"],
-    "cli": ["train", "report", "tasks", "plan"],
+    "serve": ["generate"],
+    "cli": ["train", "report", "tasks", "plan", "serve"],
 }
 # Folders that are plain C++: no torch header, so that they compile in a second and run without a tensor.
 WITHOUT_TORCH = {"base", "metrics", "text", "data", "tasks", "report"}

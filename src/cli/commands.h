@@ -18,5 +18,6 @@ void add_bench(CLI::App& app);
 void add_bench_routing(CLI::App& bench);  // its jobs variants and routing
 void add_report(CLI::App& app);
 void add_plan(CLI::App& app);
+void add_serve(CLI::App& app);
 
 }  // namespace switchyard

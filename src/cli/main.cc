@@ -56,6 +56,7 @@ int run(int argc, char** argv) {
   add_bench(app);
   add_report(app);
   add_plan(app);
+  add_serve(app);
   check_command(app, {argv + 1, static_cast<size_t>(argc - 1)});
   try {
     app.parse(argc, argv);

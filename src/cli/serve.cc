@@ -1,0 +1,110 @@
+// switchyard serve: a model behind HTTP.
+#include <chrono>
+#include <thread>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/messages.h"
+#include "checkpoint/checkpoint_store.h"
+#include "cli/commands.h"
+#include "cli/compute_options.h"
+#include "cli/model_vocabulary.h"
+#include "cli/shared_model.h"
+#include "serve/server.h"
+
+namespace switchyard {
+namespace {
+
+struct ServeCommand {
+  std::string model;
+  ServerOptions server;
+  int64_t slots = 8, queue = 64, max_length = 512;
+  ComputeOptions compute;
+};
+
+#ifdef SWITCHYARD_HAS_HTTPLIB
+
+// Stops the server after the first Ctrl-C or SIGTERM, until it goes.
+class StopOnInterrupt {
+ public:
+  explicit StopOnInterrupt(Server& server)
+      : thread_([this, &server] {
+          while (!ended_ && !interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+          if (!ended_) say("serve: finishing what runs; no more is taken");
+          server.stop();
+        }) {}
+  StopOnInterrupt(const StopOnInterrupt&) = delete;
+  StopOnInterrupt& operator=(const StopOnInterrupt&) = delete;
+  ~StopOnInterrupt() {
+    ended_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> ended_ = false;
+  std::thread thread_;
+};
+
+void run(ServeCommand& command) {
+  SY_CHECK(!command.model.empty(), "serve needs --model MODEL, for example: switchyard serve --model runs/mini");
+  SY_CHECK(command.slots >= 1 && command.queue >= 1, "--slots ", command.slots, ", --queue ", command.queue,
+           ": expected at least 1 of each");
+  const auto folder = resolve_model_folder(command.model);
+  apply(command.compute);
+  const auto shared = open_shared_model(
+      folder, dtype_of(command.compute.dtype.empty() ? "auto" : command.compute.dtype), device_of(command.compute));
+  SY_CHECK(shared.mesh->world() == nullptr, "serve runs in one process; start it without a launcher");
+  const auto vocabulary = open_vocabulary(folder, shared.model.config);
+  Engine engine(shared.model.config, shared.model.weights, &vocabulary,
+                {.session = {.rows = command.slots, .max_length = command.max_length}, .queue = command.queue});
+  auto options = command.server;
+  options.model = command.model;
+  options.limits.max_tokens = command.max_length;
+  options.limits.rows = command.slots;
+  catch_interrupts();
+  Server server(options, vocabulary, engine);
+  say("serving ", command.model, " at http://", options.host, ":", server.port(), " (", command.slots,
+      " slots; Ctrl-C ends)");
+  const StopOnInterrupt stop(server);
+  server.run();
+}
+
+#else
+
+void run(ServeCommand&) {
+  throw Error(
+      "this build has no server: cpp-httplib's header was not found; install it (libcpp-httplib-dev) and build anew");
+}
+
+#endif
+
+}  // namespace
+
+void add_serve(CLI::App& app) {
+  auto command = std::make_shared<ServeCommand>();
+  auto* serve = app.add_subcommand("serve", "Answer requests over HTTP: completions in OpenAI's form");
+  serve->add_option("--model", command->model, "model directory, run, or RUN@best");
+  serve->add_option("--host", command->server.host, "address to listen at; 0.0.0.0: all of this machine's")
+      ->capture_default_str();
+  serve->add_option("--port", command->server.port, "port; 0: any that is free")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 65535));
+  serve->add_option("--slots", command->slots, "sequences decoded together; beams and samples take one each")
+      ->capture_default_str();
+  serve->add_option("--queue", command->queue, "requests that may wait for slots; more are refused (429)")
+      ->capture_default_str();
+  serve->add_option("--max-length", command->max_length, "most tokens of an output, its beginning included")
+      ->capture_default_str();
+  serve
+      ->add_option("--api-key", command->server.api_key,
+                   "clients must send Authorization: Bearer KEY; better by a variable")
+      ->envname("SWITCHYARD_API_KEY");
+  serve->add_flag("--json-log", command->server.json_log, "access log as lines of JSON");
+  add_compute_options(*serve, command->compute);
+  serve->footer(
+      "Example:\n  switchyard serve --model runs/mini --port 8080\n"
+      "  curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"The <extra_id_0> sat.\", \"max_tokens\": 20}'");
+  serve->callback([command] { run(*command); });
+}
+
+}  // namespace switchyard

@@ -1,0 +1,63 @@
+// One thread that runs a session for many others: requests come in from any thread, what becomes of them is told to
+// their listeners.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <future>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "base/error.h"
+#include "generate/session.h"
+
+namespace switchyard {
+
+// There is no room for another request now.
+class QueueFull : public Error {
+ public:
+  using Error::Error;
+};
+
+struct EngineOptions {
+  SessionOptions session;
+  int64_t queue = 64;  // requests that may wait for free rows
+};
+
+class Engine {
+ public:
+  // Model and vocabulary outlive the engine.
+  Engine(const ModelConfig& config, const ComputeWeights& weights, const Vocabulary* vocabulary,
+         const EngineOptions& options);
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+  ~Engine();  // running and waiting requests end with the error "the server has ended"
+
+  // Returns when the session has taken the request, with a number for cancel(). Listeners are called on the engine's
+  // thread and must not wait. Throws QueueFull, or Error as Session::submit() for what does not fit.
+  uint64_t submit(Request request, Listener listener);
+  // Its listener hears nothing more once this returns. Not called by a listener.
+  void cancel(uint64_t id);
+
+  int64_t num_waiting() const;
+  int64_t num_running() const;
+  const EngineOptions& options() const { return options_; }
+
+ private:
+  void run();
+  uint64_t take(Request request, Listener listener);
+
+  const EngineOptions options_;
+  Session session_;  // the thread's alone
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> calls_;  // to be made on the thread
+  size_t waiting_ = 0, running_ = 0, submitting_ = 0;
+  std::map<uint64_t, Listener> listeners_;  // the thread's alone: of those that have not ended
+  bool stop_ = false;
+  std::thread thread_;  // last: it starts when all else stands
+};
+
+}  // namespace switchyard
