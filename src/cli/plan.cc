@@ -111,6 +111,15 @@ Model describe(const Workload& workload) {
   return model;
 }
 
+// Where a plan goes beyond what this program's training does.
+std::vector<std::string> assumptions(const Cluster& cluster) {
+  if (cluster.num_devices <= kMostDirectPlaces) return {};
+  return {
+      join("beyond ", kMostDirectPlaces,
+           " places of data x expert, gradients are summed in two hops, a run of each "
+           "matrix at each place; training has the one hop, in which a matrix's owner receives it from every place")};
+}
+
 void print_json(const PlanCommand& command, const Workload& workload, const Cluster& cluster, const Model& model,
                 const std::vector<PlannedLayout>& plans) {
   Json layouts = Json::array();
@@ -124,6 +133,7 @@ void print_json(const PlanCommand& command, const Workload& workload, const Clus
                      {"dtype", workload.is_bf16 ? "bf16" : "fp32"},
                      {"optimizer", workload.is_adamw ? "adamw" : "adafactor"},
                      {"cluster", to_json(cluster)},
+                     {"assumptions", assumptions(cluster)},
                      {"layouts", layouts}};
   std::cout << json.dump() << "\n";
 }
@@ -192,6 +202,7 @@ void print_text(const PlanCommand& command, const Workload& workload, const Clus
   print_fitting(command, workload, plans);
   print_others(command, plans);
   if (!plans.empty()) print_best(plans.front(), cluster);
+  for (const auto& words : assumptions(cluster)) std::printf("\nassumed: %s\n", words.c_str());
 }
 
 // "2x4x1": data, expert, tensor.

@@ -61,18 +61,15 @@ void add_candidates(const ParameterSpec& spec, size_t number, const Layout& layo
     candidates.push_back({{.spec = number, .experts = {0, 1}, .places = {0, layout.expert}}, spec.numel()});
     return;
   }
-  const int64_t num_experts = spec.shape[0];
-  const bool is_few = num_experts < layout.expert;
-  for (int64_t group = 0; group < std::min(num_experts, layout.expert); ++group) {
-    // Ranks of the expert axis with these experts: one, or several where there are fewer experts than ranks.
-    const auto experts = is_few ? Slice{group, group + 1} : even_slice(num_experts, layout.expert, group);
-    const auto places = is_few ? even_slice(layout.expert, num_experts, group) : Slice{group, group + 1};
+  for (int64_t rank = 0; rank < layout.expert; ++rank) {
+    const auto [experts, places] = expert_share(spec.shape[0], layout.expert, rank);
+    if (places.begin != rank) continue;  // counted with the first rank that holds them
     const int64_t pieces = std::min(layout.data * places.size() * layout.tensor, experts.size());
     for (int64_t piece = 0; piece < pieces; ++piece) {
       const auto run = even_slice(experts.size(), pieces, piece);
       candidates.push_back(
           {{.spec = number, .experts = {experts.begin + run.begin, experts.begin + run.end}, .places = places},
-           run.size() * (spec.numel() / num_experts)});
+           run.size() * (spec.numel() / spec.shape[0])});
     }
   }
 }

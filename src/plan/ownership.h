@@ -19,8 +19,9 @@ struct Unit {
   int64_t owner = 0;  // rank
 };
 
-// All units of a model, by parameter; every value of every parameter that is trained is in one of them. Owners are
-// chosen from the largest unit to the smallest, each time the holder with the fewest values so far.
+// All units of a model, by parameter, and their owners: those of update_plan() (parallel/update_plan.h), found in a
+// time that suits thousands of ranks. Owners are chosen from the largest unit to the smallest, each time the holder
+// with the fewest values so far.
 std::vector<Unit> plan_units(const std::vector<ParameterSpec>& specs, const Layout& layout);
 
 }  // namespace switchyard

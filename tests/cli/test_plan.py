@@ -48,6 +48,31 @@ def test_the_form_of_the_json():
         assert each["bound"] in ("compute", "wire", "memory") and each["step_seconds"] > 0
 
 
+def test_what_goes_beyond_training_is_said():
+    assert plan("switch-mini-8", "--devices", 8)["assumptions"] == []
+    (words,) = plan("switch-mini-8", "--devices", 16)["assumptions"]
+    assert "two hops" in words
+
+
+def test_scaling_over_device_counts(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("".join(
+        json.dumps({"step": step, "step_seconds": 0.1, "model_flops_utilization": 0.4,
+                    "expert_load": {"encoder.1": [0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]}}) + "\n" for step in range(1, 21)))
+    done = switchyard("plan", "switch-mini-8", "--scaling", "1..8", "--batch", 16, "--measured", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    study = json.loads(done.stdout)
+    assert study["replayed_steps"] == 18
+    for kind in ("weak", "strong"):
+        assert [each["devices"] for each in study[kind]] == [1, 2, 4, 8]
+        assert study[kind][0]["efficiency"] == 1.0 and study[kind][0]["seconds"]["wire"] == 0
+    assert [each["batch_size"] for each in study["weak"]] == [16, 32, 64, 128]
+    text = switchyard("plan", "switch-mini-8", "--scaling", "1..4", "--batch", 16)
+    assert text.returncode == 0 and "strong scaling" in text.stdout
+    for arguments in (["--scaling", "8"], ["--scaling", "8..2"], ["--scaling", "1..4", "--devices", 4],
+                      ["--devices", 4, "--measured", tmp_path], ["--scaling", "1..4", "--measured", tmp_path / "absent"]):
+        refused("plan", "switch-mini-8", *arguments)
+
+
 def test_one_device_sends_nothing_and_holds_the_model():
     result = plan("switch-mini-8", "--devices", 1, "--memory", 16)
     (layout,) = result["layouts"]

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "parallel/update_plan.h"
 #include "plan/models.h"
 
 namespace switchyard {
@@ -23,6 +24,18 @@ TEST_P(UnitsOf, OwnsEveryTrainedValueOnce) {
                                                        : specs[unit.spec].numel();
     for (size_t number = 0; number < specs.size(); ++number)
       EXPECT_EQ(owned[number], specs[number].numel()) << specs[number].name;
+  }
+}
+
+TEST_P(UnitsOf, AreThoseOfTraining) {
+  const auto specs = parameter_specs(awkward_model());
+  const auto units = plan_units(specs, GetParam());
+  const auto trained = update_plan(specs, GetParam());
+  ASSERT_EQ(units.size(), trained.units.size());
+  for (size_t n = 0; n < units.size(); ++n) {
+    EXPECT_EQ(units[n].spec, trained.units[n].parameter);
+    EXPECT_EQ(units[n].experts, trained.units[n].experts);
+    EXPECT_EQ(units[n].owner, trained.units[n].owner) << specs[units[n].spec].name;
   }
 }
 
