@@ -31,7 +31,8 @@ void apply(const ComputeOptions& options) {
   device_of(options);
   SY_CHECK(options.threads >= 0, "--threads ", options.threads, ": expected 0 or more");
   int threads = options.threads;
-  if (threads == 0 && std::getenv("OMP_NUM_THREADS") != nullptr) threads = std::atoi(std::getenv("OMP_NUM_THREADS"));
+  if (const char* wanted = std::getenv("OMP_NUM_THREADS"); threads == 0 && wanted != nullptr)
+    threads = std::atoi(wanted);
   if (threads <= 0) {  // all cores, shared with the other ranks on this machine
     const auto launch = launch_from_environment();
     threads =

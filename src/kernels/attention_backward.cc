@@ -132,8 +132,8 @@ void pack_queries(const Head<T>& head, Rows<const T> out, Rows<const T> d_out, c
   for (int64_t query = 0; query < queries; query += kBlock) {
     const int64_t count = std::min(kBlock, query_length - query);
     const auto pack = [&](Rows<const T> from, T* transposed, T* packed) {
-      copy_rows(head_rows(from, batch, index, arguments.d_kv) + query * from.row_stride, from.row_stride, count,
-                arguments.d_kv, rows, kBlock, head.width);
+      copy_rows(head_rows(from, head.batch, head.index, d_kv) + query * from.row_stride, from.row_stride, count, d_kv,
+                rows, kBlock, head.width);
       pack_transposed(rows, head.width, kBlock, head.width, transposed + query * head.width);
       for (int64_t column = 0; column < head.width; column += kBlock) {
         const int64_t columns = std::min(kBlock, head.width - column);

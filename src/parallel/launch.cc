@@ -131,7 +131,7 @@ Launch of_slurm(const Variables& variables) {
 std::string first_host(const std::string& node_list) {
   const auto open = node_list.find_first_of("[,");
   if (open == std::string::npos || node_list[open] == ',') {
-    const auto host = node_list.substr(0, open);
+    auto host = node_list.substr(0, open);
     SY_CHECK(!host.empty(), "list of nodes \"", node_list, "\": expected a name first, as in node[03-07,9]");
     return host;
   }
