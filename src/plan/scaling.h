@@ -1,5 +1,5 @@
-// Weak and strong scaling over device counts: the fastest layout of each, replayed step by step with what a real run
-// measured.
+// Weak and strong scaling over device counts: layouts replayed step by step with what a real run measured, of each
+// count the fastest.
 #pragma once
 
 #include <string>
@@ -20,8 +20,8 @@ struct MeasuredStep {
 std::vector<MeasuredStep> read_measured_steps(const std::string& metrics_file, int64_t limit);
 
 // How unevenly a step's rows lie on the expert ranks of a layout: of each layer the busiest rank's rows over the mean,
-// and the share of rows beyond capacity; means over layers. Layers and experts that the measured run lacks repeat those
-// that it has.
+// and the share of rows beyond capacity; means over layers. Layers beyond the measured ones repeat them; the loads of
+// more experts than were measured are drawn from theirs.
 struct Unevenness {
   double imbalance = 1.0, dropped = 0.0;
 };

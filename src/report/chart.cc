@@ -103,6 +103,7 @@ std::string draw_axes(const Chart& chart, const Scale& scale) {
   }
   const double unit = chart.x_is_seconds ? seconds_unit(scale.x.high) : 1.0;
   for (const double value : ticks(scale.x.low / unit, scale.x.high / unit, 6)) {
+    if (chart.x_is_log2 && value != std::round(value)) continue;
     const auto x = fixed(scale.at_x(value * unit));
     svg += join("<line class=axis x1=", x, " x2=", x, " y1=", kHeight - kBottom, " y2=", kHeight - kBottom + 4,
                 " /><text class=tick text-anchor=middle x=", x, " y=", kHeight - kBottom + 18, ">",

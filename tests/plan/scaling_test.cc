@@ -29,14 +29,19 @@ TEST(Unevenness, IsTheBusiestRankOverTheMeanOfWhatCapacityKeeps) {
   EXPECT_DOUBLE_EQ(kept.imbalance, (0.3125 + 0.25) / (0.8125 / 2));
 }
 
-TEST(Unevenness, RepeatsExpertsAndLayersThatWereNotMeasured) {
+TEST(Unevenness, RepeatsLayersAndDrawsExpertsThatWereNotMeasured) {
   auto workload = small_workload(/*sparse=*/true);
   workload.model.routing.drop_tokens = false;
-  // Four experts of the layer as two of the run, twice: [0.45, 0.05, 0.45, 0.05].
-  EXPECT_DOUBLE_EQ(unevenness_of({.loads = {{0.9, 0.1}}}, workload, 4).imbalance, 1.8);
-  EXPECT_DOUBLE_EQ(unevenness_of({.loads = {{0.9, 0.1}, {0.5, 0.5}}}, workload, 4).imbalance, 1.4)
-      << "mean of two layers";
+  const std::vector<double> uneven = {0.7, 0.1, 0.1, 0.1}, even = {0.25, 0.25, 0.25, 0.25};
+  EXPECT_DOUBLE_EQ(unevenness_of({.loads = {uneven, even}}, workload, 4).imbalance, (2.8 + 1.0) / 2);
+  EXPECT_DOUBLE_EQ(unevenness_of({.loads = {uneven}}, workload, 4).imbalance, 2.8);
   EXPECT_DOUBLE_EQ(unevenness_of({}, workload, 4).imbalance, 1.0);
+  workload.model.routing.num_experts = 128;
+  EXPECT_DOUBLE_EQ(unevenness_of({.loads = {even}}, workload, 16).imbalance, 1.0);
+  // Ranks of eight experts drawn from the four: each has its own sum.
+  const double drawn = unevenness_of({.loads = {uneven}}, workload, 16).imbalance;
+  EXPECT_GT(drawn, 1.1);
+  EXPECT_LT(drawn, 2.8);
 }
 
 TEST(DeviceCounts, DoubleFromTheFirst) {

@@ -88,6 +88,7 @@ TEST(Page, ShowsAScalingStudy) {
                            "replays 7 steps", "Where a step&#39;s time goes, weak scaling", ">16</text>", ">32</text>"})
     EXPECT_THAT(page, HasSubstr(text)) << text;
   EXPECT_THAT(page, Not(HasSubstr(">8</text>"))) << "nothing fits on 8";
+  EXPECT_THAT(page, Not(HasSubstr(">22.63</text>"))) << "no ticks between powers";
   scratch.put("run/scaling.json", R"({"measured":{"weak":[{"devices":"two","efficiency":1}]}})");
   EXPECT_THROW(make_page(read_runs({scratch.path() / "run"})), Error);
 }
