@@ -22,6 +22,8 @@ CASES = [((2, 1, 1), []), ((1, 2, 1), []), ((1, 1, 2), []), ((4, 1, 1), []), ((1
          ((2, 2, 1), ["train.dtype=fp32"]), ((1, 2, 2), ["optimizer.name=adamw"]),
          ((1, 4, 1), ["routing.num_selected_experts=2", "routing.train_capacity_factor=2.0"]),
          ((2, 2, 1), ["model.expert_dropout_rate=0.1", "model.gated=true", "model.tie_output=false"])]  # fmt: skip
+# Eight ranks take a while where there are two cores: as a test one layout of them.
+TESTED = [case for case in CASES if case[0][0] * case[0][1] * case[0][2] < 8 or case[0] == (2, 2, 2)]
 STEP = 3  # the step that is measured; memory has its shape after two
 
 RUN = """
@@ -151,7 +153,7 @@ def baselines(folder):
     return of
 
 
-@pytest.mark.parametrize("layout, settings", CASES, ids=lambda value: "x".join(map(str, value)) or "default")
+@pytest.mark.parametrize("layout, settings", TESTED, ids=lambda value: "x".join(map(str, value)) or "default")
 def test_a_plan_is_what_is_measured(folder, baselines, layout, settings):
     for what, (predicted, measured) in compare(folder, layout, settings, baselines(layout)).items():
         assert_near(predicted, measured, what)
