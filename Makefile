@@ -22,7 +22,7 @@ define build
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build program install test quickstart bench scaling sanitize soak fuzz format lint clean
+.PHONY: help setup build program install test quickstart bench scaling sanitize threads soak fuzz format lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,11 @@ bench: build  ## speed beside HF transformers in the same run; ARGS="--help" lis
 sanitize: setup  ## all tests of the C++ code under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(call build,asan)
 	@ctest --preset asan --no-tests=error -LE parity $(if $(ONLY),-R '^$(ONLY)$$')
+
+threads: setup  ## tests of ranks under ThreadSanitizer; what libtorch does is listed in cmake/sanitizers/thread.supp
+	@test -f build/tsan/build.ninja || cmake --preset tsan
+	@cmake --build --preset tsan -j $(JOBS) --target parallel_test
+	@ctest --preset tsan --no-tests=error -R '^parallel$$'
 
 soak: setup  ## kill a run of two ranks 200 times under torchrun, compare its weights with an undisturbed one's; ARGS="--kills 20"
 	$(call build,release,switchyard)
