@@ -1,6 +1,7 @@
 """What `switchyard plan` predicts of real runs of 2 to 8 ranks: bytes on the wire and memory, each within 10 %.
 
-Run as a program it prints the table of docs/results.md: python tests/cli/test_plan_measured.py
+Run as a program it prints the table of docs/results.md: python tests/cli/test_plan_measured.py. `make test` leaves it out: how much memory a
+process takes beside its tensors is the machine's, not the program's; pytest runs its cases.
 """
 
 import json
