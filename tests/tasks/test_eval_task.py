@@ -140,4 +140,4 @@ def test_a_models_outputs(data, model):
     chosen = {json.loads(line)["prediction"] for line in (data / "ranked.jsonl").read_text().splitlines()}
     assert chosen <= {"negative", "positive"}
     assert ranked["truncated_inputs"] == 4
-    assert "--rank chooses among labels" in evaluate("--task", "glue_stsb", "--data", data, *common, "--rank", code=2).stderr
+    assert "ranking chooses among labels" in evaluate("--task", "glue_stsb", "--data", data, *common, "--rank", code=2).stderr
