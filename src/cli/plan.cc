@@ -56,7 +56,8 @@ Subject read_subject(const PlanCommand& command) {
   const auto run = read_run(command.subject, command.settings);
   workload.model = run.model;
   if (run.init.empty() && fs::exists(run.data.vocab))  // as training does
-    workload.model.vocab_size = (Vocabulary::load(resolve_vocabulary(run.data.vocab)).size() + 127) / 128 * 128;
+    workload.model.vocab_size =
+        (int64_t{Vocabulary::load(resolve_vocabulary(run.data.vocab)).size()} + 127) / 128 * 128;
   workload.batch_size = run.train.batch_size;
   workload.micro_batch_size = run.train.micro_batch_size > 0 ? run.train.micro_batch_size : run.train.batch_size;
   workload.encoder_length = run.data.encoder_length;

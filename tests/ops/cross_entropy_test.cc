@@ -223,6 +223,7 @@ class CountingAllocator final : public c10::Allocator {
   c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
   void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
   size_t peak() const { return peak_; }
+  void restart() { peak_ = held_.load(); }
 
  private:
   struct Block {
@@ -246,8 +247,8 @@ TEST(CrossEntropy, KeepsNoLogits) {
     const auto hidden = random_tensor({kTokens, kModel}, 1, dtype).requires_grad_(true);
     const auto weight = random_tensor({kVocab, kModel}, 2, dtype).requires_grad_(true);
     c10::Allocator* const usual = c10::GetCPUAllocator();
-    static CountingAllocator* counting = nullptr;  // outlives every block that it handed out
-    counting = new CountingAllocator(usual);
+    static auto* const counting = new CountingAllocator(usual);  // outlives every block that it hands out
+    counting->restart();
     c10::SetCPUAllocator(counting, /*priority=*/255);
     {
       const auto loss = linear_cross_entropy(hidden, weight, labels, 1.0);
