@@ -144,6 +144,11 @@ std::string first_host(const std::string& node_list) {
   return node_list.substr(0, open) + node_list.substr(open + 1, end - open - 1) + rest;
 }
 
+std::string store_holder(const Launch& launch) {
+  return join(launch.agent_hosts_store ? "torchrun's agent" : "rank 0", " (", launch.store_host, ":", launch.store_port,
+              ")");
+}
+
 std::optional<Launch> launch_from_environment(const EnvironmentReader& read) {
   const Variables variables(read);
   if (variables.has("RANK") || variables.has("WORLD_SIZE")) {

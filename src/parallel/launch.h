@@ -21,6 +21,9 @@ struct Launch {
   bool one_machine() const { return local_size == num_ranks; }
 };
 
+// Whose store the ranks meet at, and where: for messages.
+std::string store_holder(const Launch& launch);
+
 // The value of an environment variable, nullopt if it is not set.
 using EnvironmentReader = std::function<std::optional<std::string>(const std::string& name)>;
 

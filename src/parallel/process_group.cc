@@ -1,6 +1,7 @@
 #include "parallel/process_group.h"
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/Flags.h>
 #include <c10/util/Logging.h>
 
@@ -10,6 +11,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <exception>
+#include <functional>
 #include <numeric>
 #include <set>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -20,6 +22,9 @@
 #include "base/error.h"
 #include "parallel/bounded_call.h"
 #include "parallel/heartbeat.h"
+#include "parallel/row_bytes.h"
+#include "parallel/shared_memory.h"
+#include "parallel/texts.h"
 
 C10_DECLARE_int(caffe2_log_level);
 
@@ -33,18 +38,7 @@ constexpr double kGraceSeconds = 5.0;  // beyond a timeout that libraries are to
 constexpr auto kSlice = std::chrono::milliseconds(250);
 constexpr double kBeatsUntilWatch = 2.0;
 
-std::chrono::milliseconds milliseconds(double seconds) {
-  return std::chrono::milliseconds(std::llround(1e3 * seconds));
-}
-
-// The first sentence of what a library says, without the place in its source.
-std::string summary(const std::exception& error) {
-  std::string text = error.what();
-  text = text.substr(0, text.find('\n'));
-  const auto place_end = text.find("] ");
-  if (text.starts_with("[/") && place_end != std::string::npos) text = text.substr(place_end + 2);
-  return text.substr(0, text.find(". "));
-}
+std::chrono::milliseconds milliseconds(double s) { return std::chrono::milliseconds(std::llround(1e3 * s)); }
 
 class C10dStore final : public TextStore {
  public:
@@ -64,11 +58,6 @@ class C10dStore final : public TextStore {
   Store store_;
 };
 
-std::string holder(const Launch& launch) {
-  return join(launch.agent_hosts_store ? "torchrun's agent" : "rank 0", " (", launch.store_host, ":", launch.store_port,
-              ")");
-}
-
 // Its keys are this start's own: those of one that a launcher has ended would lead the ranks astray.
 Store connect_store(const Launch& launch, double seconds, bool as_server) {
   c10d::TCPStoreOptions options;
@@ -84,7 +73,7 @@ Store connect_store(const Launch& launch, double seconds, bool as_server) {
   } catch (const std::exception& error) {
     SY_CHECK(!as_server, "rank 0 cannot listen at port ", launch.store_port,
              ", where the ranks are to meet: ", summary(error), "; set MASTER_PORT to a free port");
-    throw CollectiveFailure(join("rank ", launch.rank, " of ", launch.num_ranks, ": ", holder(launch),
+    throw CollectiveFailure(join("rank ", launch.rank, " of ", launch.num_ranks, ": ", store_holder(launch),
                                  " has not answered within ", seconds, " s: it has not started, or cannot be reached [",
                                  summary(error), "]"));
   }
@@ -102,7 +91,11 @@ Backend make_gloo(const Store& store, int64_t rank, int64_t size, bool one_machi
   return c10::make_intrusive<ProcessGroupGloo>(store, static_cast<int>(rank), static_cast<int>(size), options);
 }
 
-int64_t sum(const std::vector<int64_t>& values) { return std::accumulate(values.begin(), values.end(), int64_t{0}); }
+// Of as many rows to and from each rank, or of equal parts without counts, which c10d moves away.
+c10::intrusive_ptr<c10d::Work> begin_all_to_all(c10d::Backend& backend, at::Tensor out, at::Tensor in,
+                                                std::vector<int64_t> receive, std::vector<int64_t> send) {
+  return backend.alltoall_base(out, in, receive, send);
+}
 
 }  // namespace
 
@@ -110,7 +103,8 @@ struct ProcessGroup::Members {
   std::string name;
   std::vector<int64_t> world_ranks;
   int64_t rank = 0;
-  Backend backend;  // none in a group of one
+  Backend backend;                       // none in a group of one
+  std::shared_ptr<SharedMemory> memory;  // null where messages go by the backend alone
   int64_t size() const { return static_cast<int64_t>(world_ranks.size()); }
 };
 
@@ -178,6 +172,10 @@ struct ProcessGroup::World {
         fail(members, heartbeat->start("connecting", members.name), steady_seconds() - begin, summary(error));
       }
       backends.push_back(members.backend);
+      if (launch.one_machine() && options.shares_memory && options.device.is_cpu())
+        members.memory = SharedMemory::open(members.rank, members.size(), [&](const auto& name, const auto& mine) {
+          return gather(members, "exchange of " + name, mine, options.meeting_seconds);
+        });
     }
     return std::unique_ptr<ProcessGroup>(
         new ProcessGroup(nullptr, std::make_shared<const Members>(std::move(members))));
@@ -190,14 +188,17 @@ struct PendingCollective::Work {
   CollectivePlace place;
   c10::intrusive_ptr<c10d::Work> work;
   std::vector<at::Tensor> tensors;
+  std::function<void()> finish;  // what is left to do once it has ended
 
   Work(std::shared_ptr<ProcessGroup::World> all, std::shared_ptr<const ProcessGroup::Members> group,
-       CollectivePlace where, c10::intrusive_ptr<c10d::Work> what, std::vector<at::Tensor> held)
+       CollectivePlace where, c10::intrusive_ptr<c10d::Work> what, std::vector<at::Tensor> held,
+       std::function<void()> last)
       : world(std::move(all)),
         members(std::move(group)),
         place(std::move(where)),
         work(std::move(what)),
-        tensors(std::move(held)) {}
+        tensors(std::move(held)),
+        finish(std::move(last)) {}
   Work(const Work&) = delete;
   Work& operator=(const Work&) = delete;
   ~Work() {
@@ -229,6 +230,7 @@ struct PendingCollective::Work {
     }
     if (!error.empty()) world->fail(*members, place, seconds(), error);
     heartbeat.leave();
+    if (finish) finish();
   }
 };
 
@@ -264,7 +266,7 @@ std::unique_ptr<ProcessGroup> ProcessGroup::connect(const Launch& launch, const 
         std::make_unique<Heartbeat>(std::move(beats), HeartbeatOptions{.rank = launch.rank,
                                                                        .num_ranks = launch.num_ranks,
                                                                        .beat_seconds = options.beat_seconds,
-                                                                       .holder = holder(launch),
+                                                                       .holder = store_holder(launch),
                                                                        .holds_store = holds_store});
   }
   Members members;
@@ -301,7 +303,8 @@ int64_t ProcessGroup::world_rank(int64_t rank) const { return members_->world_ra
 const std::string& ProcessGroup::name() const { return members_->name; }
 
 template <class Begin>
-PendingCollective ProcessGroup::start(const char* kind, std::vector<at::Tensor> tensors, Begin begin) const {
+PendingCollective ProcessGroup::start(const char* kind, std::vector<at::Tensor> tensors, Begin begin,
+                                      std::function<void()> finish) const {
   for (const auto& tensor : tensors)
     SY_CHECK(tensor.is_contiguous() && tensor.device().type() == world_->options.device.type(), kind, " of group ",
              name(), ": expected contiguous tensors on ", world_->options.device, ", got ", tensor.sizes(), " on ",
@@ -315,8 +318,8 @@ PendingCollective ProcessGroup::start(const char* kind, std::vector<at::Tensor> 
   } catch (const std::exception& error) {
     world_->fail(*members_, place, 0.0, summary(error));
   }
-  return PendingCollective(
-      std::make_unique<PendingCollective::Work>(world_, members_, place, std::move(work), std::move(tensors)));
+  return PendingCollective(std::make_unique<PendingCollective::Work>(world_, members_, place, std::move(work),
+                                                                     std::move(tensors), std::move(finish)));
 }
 
 PendingCollective ProcessGroup::start_reduction(const char* kind, const at::Tensor& tensor, bool is_max) const {
@@ -355,30 +358,29 @@ void ProcessGroup::broadcast(const at::Tensor& tensor, int64_t root) const {
 PendingCollective ProcessGroup::start_all_to_all(const at::Tensor& out, const at::Tensor& in,
                                                  const std::vector<int64_t>& receive_rows,
                                                  const std::vector<int64_t>& send_rows) const {
-  const auto ranks = static_cast<size_t>(size());
-  SY_CHECK(in.dim() > 0 && out.dim() == in.dim() && in.sizes().slice(1) == out.sizes().slice(1) &&
-               in.scalar_type() == out.scalar_type(),
-           "all-to-all of group ", name(), ": expected rows of one shape and dtype, got ", in.sizes(), " ",
-           in.scalar_type(), " and ", out.sizes(), " ", out.scalar_type());
-  SY_CHECK(send_rows.size() == ranks && receive_rows.size() == ranks && sum(send_rows) == in.size(0) &&
-               sum(receive_rows) == out.size(0),
-           "all-to-all of group ", name(), ": expected rows for each of ", size(), " ranks, ", in.size(0),
-           " to send and ", out.size(0), " to receive; got ", sum(send_rows), " and ", sum(receive_rows));
-  int64_t row_bytes = static_cast<int64_t>(in.itemsize());
-  for (const auto length : in.sizes().slice(1)) row_bytes *= length;
-  world_->all_to_all_bytes += row_bytes * (in.size(0) - send_rows[rank()]);
+  check_all_to_all(out, in, receive_rows, send_rows, size(), name());
+  world_->all_to_all_bytes += row_bytes(in) * (in.size(0) - send_rows[rank()]);
   if (size() == 1) out.copy_(in);
-  return start("all-to-all", {out, in}, [&](c10d::Backend& backend) {
-    // It moves the counts away, and no counts would mean equal ones.
-    auto to = out, from = in;
-    auto receive = receive_rows, send = send_rows;
-    return backend.alltoall_base(to, from, receive, send);
-  });
+  if (members_->memory && in.is_contiguous() && out.is_contiguous()) {
+    const auto bytes = row_bytes(in);
+    const auto message = members_->memory->send(out, in, times(receive_rows, bytes), times(send_rows, bytes));
+    return start(
+        "all-to-all", {message.told, message.places, out},
+        [&](c10d::Backend& backend) { return begin_all_to_all(backend, message.told, message.places, {}, {}); },
+        [memory = members_->memory, message] { memory->receive(message); });
+  }
+  return start("all-to-all", {out, in},
+               [&](c10d::Backend& backend) { return begin_all_to_all(backend, out, in, receive_rows, send_rows); });
 }
 
 void ProcessGroup::all_to_all(const at::Tensor& out, const at::Tensor& in, const std::vector<int64_t>& receive_rows,
                               const std::vector<int64_t>& send_rows) const {
   start_all_to_all(out, in, receive_rows, send_rows).wait();
+}
+
+at::Tensor ProcessGroup::room_to_send(int64_t numel, at::ScalarType dtype) const {
+  return members_->memory ? members_->memory->room(numel, dtype)
+                          : at::empty({numel}, at::TensorOptions(dtype).device(world_->options.device));
 }
 
 void ProcessGroup::barrier() const {

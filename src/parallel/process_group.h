@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,6 +37,7 @@ struct GroupOptions {
   double meeting_seconds = 120.0;  // longest wait for all ranks of a group to be there at its start
   double beat_seconds = 1.0;       // how often each rank says that it is alive
   at::Device device = at::kCPU;    // where the tensors are. CPU: Gloo
+  bool shares_memory = true;       // all-to-alls of ranks of one machine by memory that they share, where they can
 };
 
 // Bytes that this rank sends to others. An all-reduce counts as a ring's, 2 (n - 1) / n of its tensor; a broadcast as
@@ -81,6 +83,10 @@ class ProcessGroup {
                                      const std::vector<int64_t>& receive_rows,
                                      const std::vector<int64_t>& send_rows) const;
 
+  // Room for `in` of one all-to-all, [numel], where it need not be copied if memory is shared. Uninitialised; not to be
+  // touched once it is sent.
+  at::Tensor room_to_send(int64_t numel, at::ScalarType dtype) const;
+
   void barrier() const;
 
   // What every rank says about itself, by rank. Through the store that the ranks met at: for small texts, rarely.
@@ -96,7 +102,8 @@ class ProcessGroup {
   PendingCollective start_reduction(const char* kind, const at::Tensor& tensor, bool is_max) const;
   // At once ended in a group of one.
   template <class Begin>
-  PendingCollective start(const char* kind, std::vector<at::Tensor> tensors, Begin begin) const;
+  PendingCollective start(const char* kind, std::vector<at::Tensor> tensors, Begin begin,
+                          std::function<void()> finish = {}) const;
   std::shared_ptr<World> world_;
   std::shared_ptr<const Members> members_;
 };

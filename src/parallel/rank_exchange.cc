@@ -1,6 +1,7 @@
 #include "parallel/rank_exchange.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -30,7 +31,9 @@ struct Journey : ops::RowRoute {
   }
   at::Tensor to_tokens(const at::Tensor& rows) const {
     auto arrived = at::empty({std::accumulate(sent.begin(), sent.end(), int64_t{0}), rows.size(1)}, rows.options());
-    group->all_to_all(arrived, rows.index_select(0, by_rank), sent, received);
+    auto leaving = group->room_to_send(rows.numel(), rows.scalar_type()).view(rows.sizes());
+    at::index_select_out(leaving, rows, 0, by_rank);
+    group->all_to_all(arrived, leaving, sent, received);
     return arrived;
   }
 };

@@ -33,4 +33,12 @@ uint64_t checksum(const std::string& text) {
   return sum;
 }
 
+std::string summary(const std::exception& error) {
+  std::string text = error.what();
+  text = text.substr(0, text.find('\n'));
+  const auto place_end = text.find("] ");
+  if (text.starts_with("[/") && place_end != std::string::npos) text = text.substr(place_end + 2);
+  return text.substr(0, text.find(". "));
+}
+
 }  // namespace switchyard

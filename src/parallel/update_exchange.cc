@@ -95,7 +95,7 @@ void UpdateExchange::start(Bucket& bucket) {
   int64_t to_send = 0, to_receive = 0;
   for (const int64_t numel : bucket.send_numel) to_send += numel;
   for (const int64_t numel : bucket.receive_numel) to_receive += numel;
-  bucket.sent = at::empty({to_send}, f32());
+  bucket.sent = mesh_.world()->room_to_send(to_send, at::kFloat);
   bucket.received = at::empty({to_receive}, f32());
   int64_t place = 0;
   for (int64_t rank = 0; rank < mesh_.layout().num_ranks(); ++rank) {
@@ -201,7 +201,7 @@ UpdateExchange::ValueJourney UpdateExchange::send_values(const Bucket& bucket, c
       to_send += pairs(rank);
     }
   }
-  ValueJourney journey{at::empty({to_send}, kPairs), at::empty({to_receive}, kPairs), {}};
+  ValueJourney journey{mesh_.world()->room_to_send(to_send, kPairs), at::empty({to_receive}, kPairs), {}};
   int64_t place = 0;
   for (int64_t rank = 0; rank < num_ranks; ++rank)
     for (const size_t number : bucket.units) {

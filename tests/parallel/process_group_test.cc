@@ -84,6 +84,14 @@ TEST(ProcessGroup, SendsUnequalRows) {
   });
 }
 
+TEST(ProcessGroup, SendsUnequalRowsWithoutSharedMemory) {
+  across_ranks(4, [](const Launch& launch) {
+    const auto world = ProcessGroup::connect(launch, {.timeout_seconds = 30.0, .shares_memory = false});
+    for (const auto type : {at::kFloat, at::kBFloat16, at::kLong}) check_all_to_all(*world, type, false);
+    check_all_to_all(*world, at::kFloat, true);
+  });
+}
+
 TEST(ProcessGroup, PartsOfItWorkSideBySide) {
   across_ranks(4, [](const Launch& launch) {
     const auto world = ProcessGroup::connect(launch, patient());
