@@ -1,8 +1,11 @@
 #include "checkpoint/model_directory.h"
 
+#include <memory>
+
 #include "base/config.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/progress.h"
 #include "checkpoint/hf_config.h"
 #include "checkpoint/model_parts.h"
 #include "checkpoint/model_tensors.h"
@@ -30,11 +33,32 @@ StoredTensors list_folder(const fs::path& folder) {
   return list_model_tensors(folder);
 }
 
+// The same tensors, which tell how far the writing of a large model is.
+std::vector<TensorToWrite> with_progress(std::vector<TensorToWrite> tensors, const fs::path& folder) {
+  struct Writing {
+    Writing(const std::string& target, double total) : progress({.name = "write " + target, .unit = "MB"}, total) {}
+    Progress progress;
+    double done = 0.0;
+  };
+  const auto megabytes = [](const TensorToWrite& each) {
+    return 1e-6 * static_cast<double>(each.tensor.numel()) * static_cast<double>(c10::elementSize(each.dtype));
+  };
+  double total = 0.0;
+  for (const auto& each : tensors) total += megabytes(each);
+  const auto writing = std::make_shared<Writing>(folder.string(), total);
+  for (auto& each : tensors)
+    each.read = [writing, read = each.read, tensor = each.tensor, size = megabytes(each), name = each.name] {
+      writing->progress.update(writing->done += size, name);
+      return read ? read() : tensor;
+    };
+  return tensors;
+}
+
 void save_tensors(const fs::path& folder, const ModelConfig& config, std::vector<TensorToWrite> tensors,
                   const SaveOptions& options) {
   validate(config);
   begin_model(folder);
-  write_model_tensors(folder, std::move(tensors), options.max_shard_bytes);
+  write_model_tensors(folder, with_progress(std::move(tensors), folder), options.max_shard_bytes);
   finish_model(folder, config, options);
 }
 

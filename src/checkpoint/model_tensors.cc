@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "checkpoint/experts_on_demand.h"
 #include "checkpoint/weight_memory.h"
 #include "checkpoint/weight_names.h"
@@ -52,6 +53,24 @@ at::Tensor read_parameter(const ParameterSpec& spec, const ParameterSource& sour
   return (spec.is_expert() ? read_experts(spec, source, dtype) : read_tensor(*source[0], dtype)).to(device);
 }
 
+// Shows how far the opening of a large model is.
+class Opening {
+ public:
+  Opening(const std::string& source, const std::vector<ParameterSpec>& specs, bool with_experts)
+      : progress_({.name = "open " + source, .unit = "M values"}, total(specs, with_experts)) {}
+  void has_read(const ParameterSpec& spec) { progress_.update(done_ += millions(spec), spec.name); }
+
+ private:
+  static double millions(const ParameterSpec& spec) { return 1e-6 * static_cast<double>(spec.numel()); }
+  static double total(const std::vector<ParameterSpec>& specs, bool with_experts) {
+    double sum = 0.0;
+    for (const auto& spec : specs) sum += with_experts || !spec.is_expert() ? millions(spec) : 0.0;
+    return sum;
+  }
+  Progress progress_;
+  double done_ = 0.0;
+};
+
 // The rest of a layer's parameters is in place; its experts wait for their rows. Returns what reads them, null in a
 // dense layer.
 std::shared_ptr<ExpertsOnDemand> put_experts_on_demand(
@@ -91,9 +110,11 @@ ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::
   const auto plan = plan_weights(config, stored, source);
   ModelWeights weights;
   const auto parameters = list_parameters(config, weights);
+  Opening opening(source, parameter_specs(config), /*with_experts=*/true);
   for (size_t number = 0; number < parameters.size(); ++number) {
     const auto& [spec, tensor] = parameters[number];
     *tensor = read_parameter(spec, plan[number], dtype, device);
+    opening.has_read(spec);
   }
   return weights;
 }
@@ -104,10 +125,13 @@ ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& st
   const auto dense = plan_dense(config, parameter_specs(config), sources, dtype);
   ModelWeights weights;
   const auto parameters = list_parameters(config, weights);
+  Opening opening(source, parameter_specs(config), /*with_experts=*/!device.is_cpu());
   if (!device.is_cpu()) {
-    for (size_t number = 0; number < parameters.size(); ++number)
-      *parameters[number].tensor =
-          read_parameter(parameters[number].spec, sources[number], dense.dtypes[number], device);
+    for (size_t number = 0; number < parameters.size(); ++number) {
+      const auto& [spec, tensor] = parameters[number];
+      *tensor = read_parameter(spec, sources[number], dense.dtypes[number], device);
+      opening.has_read(spec);
+    }
     return cast_weights(config, weights, dtype);
   }
   WeightArena arena(dense.bytes);
@@ -119,6 +143,7 @@ ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& st
     } else {
       *tensor = arena.take(spec.shape, dense.dtypes[number]);
       sources[number][0]->read(0, *tensor);
+      opening.has_read(spec);
     }
   }
   std::vector<std::shared_ptr<ExpertsOnDemand>> on_demand;  // of the encoder's blocks, then the decoder's
