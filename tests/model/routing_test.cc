@@ -63,6 +63,7 @@ TEST(RoutingVariant, GradientsMatchFiniteDifferencesInTraining) {
       const double below = loss().item<double>();
       flat[at].fill_(before);
       const double expected = (above - below) / (2 * step), got = gradient[at].item<double>();
+      // Twice the usual: a balance loss is a product of two means.
       EXPECT_NEAR(got, expected, 1e-6 + 2e-5 * std::abs(expected)) << spec.name;
     }
   });
@@ -78,6 +79,7 @@ TEST(RoutingVariant, FastKernelsEqualF64) {
       return compute_loss(config, cast_weights(config, weights, dtype), input, {.training = true, .step = 4}, {})
           .total.item<double>();
     };
+    // A loss of about 5, after f32 roundings of all blocks and of the router's losses.
     EXPECT_NEAR(loss(at::kFloat), loss(at::kDouble), 1e-4) << variant.name;
   });
 }

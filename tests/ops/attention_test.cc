@@ -286,6 +286,7 @@ TEST(AttentionRange, LargeScoresStayFinite) {
     const auto evaluation =
         test::evaluate([&](const Tensors& x) { return attention(x[0], x[1], x[2], x[3], {}, c.options()); },
                        {inputs.q, inputs.k, inputs.v, inputs.bias});
+    // Scores of some thousands: a rounding of one is 1e-4 in its exponential.
     EXPECT_LE(relative_error(evaluation.value, attention_by_definition(inputs, c)),
               dtype == at::kFloat ? 1e-4 : tolerance(dtype));
     for (const auto& gradient : evaluation.gradients) EXPECT_TRUE(std::isfinite(gradient.sum().item<double>()));

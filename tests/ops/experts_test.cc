@@ -193,6 +193,7 @@ TEST_P(Experts, DropoutFollowsTheTokensNumber) {
   tail[0] = in[0].narrow(0, 2, 2);
   tail[1] = in[1].narrow(0, 2, 2);
   const auto whole = run(in, dispatch_to({0, 0, 0, 0}, 1, 10));
+  // 1e-5: other row counts may take other products, and another number's noise is 1e-2 away.
   EXPECT_LT(relative_error(run(tail, dispatch_to({0, 0}, 1, 12)), whole.narrow(0, 2, 2)), 1e-5);
   EXPECT_GT(relative_error(run(tail, dispatch_to({0, 0}, 1, 10)), whole.narrow(0, 2, 2)), 1e-2);
 }

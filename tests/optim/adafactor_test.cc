@@ -36,6 +36,7 @@ void expect_all(const at::Tensor& tensor, std::vector<int64_t> shape, double val
   for (const double element : to_doubles(tensor)) EXPECT_NEAR(element, value, relative * std::abs(value));
 }
 
+// f32 means of squares over a row and over a whole matrix, whose ratios multiply: 2e-6 in what follows.
 void expect_close(const std::vector<double>& actual, const std::vector<double>& expected, double relative,
                   double absolute, const std::string& what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
