@@ -23,7 +23,6 @@
 #include "parallel/bounded_call.h"
 #include "parallel/heartbeat.h"
 #include "parallel/row_bytes.h"
-#include "parallel/shared_memory.h"
 #include "parallel/texts.h"
 
 C10_DECLARE_int(caffe2_log_level);
@@ -339,7 +338,6 @@ PendingCollective ProcessGroup::start_reduction(const char* kind, const at::Tens
 PendingCollective ProcessGroup::start_all_reduce(const at::Tensor& tensor) const {
   return start_reduction("all-reduce", tensor, false);
 }
-void ProcessGroup::all_reduce(const at::Tensor& tensor) const { start_all_reduce(tensor).wait(); }
 void ProcessGroup::all_reduce_max(const at::Tensor& tensor) const { start_reduction("maximum", tensor, true).wait(); }
 
 void ProcessGroup::broadcast(const at::Tensor& tensor, int64_t root) const {
@@ -355,27 +353,30 @@ void ProcessGroup::broadcast(const at::Tensor& tensor, int64_t root) const {
   }).wait();
 }
 
+const std::shared_ptr<SharedMemory>& ProcessGroup::memory() const { return members_->memory; }
+
+PendingCollective ProcessGroup::start_message(const SharedMemory::Message& message, int64_t wire_bytes,
+                                              std::function<void()> finish) const {
+  world_->all_to_all_bytes += wire_bytes;
+  return start(
+      "all-to-all", {message.told, message.places},
+      [&](c10d::Backend& backend) { return begin_all_to_all(backend, message.told, message.places, {}, {}); },
+      std::move(finish));
+}
+
 PendingCollective ProcessGroup::start_all_to_all(const at::Tensor& out, const at::Tensor& in,
                                                  const std::vector<int64_t>& receive_rows,
                                                  const std::vector<int64_t>& send_rows) const {
   check_all_to_all(out, in, receive_rows, send_rows, size(), name());
-  world_->all_to_all_bytes += row_bytes(in) * (in.size(0) - send_rows[rank()]);
+  const int64_t bytes = row_bytes(in), wire_bytes = bytes * (in.size(0) - send_rows[rank()]);
   if (size() == 1) out.copy_(in);
-  if (members_->memory && in.is_contiguous() && out.is_contiguous()) {
-    const auto bytes = row_bytes(in);
-    const auto message = members_->memory->send(out, in, times(receive_rows, bytes), times(send_rows, bytes));
-    return start(
-        "all-to-all", {message.told, message.places, out},
-        [&](c10d::Backend& backend) { return begin_all_to_all(backend, message.told, message.places, {}, {}); },
-        [memory = members_->memory, message] { memory->receive(message); });
+  if (memory() && in.is_contiguous() && out.is_contiguous()) {
+    const auto message = memory()->send(out, in, times(receive_rows, bytes), times(send_rows, bytes));
+    return start_message(message, wire_bytes, [memory = memory(), message] { memory->receive(message); });
   }
+  world_->all_to_all_bytes += wire_bytes;
   return start("all-to-all", {out, in},
                [&](c10d::Backend& backend) { return begin_all_to_all(backend, out, in, receive_rows, send_rows); });
-}
-
-void ProcessGroup::all_to_all(const at::Tensor& out, const at::Tensor& in, const std::vector<int64_t>& receive_rows,
-                              const std::vector<int64_t>& send_rows) const {
-  start_all_to_all(out, in, receive_rows, send_rows).wait();
 }
 
 at::Tensor ProcessGroup::room_to_send(int64_t numel, at::ScalarType dtype) const {
@@ -392,9 +393,7 @@ std::vector<std::string> ProcessGroup::gather_text(const std::string& name, cons
 }
 
 WireBytes ProcessGroup::wire_bytes() const {
-  return {.all_to_all = world_->all_to_all_bytes,
-          .all_reduce = world_->all_reduce_bytes,
-          .broadcast = world_->broadcast_bytes};
+  return {world_->all_to_all_bytes, world_->all_reduce_bytes, world_->broadcast_bytes};
 }
 
 }  // namespace switchyard

@@ -11,6 +11,7 @@
 
 #include "parallel/collective_failure.h"
 #include "parallel/launch.h"
+#include "parallel/shared_memory.h"
 
 namespace switchyard {
 
@@ -30,6 +31,26 @@ class PendingCollective {
   struct Work;
   explicit PendingCollective(std::unique_ptr<Work> work);
   std::unique_ptr<Work> work_;
+};
+
+// What every rank has sent, in flight; it is not copied where memory is shared.
+class PendingParts {
+ public:
+  PendingParts() = default;
+  PendingParts(PendingParts&&) noexcept = default;
+  PendingParts& operator=(PendingParts&& other) noexcept;
+  ~PendingParts();  // the parts are gone then; else as PendingCollective's
+
+  // [rank][numel], for reading, while this lives. At once the second time. Throws CollectiveFailure.
+  const std::vector<at::Tensor>& wait();
+
+ private:
+  friend class ProcessGroup;
+  std::shared_ptr<SharedMemory> memory_;  // null: everything comes into message_.out
+  SharedMemory::Message message_;
+  at::ScalarType dtype_ = at::kFloat;
+  PendingCollective pending_;
+  std::vector<at::Tensor> parts_;
 };
 
 struct GroupOptions {
@@ -83,7 +104,11 @@ class ProcessGroup {
                                      const std::vector<int64_t>& receive_rows,
                                      const std::vector<int64_t>& send_rows) const;
 
-  // Room for `in` of one all-to-all, [numel], where it need not be copied if memory is shared. Uninitialised; not to be
+  // The same of single elements, `in` [numel].
+  PendingParts start_exchange(const at::Tensor& in, const std::vector<int64_t>& receive_numel,
+                              const std::vector<int64_t>& send_numel) const;
+
+  // Room for `in` of one of these, [numel], where it need not be copied if memory is shared. Uninitialised; not to be
   // touched once it is sent.
   at::Tensor room_to_send(int64_t numel, at::ScalarType dtype) const;
 
@@ -99,6 +124,10 @@ class ProcessGroup {
   struct World;
   struct Members;
   ProcessGroup(std::shared_ptr<World> world, std::shared_ptr<const Members> members);
+  const std::shared_ptr<SharedMemory>& memory() const;
+  // A message that lies in shared memory; `finish` is called in wait().
+  PendingCollective start_message(const SharedMemory::Message& message, int64_t wire_bytes,
+                                  std::function<void()> finish) const;
   PendingCollective start_reduction(const char* kind, const at::Tensor& tensor, bool is_max) const;
   // At once ended in a group of one.
   template <class Begin>

@@ -151,18 +151,37 @@ SharedMemory::Message SharedMemory::send(const at::Tensor& out, const at::Tensor
   return message;
 }
 
-void SharedMemory::receive(const Message& message) {
+// Of what rank `other` has sent.
+std::byte* SharedMemory::place_of(const Message& message, size_t other) const {
   const auto* const told = message.told.const_data_ptr<int64_t>();
+  const int64_t offset = told[2 * other], bytes = told[2 * other + 1];
+  SY_CHECK(bytes == message.receive_bytes[other] && offset >= kHeaderBytes && offset <= segments_[other]->bytes - bytes,
+           "all-to-all: rank ", other, " of the group sends ", bytes, " bytes, ", message.receive_bytes[other],
+           " were expected");
+  return segments_[other]->begin + offset;
+}
+
+void SharedMemory::receive(const Message& message) {
   auto* to = static_cast<std::byte*>(message.out.mutable_data_ptr());
   for (size_t other = 0; other < segments_.size(); ++other) {
-    const int64_t offset = told[2 * other], bytes = told[2 * other + 1];
-    SY_CHECK(
-        bytes == message.receive_bytes[other] && offset >= kHeaderBytes && offset <= segments_[other]->bytes - bytes,
-        "all-to-all: rank ", other, " of the group sends ", bytes, " bytes, ", message.receive_bytes[other],
-        " were expected");
-    if (bytes > 0) std::memcpy(to, segments_[other]->begin + offset, static_cast<size_t>(bytes));
+    const auto* const from = place_of(message, other);
+    const int64_t bytes = message.receive_bytes[other];
+    if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
     to += bytes;
   }
+  release(message);
+}
+
+std::vector<at::Tensor> SharedMemory::look(const Message& message, at::ScalarType dtype) const {
+  std::vector<at::Tensor> parts;
+  for (size_t other = 0; other < segments_.size(); ++other)
+    parts.push_back(at::from_blob(place_of(message, other),
+                                  {message.receive_bytes[other] / static_cast<int64_t>(c10::elementSize(dtype))},
+                                  at::TensorOptions(dtype)));
+  return parts;
+}
+
+void SharedMemory::release(const Message& message) {
   unread_.erase(message.number);
   for (size_t other = 0; other < segments_.size(); ++other)
     if (static_cast<int64_t>(other) != rank_)

@@ -37,7 +37,7 @@ class SharedMemory {
   // An all-to-all in flight. places [size, 2] i64 (offset and bytes) is to be exchanged into `told`, row r to rank r.
   struct Message {
     int64_t number = 0;
-    at::Tensor out, places, told;
+    at::Tensor out, places, told;        // out: undefined where nothing is copied
     std::vector<int64_t> receive_bytes;  // [rank]
   };
   // Of `in`, send_bytes[r] to rank r, in order; `out` takes receive_bytes[r] from rank r. Contiguous.
@@ -45,6 +45,10 @@ class SharedMemory {
                const std::vector<int64_t>& send_bytes);
   // Fills in `out`, once `told` is there. Throws Error if a rank has sent another number of bytes.
   void receive(const Message& message);
+
+  // The same without `out`: what each rank has sent lies where it is until release(). [rank][numel] of `dtype`
+  std::vector<at::Tensor> look(const Message& message, at::ScalarType dtype) const;
+  void release(const Message& message);
 
  private:
   struct Segment;
@@ -54,6 +58,7 @@ class SharedMemory {
   };
   SharedMemory(int64_t rank, std::vector<std::unique_ptr<Segment>> segments);
   int64_t reserve(int64_t bytes);
+  std::byte* place_of(const Message& message, size_t other) const;
   void free_what_was_read();
   int64_t num_read() const;  // messages, from the first on
 

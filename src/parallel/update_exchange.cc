@@ -1,6 +1,6 @@
 #include "parallel/update_exchange.h"
 
-#include <ATen/ops/empty.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
@@ -92,11 +92,9 @@ at::Tensor UpdateExchange::gradient_of(const UpdateUnit& unit) const {
 
 void UpdateExchange::start(Bucket& bucket) {
   const c10::NoGradGuard no_grad;
-  int64_t to_send = 0, to_receive = 0;
+  int64_t to_send = 0;
   for (const int64_t numel : bucket.send_numel) to_send += numel;
-  for (const int64_t numel : bucket.receive_numel) to_receive += numel;
   bucket.sent = mesh_.world()->room_to_send(to_send, at::kFloat);
-  bucket.received = at::empty({to_receive}, f32());
   int64_t place = 0;
   for (int64_t rank = 0; rank < mesh_.layout().num_ranks(); ++rank) {
     if (rank == mesh_.rank()) continue;
@@ -108,8 +106,7 @@ void UpdateExchange::start(Bucket& bucket) {
       place += part.numel();
     }
   }
-  bucket.pending =
-      mesh_.world()->start_all_to_all(bucket.received, bucket.sent, bucket.receive_numel, bucket.send_numel);
+  bucket.received = mesh_.world()->start_exchange(bucket.sent, bucket.receive_numel, bucket.send_numel);
   bucket.is_started = true;
 }
 
@@ -122,29 +119,42 @@ void UpdateExchange::ready(size_t parameter, const at::Tensor& gradient) {
     start(buckets_[next_bucket_]);
 }
 
-// Adds what ranks sent to the own units of a bucket, rank by rank, this one in its place.
+// Adds what ranks sent to the own units of a bucket, rank by rank, this one in its place. The own gradient may become
+// the sum, as nobody reads it after this; what others sent is theirs.
 void UpdateExchange::add_received(Bucket& bucket, std::vector<at::Tensor>& sums) const {
-  bucket.pending.wait();
-  int64_t place = 0;
-  for (int64_t rank = 0; rank < mesh_.layout().num_ranks(); ++rank)
+  const auto& received = bucket.received.wait();
+  std::vector<bool> is_borrowed(sums.size());
+  for (int64_t rank = 0; rank < mesh_.layout().num_ranks(); ++rank) {
+    int64_t place = 0;
     for (const size_t number : bucket.units) {
       const auto& unit = plan_.units[number];
       if (unit.owner != mesh_.rank() || !plan_.contributes(unit, rank)) continue;
-      auto& sum = sums[own_index_[number]];
-      const auto shape = part_shape(unit, rank);
+      const size_t own = own_index_[number];
+      auto& sum = sums[own];
       const bool is_own = rank == mesh_.rank();
       const int64_t numel = plan_.held_numel(unit, rank);
-      const auto part = is_own ? gradient_of(unit) : bucket.received.narrow(0, place, numel).view(shape);
+      const auto part = is_own
+                            ? gradient_of(unit)
+                            : received[static_cast<size_t>(rank)].narrow(0, place, numel).view(part_shape(unit, rank));
       if (!is_own) place += numel;
-      if (!sum.defined() && is_whole(unit)) {
-        sum = part;  // nobody reads it after this
-        continue;
+      if (!is_whole(unit)) {
+        if (!sum.defined()) sum = at::zeros(unit_shape(plan_.specs[unit.parameter], unit), f32());
+        part_of_unit(unit, sum, rank).add_(part);
+      } else if (!sum.defined()) {
+        sum = part;
+        is_borrowed[own] = !is_own;
+      } else if (is_borrowed[own]) {
+        sum = is_own ? part.add_(sum) : at::add(sum, part);
+        is_borrowed[own] = false;
+      } else {
+        sum.add_(part);
       }
-      if (!sum.defined()) sum = at::zeros(unit_shape(plan_.specs[unit.parameter], unit), f32());
-      part_of_unit(unit, sum, rank).add_(part);
     }
+  }
+  for (size_t own = 0; own < sums.size(); ++own)
+    if (is_borrowed[own]) sums[own] = sums[own].clone();
   bucket.sent.reset();
-  bucket.received.reset();
+  bucket.received = {};
   bucket.is_started = false;
   bucket.num_ready = 0;
 }
@@ -181,18 +191,17 @@ at::Tensor values_at(const at::Tensor& buffer, int64_t place, const at::Tensor& 
 
 }  // namespace
 
-UpdateExchange::ValueJourney UpdateExchange::send_values(const Bucket& bucket, const std::vector<at::Tensor>& values,
-                                                         const std::vector<at::Tensor>& weights,
-                                                         const std::vector<at::ScalarType>& dtypes) const {
+PendingParts UpdateExchange::send_values(const Bucket& bucket, const std::vector<at::Tensor>& values,
+                                         const std::vector<at::Tensor>& weights,
+                                         const std::vector<at::ScalarType>& dtypes) const {
   const int64_t num_ranks = mesh_.layout().num_ranks();
   std::vector<int64_t> send(static_cast<size_t>(num_ranks)), receive(static_cast<size_t>(num_ranks));
-  int64_t to_send = 0, to_receive = 0;
+  int64_t to_send = 0;
   for (const size_t number : bucket.units) {
     const auto& unit = plan_.units[number];
     const auto pairs = [&](int64_t rank) { return num_pairs(plan_.held_numel(unit, rank), dtypes[unit.parameter]); };
     if (unit.owner != mesh_.rank()) {
       receive[static_cast<size_t>(unit.owner)] += pairs(mesh_.rank());
-      to_receive += pairs(mesh_.rank());
       continue;
     }
     for (int64_t rank = 0; rank < num_ranks; ++rank) {
@@ -201,7 +210,7 @@ UpdateExchange::ValueJourney UpdateExchange::send_values(const Bucket& bucket, c
       to_send += pairs(rank);
     }
   }
-  ValueJourney journey{mesh_.world()->room_to_send(to_send, kPairs), at::empty({to_receive}, kPairs), {}};
+  const auto sent = mesh_.world()->room_to_send(to_send, kPairs);
   int64_t place = 0;
   for (int64_t rank = 0; rank < num_ranks; ++rank)
     for (const size_t number : bucket.units) {
@@ -212,31 +221,31 @@ UpdateExchange::ValueJourney UpdateExchange::send_values(const Bucket& bucket, c
         if (!is_whole(unit)) part_of_weight(unit, weights[unit.parameter]).copy_(part);
         continue;
       }
-      values_at(journey.sent, place, part, dtypes[unit.parameter]).copy_(part);
+      values_at(sent, place, part, dtypes[unit.parameter]).copy_(part);
       place += num_pairs(part.numel(), dtypes[unit.parameter]);
     }
-  journey.pending = mesh_.world()->start_all_to_all(journey.received, journey.sent, receive, send);
-  return journey;
+  return mesh_.world()->start_exchange(sent, receive, send);
 }
 
 void UpdateExchange::share_values(const std::vector<at::Tensor>& values, const std::vector<at::Tensor>& weights,
                                   const std::vector<at::ScalarType>& dtypes) const {
   if (mesh_.world() == nullptr) return;
   const c10::NoGradGuard no_grad;
-  std::vector<ValueJourney> journeys;
+  std::vector<PendingParts> journeys;
   for (const auto& bucket : buckets_) journeys.push_back(send_values(bucket, values, weights, dtypes));
-  const int64_t num_ranks = mesh_.layout().num_ranks();
   for (size_t n = 0; n < buckets_.size(); ++n) {
-    journeys[n].pending.wait();
-    int64_t place = 0;
-    for (int64_t rank = 0; rank < num_ranks; ++rank)
+    const auto& received = journeys[n].wait();
+    for (int64_t rank = 0; rank < mesh_.layout().num_ranks(); ++rank) {
+      int64_t place = 0;
       for (const size_t number : buckets_[n].units) {
         const auto& unit = plan_.units[number];
         if (rank == mesh_.rank() || unit.owner != rank || !plan_.is_held(unit, mesh_.rank())) continue;
         auto part = part_of_weight(unit, weights[unit.parameter]);
-        part.copy_(values_at(journeys[n].received, place, part, dtypes[unit.parameter]));
+        part.copy_(values_at(received[static_cast<size_t>(rank)], place, part, dtypes[unit.parameter]));
         place += num_pairs(part.numel(), dtypes[unit.parameter]);
       }
+    }
+    journeys[n] = {};
   }
 }
 

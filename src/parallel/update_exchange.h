@@ -48,17 +48,13 @@ class UpdateExchange {
     std::vector<size_t> units;  // of the plan
     size_t num_parameters = 0, num_ready = 0;
     std::vector<int64_t> send_numel, receive_numel;  // [rank]: of gradients
-    at::Tensor sent, received;
-    PendingCollective pending;
+    at::Tensor sent;
+    PendingParts received;
     bool is_started = false;
   };
-  // Values of a bucket on their way, as pairs of bytes.
-  struct ValueJourney {
-    at::Tensor sent, received;
-    PendingCollective pending;
-  };
+  // Values of a bucket to their holders, as pairs of bytes.
   void start(Bucket& bucket);
-  ValueJourney send_values(const Bucket& bucket, const std::vector<at::Tensor>& values,
+  PendingParts send_values(const Bucket& bucket, const std::vector<at::Tensor>& values,
                            const std::vector<at::Tensor>& weights, const std::vector<at::ScalarType>& dtypes) const;
   void add_received(Bucket& bucket, std::vector<at::Tensor>& sums) const;
   std::vector<int64_t> part_shape(const UpdateUnit& unit, int64_t rank) const;
