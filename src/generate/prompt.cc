@@ -50,17 +50,20 @@ std::span<const int32_t> without_end_padding(std::span<const int32_t> ids) {
 
 // Prompts of one length. [prompts, length, d_model]
 at::Tensor encode_rows(const ModelConfig& config, const ComputeWeights& weights, const at::Tensor& ids,
-                       const at::Tensor& mask) {
+                       const at::Tensor& mask, const RoutingListener& on_routing) {
   const auto& routing = config.routing;
   const ForwardOptions options{.drop_tokens = routing.group_size == 0 && routing.expert_capacity > 0,
                                .packs_few = true};
-  return encode(config, weights, {ids, mask}, options).hidden;
+  const auto output = encode(config, weights, {ids, mask}, options);
+  if (on_routing) on_routing(output.sparse_layers);
+  return output.hidden;
 }
 
 }  // namespace
 
 std::vector<EncodedPrompt> encode_prompts(const ModelConfig& config, const ComputeWeights& weights,
-                                          const std::vector<std::span<const int32_t>>& prompts) {
+                                          const std::vector<std::span<const int32_t>>& prompts,
+                                          const RoutingListener& on_routing) {
   const at::NoGradGuard no_grad;
   const auto device = weights.output.device();
   std::vector<EncodedPrompt> results(prompts.size());
@@ -74,14 +77,14 @@ std::vector<EncodedPrompt> encode_prompts(const ModelConfig& config, const Compu
     const auto row = row_tensor(ids, device);
     auto mask = row.ne(0);
     if (mask.all().item<bool>()) mask.reset();
-    results[n] = {encode_rows(config, weights, row, mask), mask};
+    results[n] = {encode_rows(config, weights, row, mask, on_routing), mask};
   }
   for (const auto& [length, numbers] : by_length)
     for (size_t first = 0; first < numbers.size(); first += kPromptsAPass) {
       std::vector<at::Tensor> rows;
       for (size_t n = first; n < std::min(numbers.size(), first + kPromptsAPass); ++n)
         rows.push_back(row_tensor(without_end_padding(prompts[numbers[n]]), device));
-      const auto hidden = encode_rows(config, weights, at::cat(rows), {});
+      const auto hidden = encode_rows(config, weights, at::cat(rows), {}, on_routing);
       for (size_t n = 0; n < rows.size(); ++n)
         results[numbers[first + n]] = {hidden.narrow(0, static_cast<int64_t>(n), 1), {}};
     }

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -18,6 +19,9 @@ void check_prompt(std::span<const int32_t> ids, int64_t vocab_size);
 
 at::Tensor row_tensor(std::span<const int32_t> ids, at::Device device);  // [1, length] i64
 
+// Hears what the sparse layers of a pass did.
+using RoutingListener = std::function<void(const std::vector<SparseLayer>&)>;
+
 struct EncodedPrompt {
   at::Tensor hidden;  // [1, length, d_model]
   at::Tensor mask;    // [1, length] bool; undefined unless there is padding before the end
@@ -28,7 +32,8 @@ struct EncodedPrompt {
 // does what it does in evaluation and in HF.
 // Prompts of one length may share a pass; each result has the bits that it has alone.
 std::vector<EncodedPrompt> encode_prompts(const ModelConfig& config, const ComputeWeights& weights,
-                                          const std::vector<std::span<const int32_t>>& prompts);
+                                          const std::vector<std::span<const int32_t>>& prompts,
+                                          const RoutingListener& on_routing = {});
 EncodedPrompt encode_prompt(const ModelConfig& config, const ComputeWeights& weights, std::span<const int32_t> ids);
 
 }  // namespace switchyard

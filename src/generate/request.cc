@@ -26,31 +26,6 @@ T read(const Json& value, const std::string& key) {
   return result;
 }
 
-// Text, or a list of ids as they are.
-std::vector<int32_t> read_tokens(const Json& value, const std::string& key, const Reading& reading, bool with_eos) {
-  std::vector<int32_t> ids;
-  if (value.is_string()) {
-    const auto& text = value.get_ref<const std::string&>();
-    SY_CHECK(text.size() <= reading.limits.prompt_bytes, key, ": ", text.size(), " bytes; at most ",
-             reading.limits.prompt_bytes, " are taken");
-    SY_CHECK(reading.vocabulary != nullptr, key, ": a text needs the model's vocabulary; give a list of ids");
-    ids = reading.vocabulary->encode(text);
-    if (with_eos) ids.push_back(reading.vocabulary->eos_id());
-  } else {
-    SY_CHECK(value.is_array(), key, ": expected a text or a list of ids, got ", value.type_name());
-    SY_CHECK(value.size() <= reading.limits.prompt_tokens, key, ": ", value.size(), " ids; at most ",
-             reading.limits.prompt_tokens, " are taken");
-    for (const auto& item : value) {
-      const auto id = read<int64_t>(item, key);
-      SY_CHECK(id >= 0 && id <= INT32_MAX, key, ": ", id, " is no token id");
-      ids.push_back(static_cast<int32_t>(id));
-    }
-  }
-  SY_CHECK(ids.size() <= reading.limits.prompt_tokens, key, ": ", ids.size(), " tokens; at most ",
-           reading.limits.prompt_tokens, " are taken");
-  return ids;
-}
-
 std::vector<std::string> read_strings(const Json& value, const std::string& key) {
   auto strings = value.is_string() ? std::vector<std::string>{value.get<std::string>()}
                                    : read<std::vector<std::string>>(value, key);
@@ -89,12 +64,12 @@ const std::vector<std::pair<std::string, Reader>>& readers() {
   static const std::vector<std::pair<std::string, Reader>> list = {
       {"prompt",
        [](Request& request, const Json& value, const std::string& key, const Reading& reading) {
-         request.ids = read_tokens(value, key, reading, /*with_eos=*/true);
+         request.ids = read_tokens(value, key, reading.vocabulary, reading.limits, /*with_eos=*/true);
          request.prompt = value.is_string() ? value.get<std::string>() : "";
        }},
       {"decoder_prompt",
        [](Request& request, const Json& value, const std::string& key, const Reading& reading) {
-         request.prefix = read_tokens(value, key, reading, /*with_eos=*/false);
+         request.prefix = read_tokens(value, key, reading.vocabulary, reading.limits, /*with_eos=*/false);
        }},
       {"max_tokens",
        [](Request& request, const Json& value, const std::string& key, const Reading& reading) {
@@ -142,6 +117,31 @@ Json output_json(const Request& request, const Hypothesis& output, const Vocabul
 }
 
 }  // namespace
+
+std::vector<int32_t> read_tokens(const Json& value, const std::string& key, const Vocabulary* vocabulary,
+                                 const RequestLimits& limits, bool with_eos) {
+  std::vector<int32_t> ids;
+  if (value.is_string()) {
+    const auto& text = value.get_ref<const std::string&>();
+    SY_CHECK(text.size() <= limits.prompt_bytes, key, ": ", text.size(), " bytes; at most ", limits.prompt_bytes,
+             " are taken");
+    SY_CHECK(vocabulary != nullptr, key, ": a text needs the model's vocabulary; give a list of ids");
+    ids = vocabulary->encode(text);
+    if (with_eos) ids.push_back(vocabulary->eos_id());
+  } else {
+    SY_CHECK(value.is_array(), key, ": expected a text or a list of ids, got ", value.type_name());
+    SY_CHECK(value.size() <= limits.prompt_tokens, key, ": ", value.size(), " ids; at most ", limits.prompt_tokens,
+             " are taken");
+    for (const auto& item : value) {
+      const auto id = read<int64_t>(item, key);
+      SY_CHECK(id >= 0 && id <= INT32_MAX, key, ": ", id, " is no token id");
+      ids.push_back(static_cast<int32_t>(id));
+    }
+  }
+  SY_CHECK(ids.size() <= limits.prompt_tokens, key, ": ", ids.size(), " tokens; at most ", limits.prompt_tokens,
+           " are taken");
+  return ids;
+}
 
 std::vector<std::string> request_keys() {
   std::vector<std::string> keys;

@@ -36,6 +36,10 @@ Request read_request(const Json& json, const Vocabulary* vocabulary, const Reque
                      const Request& defaults = {});
 std::vector<std::string> request_keys();
 
+// A text, encoded (with EOS at its end if asked for), or a list of ids as they are. Throws Error as read_request().
+std::vector<int32_t> read_tokens(const Json& value, const std::string& key, const Vocabulary* vocabulary,
+                                 const RequestLimits& limits, bool with_eos);
+
 // The text of an output, cut at the first stop string; with no vocabulary (null) its ids separated by spaces.
 std::string output_text(const Request& request, const Hypothesis& output, const Vocabulary* vocabulary);
 

@@ -3,11 +3,24 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "model/transformer.h"
 
 namespace switchyard {
+
+struct TokenScore {
+  double log_probability = 0.0;                            // of the token given the prompt and the tokens before it
+  std::vector<std::pair<int32_t, double>> likeliest = {};  // ids with their log-probabilities, the likeliest first
+};
+
+// By teacher forcing after a prompt encoded as in generation (generate/prompt.h), with the `num_likeliest` tokens that
+// could have stood in each one's place. Throws Error if the prompt or the target is empty or has an id outside the
+// model's vocabulary, or num_likeliest is not between 0 and its size.
+std::vector<TokenScore> score_tokens(const ModelConfig& config, const ComputeWeights& weights,
+                                     std::span<const int32_t> prompt, std::span<const int32_t> target,
+                                     int64_t num_likeliest);
 
 struct Scored {
   double score = 0.0;                           // sum of log_probabilities

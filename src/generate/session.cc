@@ -47,6 +47,10 @@ bool Session::cancel(uint64_t id) {
   return true;
 }
 
+bool Session::is_waiting(uint64_t id) const {
+  return std::any_of(waiting_.begin(), waiting_.end(), [id](const Running& request) { return request.id == id; });
+}
+
 bool Session::step() {
   const at::NoGradGuard no_grad;
   if (is_idle()) return false;
@@ -74,7 +78,7 @@ void Session::start_waiting() {
   }
   std::vector<std::span<const int32_t>> prompts;
   for (const auto* request : starting) prompts.emplace_back(request->request.ids);
-  const auto encoded = encode_prompts(config_, weights_, prompts);
+  const auto encoded = encode_prompts(config_, weights_, prompts, options_.on_routing);
   for (size_t n = 0; n < starting.size(); ++n) start(*starting[n], encoded[n]);
 }
 
@@ -87,7 +91,7 @@ void Session::start(Running& running, const EncodedPrompt& encoded) {
     // All of it at once but the last token, whose logits the search wants.
     std::vector<int32_t> inputs = {request.search.start_id};
     inputs.insert(inputs.end(), request.prefix.begin(), request.prefix.end() - 1);
-    decode_step(config_, weights_, cache_, running.slots, row_tensor(inputs, device));
+    decode(running.slots, row_tensor(inputs, device));
     running.next = {request.prefix.back()};
   }
   SearchHooks hooks;
@@ -98,6 +102,13 @@ void Session::start(Running& running, const EncodedPrompt& encoded) {
   if (running.listener.on_token)
     hooks.on_token = [&running](size_t sample, int32_t id) { running.tokens.emplace_back(sample, id); };
   running.search = start_search(request.search, request.prefix, std::move(hooks));
+}
+
+at::Tensor Session::decode(const std::vector<int64_t>& slots, const at::Tensor& ids) {
+  std::vector<SparseLayer> layers;
+  auto hidden = decode_step(config_, weights_, cache_, slots, ids, options_.on_routing ? &layers : nullptr);
+  if (options_.on_routing) options_.on_routing(layers);
+  return hidden;
 }
 
 void Session::advance_all() {
@@ -112,8 +123,8 @@ void Session::advance_all() {
   for (size_t first = 0; first < slots.size(); first += ops::kFewRows) {
     const size_t count = std::min<size_t>(ops::kFewRows, slots.size() - first);
     const auto part = std::span(slots).subspan(first, count);
-    const auto hidden = decode_step(config_, weights_, cache_, {part.begin(), part.end()},
-                                    row_tensor(std::span(ids).subspan(first, count), weights_.output.device()).t());
+    const auto hidden = decode({part.begin(), part.end()},
+                               row_tensor(std::span(ids).subspan(first, count), weights_.output.device()).t());
     parts.push_back(output_logits(weights_, hidden.select(1, 0)).to(at::kCPU, at::kFloat).contiguous());
   }
   const auto logits = parts.size() == 1 ? parts[0] : at::cat(parts);  // [rows, vocab]

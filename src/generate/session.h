@@ -23,8 +23,9 @@
 namespace switchyard {
 
 struct SessionOptions {
-  int64_t rows = 8;          // sequences decoded together: every beam and sample is one
-  int64_t max_length = 512;  // positions of a sequence: prefix and generated tokens
+  int64_t rows = 8;                 // sequences decoded together: every beam and sample is one
+  int64_t max_length = 512;         // positions of a sequence: prefix and generated tokens
+  RoutingListener on_routing = {};  // of every pass, in step()
 };
 
 // How a request ended. `error` is empty if it went well.
@@ -55,6 +56,9 @@ class Session {
   // Ends a request wherever it is; its listener hears nothing more. False if it is not there (any more).
   bool cancel(uint64_t id);
 
+  // Whether a request is there that has not started.
+  bool is_waiting(uint64_t id) const;
+
   // Starts what can start, advances everything that runs by one token and tells the listeners. False if there is
   // nothing to do. After an exception the running requests are lost; those that wait are not.
   bool step();
@@ -77,6 +81,7 @@ class Session {
   };
   void start_waiting();
   void start(Running& running, const EncodedPrompt& encoded);
+  at::Tensor decode(const std::vector<int64_t>& slots, const at::Tensor& ids);
   void advance_all();
   void advance(Running& running, std::span<float> logits);
   void tell();

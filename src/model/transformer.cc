@@ -273,7 +273,8 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
 }
 
 at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
-                       const std::vector<int64_t>& slots, const at::Tensor& ids) {
+                       const std::vector<int64_t>& slots, const at::Tensor& ids,
+                       std::vector<SparseLayer>* sparse_layers) {
   const at::NoGradGuard no_grad;
   const TokenLayout tokens{ids};
   check_layout(tokens, "decoder input");
@@ -289,6 +290,7 @@ at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights,
                            .is_decoder = true,
                            .cached = &rows});
   rows.advance();
+  if (sparse_layers != nullptr) *sparse_layers = std::move(output.sparse_layers);
   return output.hidden;
 }
 

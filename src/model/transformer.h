@@ -57,9 +57,11 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
 
 // Advances the rows in `slots` [rows] of the cache, each from its own length, by ids [rows, new_length] i64 and returns
 // their hidden states [rows, new_length, d_model]. Equal to the same positions of decode() when no token is dropped.
-// Without gradient; tokens are never dropped. Throws Error beyond the cache's length.
+// Without gradient; tokens are never dropped. `sparse_layers`, where given, becomes what they did. Throws Error beyond
+// the cache's length.
 at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
-                       const std::vector<int64_t>& slots, const at::Tensor& ids);
+                       const std::vector<int64_t>& slots, const at::Tensor& ids,
+                       std::vector<SparseLayer>* sparse_layers = nullptr);
 
 // Logits [..., vocab_size] f32 (f64 in f64) of hidden states [..., d_model] from a decoder: those that the loss is made
 // of, not rounded to the compute dtype.
