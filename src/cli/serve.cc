@@ -1,5 +1,6 @@
 // switchyard serve: a model behind HTTP.
 #include <chrono>
+#include <iostream>
 #include <thread>
 
 #include "base/error.h"
@@ -63,8 +64,9 @@ void run(ServeCommand& command) {
   options.limits.rows = command.slots;
   catch_interrupts();
   Server server(options, vocabulary, engine);
-  say("serving ", command.model, " at http://", options.host, ":", server.port(), " (", command.slots,
-      " slots; Ctrl-C ends)");
+  const auto place = join("http://", options.host, ":", server.port());
+  say("serving ", command.model, " at ", place, " (", command.slots, " slots; Ctrl-C ends)");
+  if (options.json_log) std::cout << Json{{"serving", command.model}, {"at", place}}.dump() << std::endl;
   const StopOnInterrupt stop(server);
   server.run();
 }
@@ -99,7 +101,11 @@ void add_serve(CLI::App& app) {
       ->add_option("--api-key", command->server.api_key,
                    "clients must send Authorization: Bearer KEY; better by a variable")
       ->envname("SWITCHYARD_API_KEY");
-  serve->add_flag("--json-log", command->server.json_log, "access log as lines of JSON");
+  serve->add_option("--timeout", command->server.request_seconds, "seconds after which a completion is cancelled")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  serve->add_flag("--json", command->server.json_log,
+                  "on stdout one line of JSON for the server's address, then one a request");
   add_compute_options(*serve, command->compute);
   serve->footer(
       "Example:\n  switchyard serve --model runs/mini --port 8080\n"

@@ -1,12 +1,27 @@
 #include "serve/engine.h"
 
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+
 #include "base/messages.h"
 
 namespace switchyard {
+namespace {
+
+SessionOptions with_routing(SessionOptions options, ExpertLoad& load) {
+  options.on_routing = [&load](const std::vector<SparseLayer>& layers) { load.add(layers); };
+  return options;
+}
+
+}  // namespace
 
 Engine::Engine(const ModelConfig& config, const ComputeWeights& weights, const Vocabulary* vocabulary,
                const EngineOptions& options)
-    : options_(options), session_(config, weights, vocabulary, options.session), thread_([this] { run(); }) {}
+    : config_(config),
+      weights_(weights),
+      options_(options),
+      session_(config, weights, vocabulary, with_routing(options.session, expert_load_)),
+      thread_([this, num_threads = at::get_num_threads()] { run(num_threads); }) {}
 
 Engine::~Engine() {
   {
@@ -18,24 +33,22 @@ Engine::~Engine() {
 }
 
 uint64_t Engine::submit(Request request, Listener listener) {
-  std::promise<uint64_t> taken;
-  auto id = taken.get_future();
+  uint64_t id = 0;
+  Work call([&] { id = take(std::move(request), std::move(listener)); });
+  auto taken = call.get_future();
   {
     const std::lock_guard lock(mutex_);
-    SY_CHECK(!stop_, "the server has ended");
-    if (waiting_ + submitting_ >= static_cast<size_t>(options_.queue))
-      throw QueueFull(join(waiting_ + submitting_, " requests wait already; try again later"));
+    if (stop_) throw Ending(kEnded);
+    // Those that come while rows are free wait for a moment only.
+    const size_t waiting = waiting_ + submitting_, rows = static_cast<size_t>(options_.session.rows);
+    if (waiting >= static_cast<size_t>(options_.queue) + (rows - std::min(rows, running_)))
+      throw QueueFull(join(waiting, " requests wait already; try again later"));
     ++submitting_;
-    calls_.push_back([&] {
-      try {
-        taken.set_value(take(std::move(request), std::move(listener)));
-      } catch (...) {
-        taken.set_exception(std::current_exception());
-      }
-    });
+    calls_.push_back(std::move(call));
   }
   changed_.notify_all();
-  return id.get();
+  taken.get();
+  return id;
 }
 
 // On the thread.
@@ -51,27 +64,43 @@ uint64_t Engine::take(Request request, Listener listener) {
   };
   *number = session_.submit(std::move(request), {.on_token = listener.on_token, .on_result = ends});
   listeners_[*number] = std::move(listener);
+  const std::lock_guard lock(mutex_);
+  waiting_ = session_.num_waiting();
   return *number;
 }
 
 void Engine::cancel(uint64_t id) {
-  std::promise<void> done;
+  Work call([&] {
+    session_.cancel(id);
+    listeners_.erase(id);
+  });
+  auto done = call.get_future();
   {
     const std::lock_guard lock(mutex_);
     if (stop_) return;
-    calls_.push_back([&] {
-      session_.cancel(id);
-      listeners_.erase(id);
-      done.set_value();
-    });
+    calls_.push_back(std::move(call));
   }
   changed_.notify_all();
-  done.get_future().get();
+  done.get();
+}
+
+void Engine::compute(std::function<void()> work) {
+  Work task(std::move(work));
+  auto done = task.get_future();
+  {
+    const std::lock_guard lock(mutex_);
+    if (stop_) throw Ending(kEnded);
+    if (work_.size() >= static_cast<size_t>(options_.queue))
+      throw QueueFull(join(work_.size(), " requests wait already; try again later"));
+    work_.push_back(std::move(task));
+  }
+  changed_.notify_all();
+  done.get();
 }
 
 int64_t Engine::num_waiting() const {
   const std::lock_guard lock(mutex_);
-  return static_cast<int64_t>(waiting_ + submitting_);
+  return static_cast<int64_t>(waiting_ + submitting_ + work_.size());
 }
 
 int64_t Engine::num_running() const {
@@ -79,38 +108,49 @@ int64_t Engine::num_running() const {
   return static_cast<int64_t>(running_);
 }
 
-void Engine::run() {
+void Engine::run(int num_threads) {
+  at::set_num_threads(num_threads);
+  const at::NoGradGuard no_grad;
   while (true) {
-    std::deque<std::function<void()>> calls;
+    std::deque<Work> calls;
     {
       std::unique_lock lock(mutex_);
       waiting_ = session_.num_waiting();
       running_ = session_.num_running();
-      changed_.wait(lock, [&] { return stop_ || !calls_.empty() || !session_.is_idle(); });
+      changed_.wait(lock, [&] { return stop_ || !calls_.empty() || !work_.empty() || !session_.is_idle(); });
+      if (stop_ && calls_.empty() && work_.empty()) break;
       calls.swap(calls_);
-    }
-    for (auto& call : calls) call();
-    {
-      const std::lock_guard lock(mutex_);
-      waiting_ = session_.num_waiting();
-      if (stop_ && calls_.empty()) break;
-    }
-    try {
-      session_.step();
-    } catch (const std::exception& error) {
-      // What ran is lost; what waits is not, and has not been told anything.
-      say("serve: a step failed: ", error.what());
-      const Result failed{.outputs = {}, .error = join("the step failed: ", error.what())};
-      auto lost = std::move(listeners_);
-      listeners_.clear();
-      for (auto& [id, listener] : lost) {
-        session_.cancel(id);
-        if (listener.on_result) listener.on_result({}, failed);
+      if (!work_.empty()) {
+        calls.push_back(std::move(work_.front()));
+        work_.pop_front();
       }
     }
+    for (auto& call : calls) call();
+    step();
   }
   for (auto& [id, listener] : listeners_)
-    if (listener.on_result) listener.on_result({}, {.outputs = {}, .error = "the server has ended"});
+    if (listener.on_result) listener.on_result({}, {.outputs = {}, .error = kEnded});
+}
+
+void Engine::step() {
+  try {
+    session_.step();
+  } catch (const std::exception& error) {
+    // What ran is lost; what waits is not.
+    say("serve: a step failed: ", error.what());
+    const Result failed{.outputs = {}, .error = join("the step failed: ", error.what())};
+    std::vector<Listener> lost;
+    for (auto at = listeners_.begin(); at != listeners_.end();) {
+      if (session_.is_waiting(at->first)) {
+        ++at;
+        continue;
+      }
+      lost.push_back(std::move(at->second));
+      at = listeners_.erase(at);
+    }
+    for (const auto& listener : lost)
+      if (listener.on_result) listener.on_result({}, failed);
+  }
 }
 
 }  // namespace switchyard

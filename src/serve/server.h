@@ -1,8 +1,9 @@
-// A model behind HTTP: completions in OpenAI's form, streamed or whole, and what operators look at.
-// POST /v1/completions, /tokenize, /detokenize; GET /health, /v1/models, /metrics.
+// A model behind HTTP: completions in OpenAI's form, streamed or whole, vectors, the experts that tokens take, and what
+// operators look at.
+// POST /v1/completions, /v1/embeddings, /embeddings, /tokenize, /detokenize, /routing;
+// GET /health, /v1/models, /props, /metrics.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <string>
 
@@ -16,16 +17,16 @@ struct ServerOptions {
   int port = 8080;        // 0: any that is free
   std::string model;      // the name under which clients see it
   std::string api_key;    // empty: none is asked for
-  bool json_log = false;  // access log: one line of JSON a request in place of text
+  bool json_log = false;  // access log as JSON on stdout in place of lines among the messages
   size_t body_bytes = 1 << 20;
-  int timeout_seconds = 30;  // longest wait for a client's next bytes
-  int threads = 64;          // connections that are served at a time
+  int timeout_seconds = 30;      // longest wait for a client's next bytes
+  double request_seconds = 600;  // longest time for a completion; then it is cancelled
   RequestLimits limits = {};
 };
 
 class Server {
  public:
-  // Model, vocabulary and engine outlive the server. Throws Error if it cannot listen there.
+  // Vocabulary and engine outlive the server. Throws Error if it cannot listen there.
   Server(const ServerOptions& options, const Vocabulary& vocabulary, Engine& engine);
   ~Server();
   Server(const Server&) = delete;

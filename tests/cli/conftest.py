@@ -72,6 +72,15 @@ save_every = 5
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_run(workshop, tmp_path_factory):
+    """A run of 60 steps: a model whose experts differ and, in evaluation, have room for every token."""
+    out = tmp_path_factory.mktemp("small") / "run"
+    done = switchyard("train", workshop / "tiny.toml", "--out", out, "--quiet", "--set", "train.steps=60", "--set", "routing.eval_capacity_factor=4")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
 def metrics(run_folder):
     """Lines of metrics.jsonl without the fields that tell time."""
     timing = {"tokens_per_second", "step_seconds", "seconds", "eval_seconds", "model_flops_utilization"}

@@ -1,70 +1,19 @@
 """`switchyard serve` over loopback: answers, streams, companions, clients that behave badly, and its end."""
 
 import concurrent.futures
-import http.client
 import json
-import os
-import re
 import signal
-import socket
-import subprocess
 import time
 
 import pytest
 
-from conftest import PROGRAM, switchyard
-
-PROMPT = "Ada found <extra_id_0> at the market of <extra_id_1>."
-
-
-class Served:
-    """A server of the session's model at a free port."""
-
-    def __init__(self, model, *options):
-        environment = dict(os.environ, OMP_NUM_THREADS="2", OMP_WAIT_POLICY="passive")
-        self.process = subprocess.Popen([PROGRAM, "serve", "--model", str(model), "--port", "0", "--dtype", "fp32", *map(str, options)],
-                                        stderr=subprocess.PIPE, text=True, env=environment)
-        self.lines = []
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", line := self.process.stderr.readline())):
-            self.lines.append(line)
-            assert line, self.lines
-        self.port = int(found.group(1))
-
-    def ask(self, method, path, body=None, headers=None):
-        """Status, headers and body of an answer; a body that is no text is sent as JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request(method, path, body if isinstance(body, (str, bytes, type(None))) else json.dumps(body), headers or {})
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        connection.close()
-        return answer.status, answer.headers, json.loads(text) if text.startswith("{") else text
-
-    def complete(self, **keys):
-        status, _, answer = self.ask("POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 12, **keys})
-        assert status == 200, answer
-        return answer
-
-    def metric(self, name):
-        return float(re.search(rf"^{name} (\S+)$", self.ask("GET", "/metrics")[2], re.M).group(1))
-
-    def end(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=60)
-        return self.process.returncode
+from conftest import switchyard
+from served import PROMPT, events, serve
 
 
 @pytest.fixture(scope="module")
-def model(workshop, tmp_path_factory):
-    out = tmp_path_factory.mktemp("served") / "run"
-    done = switchyard("train", workshop / "tiny.toml", "--out", out, "--quiet", "--set", "train.steps=60")
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-@pytest.fixture(scope="module")
-def server(model):
-    served = Served(model, "--slots", 4, "--queue", 40, "--max-length", 4000)
+def server(small_run):
+    served = serve(small_run, "--slots", 4, "--queue", 40, "--max-length", 4000)
     yield served
     assert served.end() == 0
 
@@ -75,21 +24,15 @@ def generated(model, *options):
     return json.loads(done.stdout)
 
 
-def events(text):
-    lines = [line[len("data: "):] for line in text.split("\n\n") if line]
-    assert lines[-1] == "[DONE]"
-    return [json.loads(line) for line in lines[:-1]]
-
-
-def test_answers_as_generate_does(server, model):
+def test_answers_as_generate_does(server, small_run):
     answer = server.complete()
     choice = answer["choices"][0]
-    expected = generated(model)
-    assert choice["text"] == expected["text"] and answer["object"] == "text_completion" and answer["model"] == str(model)
+    expected = generated(small_run)
+    assert choice["text"] == expected["text"] and answer["object"] == "text_completion" and answer["model"] == str(small_run)
     assert choice["finish_reason"] == ("length" if len(expected["ids"]) == 12 else "stop")
     assert answer["usage"]["completion_tokens"] == len(expected["ids"])
-    assert server.complete(temperature=0.8, seed=3)["choices"][0]["text"] == generated(model, "--temperature", 0.8, "--seed", 3)["text"]
-    assert server.complete(beams=3)["choices"][0]["text"] == generated(model, "--beams", 3)["text"]
+    assert server.complete(temperature=0.8, seed=3)["choices"][0]["text"] == generated(small_run, "--temperature", 0.8, "--seed", 3)["text"]
+    assert server.complete(beams=3)["choices"][0]["text"] == generated(small_run, "--beams", 3)["text"]
     several = server.complete(prompt=[PROMPT, "Carla sold"], n=2, temperature=1.0, seed=1)
     assert [choice["index"] for choice in several["choices"]] == [0, 1, 2, 3]
 
@@ -115,15 +58,15 @@ def test_one_prompt_has_one_answer_among_others(server):
     assert len(set(answers[1::2])) == 1
 
 
-def test_tokens_models_and_health(server, model):
+def test_tokens_models_and_health(server, small_run):
     ids = server.ask("POST", "/tokenize", {"content": "Ada found a red lamp"})[2]["tokens"]
     assert ids and server.ask("POST", "/detokenize", {"tokens": ids})[2]["content"] == "Ada found a red lamp"
     assert server.ask("GET", "/health")[2] == {"status": "ok"}
-    assert server.ask("GET", "/v1/models")[2]["data"][0]["id"] == str(model)
+    assert server.ask("GET", "/v1/models")[2]["data"][0]["id"] == str(small_run)
     before = server.metric("switchyard_generated_tokens_total")
     server.complete()
     assert server.metric("switchyard_generated_tokens_total") > before
-    assert server.metric("switchyard_rows") == 4
+    assert server.metric("switchyard_slots") == 4
 
 
 @pytest.mark.parametrize("body, words", [
@@ -145,16 +88,10 @@ def test_other_refusals(server):
     assert status == 413 and answer["error"]["code"] == 413
 
 
-def raw(server, data):
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-    connection.sendall(data)
-    return connection
-
-
 def test_clients_that_go_away_free_their_rows(server):
     before = server.metric("switchyard_requests_cancelled_total")
     body = json.dumps({"prompt": PROMPT, "max_tokens": 4000, "min_tokens": 3999, "stream": True})
-    connections = [raw(server, f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()) for _ in range(4)]
+    connections = [server.raw(f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()) for _ in range(4)]
     assert all(connection.recv(100) for connection in connections)
     for connection in connections:
         connection.close()
@@ -167,7 +104,7 @@ def test_clients_that_go_away_free_their_rows(server):
 
 def test_half_sent_and_malformed_requests_harm_nobody(server):
     expected = server.complete()["choices"][0]["text"]
-    held = [raw(server, data) for data in (b"POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{\"prompt\"", b"GET /health HTT", b"\x00\xff" * 500,
+    held = [server.raw(data) for data in (b"POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{\"prompt\"", b"GET /health HTT", b"\x00\xff" * 500,
                                            b"GET / HTTP/1.1\r\nX: " + b"a" * 100000 + b"\r\n\r\n", b"BREW /v1/completions HTTP/1.1\r\n\r\n")]
     assert server.complete()["choices"][0]["text"] == expected
     for connection in held:
@@ -175,8 +112,8 @@ def test_half_sent_and_malformed_requests_harm_nobody(server):
     assert server.complete()["choices"][0]["text"] == expected
 
 
-def test_a_full_queue_says_when_to_come_again(model):
-    server = Served(model, "--slots", 1, "--queue", 2, "--max-length", 4000, "--api-key", "secret")
+def test_a_full_queue_says_when_to_come_again(small_run):
+    server = serve(small_run, "--slots", 1, "--queue", 2, "--max-length", 4000, "--api-key", "secret")
     key = {"Authorization": "Bearer secret"}
     try:
         assert server.ask("GET", "/v1/models")[0] == 401 and server.ask("GET", "/v1/models", headers=key)[0] == 200
@@ -191,8 +128,8 @@ def test_a_full_queue_says_when_to_come_again(model):
         assert server.end() == 0
 
 
-def test_sigterm_finishes_what_runs(model):
-    server = Served(model, "--max-length", 4000)
+def test_sigterm_finishes_what_runs(small_run):
+    server = serve(small_run, "--max-length", 4000)
     with concurrent.futures.ThreadPoolExecutor(2) as clients:
         answer = clients.submit(server.ask, "POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 1500, "min_tokens": 1499})
         while server.metric("switchyard_requests_running") == 0:
