@@ -1,21 +1,31 @@
 #!/usr/bin/env python3
-"""Checks that what README.md, docs/ and every command's --help name exists.
+"""Checks that what documents, helps and comments name exists, and that the commands they show would run.
 
     scripts/check_docs.py [PROGRAM]
 
-Paths into the project (scripts/fuzz.sh, model/config.h, [design](docs/design.md)), targets of make, and, with PROGRAM,
-commands of the program and their options. A path is one into the project if it begins with one of its folders, or with one of src/.
+Paths into the project (scripts/fuzz.sh, model/config.h, [design](docs/design.md)), targets of make, options of scripts. With PROGRAM, what
+`--help` of each command says as well: every command line shown in a block of code or in a help is complete and has values that the command takes; every run
+file shown has keys that exist. A path is one into the project if it begins with one of its folders, or with one of src/.
+Sections of FIGURES that hold a table or printed output name the command that made it.
 """
 
 import pathlib
 import re
-import subprocess
 import sys
+import tomllib
+
+from command_lines import Program, calls_in
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MADE = {"build", "runs", "quickstart"}  # by commands that the documents show
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()} - MADE - {".venv", ".git", ".cache"}
 MODULES = {path.name for path in (ROOT / "src").iterdir() if path.is_dir()}
+
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(path for folder in ("docs", "configs", "examples", ".github") for path in sorted((ROOT / folder).glob("**/*.md"))),
+]
+FIGURES = {"results.md", "log.md"}
 
 PATH = re.compile(r"(?<![\w./:<~$-])((?:\.?[\w-]+)(?:/[\w.{},*-]*)+)")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
@@ -24,8 +34,8 @@ COMMAND = re.compile(r"(?:^|[`\s/])switchyard ((?:[a-z_]+ ?){1,2})([^`\n|>]*)", 
 
 
 def expand(path: str) -> list[str]:
-    """`a/{b,c}.h` as both; nothing for a pattern with a star."""
-    if "*" in path:
+    """`a/{b,c}.h` as both; nothing for a pattern with a star or a placeholder in capitals."""
+    if "*" in path or re.search(r"(?:^|/)[A-Z]+(?:\.\w+)?$", path) and not path.endswith(".md"):
         return []
     match = re.search(r"\{([^{}]*)\}", path)
     if not match:
@@ -39,7 +49,7 @@ def is_there(path: pathlib.Path) -> bool:
 
 
 def missing_paths(text: str, code_only: bool) -> list[str]:
-    """Paths into the project that are not there. In prose a word like `text/data` is a path only in backticks or code."""
+    """Paths into the project that are not there. In prose a word of the modules (text, data) is a path only in backticks or code."""
     found = []
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL)) if code_only else text
     for source, folders in ((text, FOLDERS), (code, MODULES)):
@@ -68,58 +78,133 @@ def check_document(path: pathlib.Path, targets: set[str]) -> list[str]:
     return faults
 
 
-class Program:
-    """The program's commands: `help_of(["inspect"])` is what `switchyard inspect --help` prints, "" for no such command."""
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Fenced blocks as (language, content), continued lines joined."""
+    return [(language, content.replace("\\\n", " ")) for language, content in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)]
 
-    def __init__(self, program: pathlib.Path):
-        self.program = program
-        self.known: dict[tuple[str, ...], str] = {}
 
-    def help_of(self, words: list[str]) -> str:
-        key = tuple(words)
-        if key not in self.known:
-            done = subprocess.run([self.program, *words, "--help"], capture_output=True, text=True, timeout=60)
-            self.known[key] = done.stdout if done.returncode == 0 else ""
-        return self.known[key]
+def line_faults(program: Program, text: str) -> list[str]:
+    """Faults of every command line of `switchyard` in lines of a shell or of a help."""
+    faults = []
+    for line in text.splitlines():
+        start = re.search(r"(?:^|[\s/(;|])switchyard [a-z]", line)
+        if not start or line.startswith("Usage:"):
+            continue
+        try:
+            calls = calls_in(re.sub(r"^\s*Examples?: ", "", line))
+        except ValueError as error:
+            faults.append(f"{line.strip()}: {error}")
+            continue
+        faults += [f"switchyard {' '.join(words)}: {fault}" for words in calls for fault in program.faults(words)]
+    return faults
 
-    def commands(self, above: list[str]) -> list[str]:
-        listed = re.search(r"^Subcommands:\n((?:  .*\n?)+)", self.help_of(above), re.MULTILINE)
-        return re.findall(r"^  (\w+)", listed[1], re.MULTILINE) if listed else []
 
-    def check_calls(self, text: str) -> list[str]:
-        """Each `switchyard COMMAND --option ...` of a text against that command's help."""
-        faults = []
-        for words, rest in COMMAND.findall(text):
-            first, *more = words.split()
-            if first not in self.commands([]):
-                faults.append(f"no such command: switchyard {first}")
-                continue
-            call = [first, *more[:1]] if more and more[0] in self.commands([first]) else [first]
-            for option in re.findall(r"(?<![\w-])(--[a-z][\w-]*)", rest):
-                if not re.search(rf"(?<![\w-]){option}(?![\w-])", self.help_of(call)):
-                    faults.append(f"switchyard {' '.join(call)} has no {option}")
-        return faults
+def run_file_faults(program: Program, text: str) -> list[str]:
+    """Faults of the run files in a document: blocks of TOML, and what a block writes to a .toml file."""
+    files = [content for language, content in blocks(text) if language == "toml"]
+    files += re.findall(r"cat > \S+\.toml <<'(?:\w+)'\n(.*?)\n[A-Z]+\n", text, re.DOTALL)
+    faults = []
+    for content in files:
+        try:
+            sections = tomllib.loads(content)
+        except tomllib.TOMLDecodeError as error:
+            faults.append(f"TOML: {error}")
+            continue
+        if "task" not in sections:  # a task's file, which is another form
+            faults += program.run_file_faults(sections)
+    return faults
+
+
+def mentioned_faults(program: Program, text: str) -> list[str]:
+    """Each `switchyard COMMAND --option ...` within a sentence, which need not be complete."""
+    faults = []
+    for words, rest in COMMAND.findall(text):
+        call, _ = program.split_call(words.split())
+        if not call:
+            faults.append(f"no such command: switchyard {words}")
+            continue
+        for option in re.findall(r"(?<![\w-])(--[a-z][\w-]*)", rest):
+            if option not in program.help_of(call).options:
+                faults.append(f"switchyard {' '.join(call)} has no {option}")
+    return faults
+
+
+def document_faults(program: Program, text: str) -> list[str]:
+    code = "\n".join(content for _, content in blocks(text))
+    inline = "\n".join(re.findall(r"`[^`\n]+`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
+    return line_faults(program, code) + mentioned_faults(program, inline) + run_file_faults(program, text)
+
+
+def help_faults(program: Program) -> list[str]:
+    faults, calls = [], [[]]
+    while calls:
+        call = calls.pop()
+        known = program.help_of(call)
+        calls += [[*call, command] for command in known.commands]
+        found = missing_paths(known.text, code_only=False) + line_faults(program, known.text) + mentioned_faults(program, known.text)
+        faults += [f"switchyard {' '.join([*call, '--help'])}: {fault}" for fault in found]
+    return faults
+
+
+def script_faults(text: str) -> list[str]:
+    """Options of the project's scripts that a text shows and the script does not have."""
+    faults = []
+    for path, rest in re.findall(r"((?:scripts|tools|tests)/[\w/]+\.(?:py|sh))([^`\n|>]*)", text):
+        source = (ROOT / path).read_text() if (ROOT / path).exists() else rest
+        options = re.findall(r"(?<![\w-])--[a-z][\w-]*", rest)
+        faults += [f"{path} has no {option}" for option in options if not re.search(rf"{option}(?![\w-])", source)]
+    return faults
+
+
+def figure_faults(text: str) -> list[str]:
+    """Sections with a table or printed output and no command, or one that is not there."""
+    faults = []
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        if "\n|" in section or "\n```" in section:
+            if not re.search(r"`[^`\n]*(?:make [a-z]|scripts/\w+\.|tests/\S+\.py|switchyard [a-z])[^`]*`", section):
+                faults.append(f"no command beside the figures of section {section.splitlines()[0]!r}")
+    return faults
+
+
+COMMENT = re.compile(r"(?:^|\s)(?://|#) (.*)$", re.MULTILINE)
+CODE_FOLDERS = ("src", "tests", "bench", "examples", "fuzz", "tools", "scripts", "configs", "cmake")
+CODE = {".h", ".cc", ".py", ".sh", ".toml", ".cmake", ".txt"}
+
+
+def comment_faults(program: Program | None) -> tuple[list[str], int]:
+    """Paths and calls in comments of the source, by file; and how many files were read."""
+    faults, count = [], 0
+    for path in sorted(path for folder in CODE_FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in CODE):
+        comments = "\n".join(COMMENT.findall(path.read_text(errors="replace")))
+        if path.suffix == ".py":
+            comments += "\n".join(re.findall(r'"""(.*?)"""', path.read_text(), re.DOTALL))
+        quoted = "\n".join(re.findall(r"`[^`\n]+`", comments))
+        found = missing_paths(comments, code_only=True) + script_faults(comments)
+        if program:
+            found += mentioned_faults(program, quoted)
+        faults += [f"{path.relative_to(ROOT)}: {fault}" for fault in found]
+        count += 1
+    return faults, count
 
 
 def main() -> None:
-    documents = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+    program = Program(pathlib.Path(sys.argv[1]).resolve()) if len(sys.argv) > 1 else None
     targets = make_targets()
-    faults = [f"{path.relative_to(ROOT)}: {fault}" for path in documents for fault in check_document(path, targets)]
-    texts = len(documents)
-    if len(sys.argv) > 1:
-        program = Program(pathlib.Path(sys.argv[1]).resolve())
-        for path in documents:
-            code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", path.read_text().replace("\\\n", " "), re.DOTALL))
-            faults += [f"{path.relative_to(ROOT)}: {fault}" for fault in program.check_calls(code)]
-        for call in [[], *([command] for command in program.commands([]))]:
-            for words in [call, *([*call, below] for below in (program.commands(call) if call else []))]:
-                text = program.help_of(words)
-                name = " ".join(["switchyard", *words, "--help"])
-                texts += 1
-                faults += [f"{name}: {fault}" for fault in missing_paths(text, code_only=False) + program.check_calls(text)]
+    faults, count = comment_faults(program)
+    documents = [path for path in DOCUMENTS if path.exists()]
+    for path in documents:
+        text = path.read_text()
+        found = check_document(path, targets) + script_faults(text)
+        if path.name in FIGURES:
+            found += figure_faults(text)
+        if program:
+            found += document_faults(program, text)
+        faults += [f"{path.relative_to(ROOT)}: {fault}" for fault in found]
+    if program:
+        faults += help_faults(program)
     if faults:
         sys.exit("\n".join(dict.fromkeys(faults)) + f"\ncheck_docs: {len(set(faults))} faults")
-    print(f"documents: {texts} texts name only what exists")
+    print(f"documents: {len(documents)} documents and the comments of {count} files name only what exists")
 
 
 if __name__ == "__main__":
