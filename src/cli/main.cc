@@ -1,11 +1,8 @@
 // switchyard: one program for the whole life of a Switch Transformer. This file is the table of its commands.
-#include <malloc.h>
 #include <unistd.h>
 
-#include <climits>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <span>
 #include <string>
@@ -13,6 +10,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/standard_output.h"
 #include "parallel/collective_failure.h"
@@ -71,15 +69,6 @@ int run(int argc, char** argv) {
 int fail(int code, const char* kind, const std::exception& error) {
   std::fprintf(stderr, "switchyard: %s%s\n", kind, error.what());
   return code;
-}
-
-// Keeps large blocks in the heap rather than mapping and faulting them at every allocation: training allocates the same
-// tensors each step, and this makes a step up to 2.7 times faster. The heap's gaps cost memory, up to as much again as
-// the tensors: who sets MALLOC_MMAP_THRESHOLD_ has freed blocks given back.
-void keep_freed_memory() {
-  if (std::getenv("MALLOC_MMAP_THRESHOLD_") != nullptr) return;
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, INT_MAX);
 }
 
 }  // namespace
