@@ -29,6 +29,15 @@ std::string describe(const StepResult& result, std::optional<double> best_metric
 
 }  // namespace
 
+StepResult advance(Trainer& trainer) {
+  const auto& train = trainer.run().train;
+  const StepResult result = trainer.train_step();
+  const int64_t step = trainer.step();
+  if (step == train.steps || is_due(step, train.eval_every)) trainer.evaluate();
+  if (trainer.is_done() || is_due(step, train.save_every) || trainer.has_new_best()) trainer.save();
+  return result;
+}
+
 bool run_training(Trainer& trainer, bool quiet) {
   const auto& train = trainer.run().train;
   const double start = steady_seconds();
@@ -39,12 +48,9 @@ bool run_training(Trainer& trainer, bool quiet) {
                     static_cast<double>(train.steps));
   std::optional<double> best_metric;
   while (!trainer.is_done() && !trainer.is_interrupted()) {
-    const StepResult result = trainer.train_step();
-    const int64_t step = trainer.step();
-    const bool last = step == train.steps;
-    if (last || is_due(step, train.eval_every)) best_metric = find_number(trainer.evaluate(), train.best_metric);
-    if (trainer.is_done() || is_due(step, train.save_every) || trainer.has_new_best()) trainer.save();
-    progress.update(static_cast<double>(step), describe(result, best_metric));
+    const StepResult result = advance(trainer);
+    if (!trainer.evaluation().empty()) best_metric = find_number(trainer.evaluation(), train.best_metric);
+    progress.update(static_cast<double>(trainer.step()), describe(result, best_metric));
   }
   if (!trainer.checkpoint()) trainer.save();
   progress.finish();

@@ -345,10 +345,11 @@ StepResult Trainer::train_step() {
   state.saved.reset();
   state.evaluation.clear();
   result.seconds = steady_seconds() - start;
-  if (state.folder && state.step % state.run.train.log_every == 0)
-    state.folder->log(state.step, to_json(result, state.progress()));
+  if (state.folder && state.step % state.run.train.log_every == 0) state.folder->log(state.step, metrics_of(result));
   return result;
 }
+
+Json Trainer::metrics_of(const StepResult& result) const { return to_json(result, state_->progress()); }
 
 const std::vector<NamedNumber>& Trainer::evaluate() {
   auto& state = *state_;

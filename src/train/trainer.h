@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "base/json.h"
 #include "base/named_number.h"
 #include "checkpoint/checkpoint_store.h"
 #include "data/example_source.h"
@@ -57,6 +58,8 @@ class Trainer {
   // before the update and throws Error naming step and parameter.
   StepResult train_step();
 
+  Json metrics_of(const StepResult& result) const;  // the step's line of metrics.jsonl
+
   // What the run's evaluators say of this step, once a step; also appended to metrics.jsonl. Empty if it has none.
   // Throws Error if train.best_metric was set to what none of them gives.
   const std::vector<NamedNumber>& evaluate();
@@ -83,6 +86,9 @@ class Trainer {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// One step, with the evaluation and the checkpoint that are due after it.
+StepResult advance(Trainer& trainer);
 
 // Runs until it is done with a progress bar, evaluating and saving on schedule, at the end and on Ctrl-C.
 // Returns false if it was interrupted.
