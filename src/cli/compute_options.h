@@ -10,8 +10,8 @@ namespace switchyard {
 
 struct ComputeOptions {
   std::string device = "auto";
-  std::string dtype;  // "": the command's own default
-  int threads = 0;    // 0: OMP_NUM_THREADS, else all cores
+  std::string dtype = {};  // "": the command's own default
+  int threads = 0;         // 0: OMP_NUM_THREADS, else all cores
   std::string kernels = "fast";
 };
 

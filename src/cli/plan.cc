@@ -1,4 +1,7 @@
 // switchyard plan: how a model can be spread over a cluster, what each layout takes, and which is the fastest.
+#include "cli/plan.h"
+
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <filesystem>
@@ -121,22 +124,21 @@ std::vector<std::string> assumptions(const Cluster& cluster) {
            "matrix at each place; training has the one hop, in which a matrix's owner receives it from every place")};
 }
 
-void print_json(const PlanCommand& command, const Workload& workload, const Cluster& cluster, const Model& model,
+Json plans_json(const PlanCommand& command, const Workload& workload, const Cluster& cluster, const Model& model,
                 const std::vector<PlannedLayout>& plans) {
   Json layouts = Json::array();
   for (const auto& plan : plans) layouts.push_back(to_json(plan, cluster));
-  const Json json = {{"model", command.subject},
-                     {"parameters", model.parameters},
-                     {"flops_per_sequence", model.flops},
-                     {"batch_size", workload.batch_size},
-                     {"encoder_length", workload.encoder_length},
-                     {"decoder_length", workload.decoder_length},
-                     {"dtype", workload.is_bf16 ? "bf16" : "fp32"},
-                     {"optimizer", workload.is_adamw ? "adamw" : "adafactor"},
-                     {"cluster", to_json(cluster)},
-                     {"assumptions", assumptions(cluster)},
-                     {"layouts", layouts}};
-  std::cout << json.dump() << "\n";
+  return {{"model", command.subject},
+          {"parameters", model.parameters},
+          {"flops_per_sequence", model.flops},
+          {"batch_size", workload.batch_size},
+          {"encoder_length", workload.encoder_length},
+          {"decoder_length", workload.decoder_length},
+          {"dtype", workload.is_bf16 ? "bf16" : "fp32"},
+          {"optimizer", workload.is_adamw ? "adamw" : "adafactor"},
+          {"cluster", to_json(cluster)},
+          {"assumptions", assumptions(cluster)},
+          {"layouts", layouts}};
 }
 
 std::string gib(double bytes) {
@@ -244,7 +246,8 @@ void print_points(const char* title, const std::vector<ScalingPoint>& points) {
   }
 }
 
-void run_scaling(const PlanCommand& command, const Workload& workload) {
+// Prints the result, unless it is wanted as JSON (else null).
+Json run_scaling(const PlanCommand& command, const Workload& workload) {
   SY_CHECK(command.devices == 0 && command.layout.empty() && command.picture.empty(),
            "--scaling goes through device counts and layouts by itself; leave --devices, --layout and --picture out");
   const auto counts = read_device_counts(command.scaling);
@@ -261,14 +264,14 @@ void run_scaling(const PlanCommand& command, const Workload& workload) {
                  {"replayed_steps", steps.size()},
                  {"cluster", to_json(cluster)}};
     json.update(to_json(study));
-    std::cout << json.dump() << "\n";
-    return;
+    return json;
   }
   print_points("weak scaling: the batch grows with the devices", study.weak);
   print_points("\nstrong scaling: the batch stays", study.strong);
+  return nullptr;
 }
 
-void run(const PlanCommand& command) {
+Json run(const PlanCommand& command) {
   const auto subject = read_subject(command);
   const auto workload = make_workload(command, subject.workload);
   SY_CHECK(command.measured.empty() || !command.scaling.empty(), "--measured is a run that --scaling replays");
@@ -282,7 +285,9 @@ void run(const PlanCommand& command) {
   const auto model = describe(workload);
   if (!command.picture.empty())
     write_file_atomically(command.picture, draw_partitioning(workload, plans.front().layout));
-  (command.json ? print_json : print_text)(command, workload, cluster, model, plans);
+  if (command.json) return plans_json(command, workload, cluster, model, plans);
+  print_text(command, workload, cluster, model, plans);
+  return nullptr;
 }
 
 void add_cluster_options(CLI::App& plan, PlanCommand& command) {
@@ -318,11 +323,7 @@ void add_workload_options(CLI::App& plan, PlanCommand& command) {
       ->capture_default_str();
 }
 
-}  // namespace
-
-void add_plan(CLI::App& app) {
-  auto command = std::make_shared<PlanCommand>();
-  auto* plan = app.add_subcommand("plan", "Plan a model over many devices: memory, traffic and time of each layout");
+void add_options(CLI::App* plan, const std::shared_ptr<PlanCommand>& command) {
   plan->add_option("model", command->subject, "preset, or run file (TOML)")->required();
   add_cluster_options(*plan, *command);
   add_workload_options(*plan, *command);
@@ -338,12 +339,36 @@ void add_plan(CLI::App& app) {
   plan->add_option("--measured", command->measured,
                    "a run's folder: its steps' speed and expert loads are replayed by --scaling");
   plan->add_flag("--json", command->json, "print one JSON object with all layouts, nothing else");
+}
+
+}  // namespace
+
+Json plan_as_json(const std::vector<std::string>& arguments) {
+  CLI::App app;
+  app.set_help_flag();
+  const auto command = std::make_shared<PlanCommand>();
+  add_options(&app, command);
+  try {
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::ParseError& error) {
+    throw Error(join("plan: ", error.what()));
+  }
+  command->json = true;
+  return run(*command);
+}
+
+void add_plan(CLI::App& app) {
+  const auto command = std::make_shared<PlanCommand>();
+  auto* plan = app.add_subcommand("plan", "Plan a model over many devices: memory, traffic and time of each layout");
+  add_options(plan, command);
   plan->footer(
       "Examples:\n  switchyard plan switch-xxl --devices 512 --device tpu-v3\n"
       "  switchyard plan run.toml --devices 4 --device cpu --json\n"
       "  switchyard plan switch-base-128 --scaling 8..2048 --measured runs/mini --json\n"
       "  switchyard plan switch-base-128 --devices 16 --memory 24 --flops 40 --bandwidth 12 --network-bandwidth 3");
-  plan->callback([command] { run(*command); });
+  plan->callback([command] {
+    if (const auto json = run(*command); !json.is_null()) std::cout << json.dump() << "\n";
+  });
 }
 
 }  // namespace switchyard
