@@ -10,7 +10,7 @@ set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-packages=(cmake ninja-build g++ make git python3 python3-venv nlohmann-json3-dev libcli11-dev libtomlplusplus-dev
+packages=(cmake ninja-build g++ make git python3 python3-venv python3-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev
           libsentencepiece-dev libcpp-httplib-dev zlib1g-dev libzstd-dev libgtest-dev libgmock-dev libbenchmark-dev)
 helpful=(ccache mold)  # only make builds faster: skipped where the system does not offer them
 requirements=(-r requirements.txt)
