@@ -20,14 +20,14 @@ struct TrainCommand {
   std::string run_file, out, teacher;
   std::vector<std::string> settings;
   ResumeOptions start;
-  bool quiet = false, json = false;
+  bool quiet = false, json = false, resolve = false;
   ComputeOptions compute;
 };
 
 void run(TrainCommand& command) {
   SY_CHECK(!command.run_file.empty(), command.name, " needs a run file, for example: switchyard ", command.name,
            " run.toml --out runs/mini");
-  SY_CHECK(!command.out.empty(), command.name, " needs --out DIR, the folder of the run");
+  SY_CHECK(command.resolve || !command.out.empty(), command.name, " needs --out DIR, the folder of the run");
   apply(command.compute);
   if (!command.compute.dtype.empty()) command.settings.push_back("train.dtype=" + command.compute.dtype);
   if (!command.teacher.empty())
@@ -38,6 +38,10 @@ void run(TrainCommand& command) {
   const auto config = read_run(command.run_file, command.settings, start.checkpoint(command.out));
   SY_CHECK(command.name != "distill" || !config.distill.teacher.empty(),
            "distill needs --teacher MODEL, or teacher under [distill] in the run file");
+  if (command.resolve) {
+    std::cout << run_to_toml(config);
+    return;
+  }
   catch_interrupts();
   const auto mesh = open_mesh(config, device_of(command.compute));
   if (!mesh->is_first()) set_message_sink(std::make_shared<NoMessages>());
@@ -64,6 +68,8 @@ CLI::App* add_command(CLI::App& app, const std::shared_ptr<TrainCommand>& comman
   train->add_flag("--resume", command->start.resume, "continue from the newest complete checkpoint in --out");
   train->add_flag("--allow-changes", command->start.allow_changes,
                   "with --resume: go on though settings differ from the checkpoint's");
+  train->add_flag("--resolve", command->resolve,
+                  "print the run with all its keys and stop; nothing is opened but init");
   train->add_flag("--quiet", command->quiet, "no progress bar");
   train->add_flag("--json", command->json, "print one JSON object at the end, nothing else");
   train->add_flag_callback(
