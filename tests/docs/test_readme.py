@@ -1,9 +1,12 @@
 """README.md's commands, run in their order on a small text: every section but those that need a network, a launcher or much time."""
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
-from conftest import SOURCE, checkout, run_block, sections, write_text
+from conftest import PROGRAM, SOURCE, checkout, run_block, sections, write_text
 
 README = sections((SOURCE / "README.md").read_text())
 SMALLER = {"--size 8000": "--size 200", '"switch-mini-8"': '"switch-tiny-4"', "steps = 2000": "steps = 12\neval_examples = 4",
@@ -48,3 +51,17 @@ def test_plans(desk):
 def test_distillation(desk):
     said = run_block(README["Small models from large ones"][0], desk, {" --set distill.baseline=runs/dense": " --set train.steps=2"})
     assert (desk / "runs/student/latest").exists(), said
+
+
+def test_pictures(tmp_path):
+    """Those of docs/ are what their commands draw."""
+    command = re.search(r"`build/release/(switchyard plan .*?) --picture docs/mesh.svg`", (SOURCE / "README.md").read_text())[1].split()
+    subprocess.run([PROGRAM, *command[1:], "--picture", tmp_path / "mesh.svg"], check=True, capture_output=True)
+    assert (tmp_path / "mesh.svg").read_text() == (SOURCE / "docs/mesh.svg").read_text()
+    drawn = subprocess.run([sys.executable, SOURCE / "scripts/draw_sparse_layer.py"], check=True, capture_output=True, text=True).stdout
+    assert drawn == (SOURCE / "docs/sparse_layer.svg").read_text()
+
+
+def test_tree_names_every_folder():
+    listed = re.findall(r"^src/(\w+) ", (SOURCE / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (SOURCE / "src").iterdir() if path.is_dir())
