@@ -139,6 +139,13 @@ bool has_hf_sparse_count(const std::set<int64_t>& blocks, int64_t num_layers) {
   return count > 0 && hf_derives(blocks, num_layers, count);
 }
 
+// T5EncoderModel and the like.
+bool is_encoder_alone(const Json& json) {
+  const auto names = json.value("architectures", Json::array());
+  return names.is_array() && names.size() == 1 && names.front().is_string() &&
+         names.front().get_ref<const std::string&>().ends_with("EncoderModel");
+}
+
 void read_block(const Json& json, const std::string& source, ModelConfig& config) {
   SY_CHECK(json.at(kBlock).is_object(), source, ": \"", kBlock, "\" is not an object");
   ConfigDocument document;
@@ -214,6 +221,8 @@ ModelConfig config_from_hf(const Json& json, const std::string& source, const st
   keys.require("num_layers", config.num_encoder_layers);
   config.num_decoder_layers = config.num_encoder_layers;
   keys.read("num_decoder_layers", config.num_decoder_layers);
+  const bool is_encoder = is_encoder_alone(json);
+  if (is_encoder) config.num_decoder_layers = 0;  // whatever the rest says: T5EncoderModel keeps T5's keys
   keys.read("relative_attention_num_buckets", config.relative_attention_num_buckets);
   keys.read("relative_attention_max_distance", config.relative_attention_max_distance);
   keys.read("layer_norm_epsilon", config.layer_norm_epsilon);
@@ -222,12 +231,12 @@ ModelConfig config_from_hf(const Json& json, const std::string& source, const st
     read_switch(keys, has_block, config);
   else
     read_t5(keys, has_block, model_type, config);
-  SY_CHECK(config.num_encoder_layers > 0 && config.num_encoder_layers <= 4096 && config.num_decoder_layers > 0 &&
-               config.num_decoder_layers <= 4096,
+  SY_CHECK(config.num_encoder_layers > 0 && config.num_encoder_layers <= 4096 &&
+               (config.num_decoder_layers > 0 || is_encoder) && config.num_decoder_layers <= 4096,
            source, ": ", config.num_encoder_layers, " and ", config.num_decoder_layers, " layers, expected 1 to 4096");
   read_sparse_layers(tensor_names, config);
   try {
-    validate(config);
+    validate_stored(config);
   } catch (const Error& error) {
     throw Error(join(source, ": ", error.what()));
   }
@@ -237,17 +246,16 @@ ModelConfig config_from_hf(const Json& json, const std::string& source, const st
 Json config_to_hf(const ModelConfig& config, const std::string& dtype) {
   const bool is_switch = config.has_sparse_layers();
   const char* const model_type = is_switch ? "switch_transformers" : config.relative_bias_every_layer ? "umt5" : "t5";
-  const char* const architecture = is_switch                          ? "SwitchTransformersForConditionalGeneration"
-                                   : config.relative_bias_every_layer ? "UMT5ForConditionalGeneration"
-                                                                      : "T5ForConditionalGeneration";
+  const bool is_encoder = config.num_decoder_layers == 0;
+  const std::string family = is_switch ? "SwitchTransformers" : config.relative_bias_every_layer ? "UMT5" : "T5";
   // HF's T5 reads "gated-gelu" as the tanh form, and a dense_act_fn beside it as the last word.
   const std::string act =
       config.gated && config.activation == Activation::kGeluNew ? "gelu" : to_word(config.activation);
   const std::string feed_forward = (config.gated ? "gated-" : "") + act;
   Json json = {
-      {"architectures", {architecture}},
+      {"architectures", {family + (is_encoder ? "EncoderModel" : "ForConditionalGeneration")}},
       {"model_type", model_type},
-      {"is_encoder_decoder", true},
+      {"is_encoder_decoder", !is_encoder},
       {"vocab_size", config.vocab_size},
       {"d_model", config.d_model},
       {"d_kv", config.d_kv},

@@ -56,7 +56,7 @@ std::vector<TensorToWrite> with_progress(std::vector<TensorToWrite> tensors, con
 
 void save_tensors(const fs::path& folder, const ModelConfig& config, std::vector<TensorToWrite> tensors,
                   const SaveOptions& options) {
-  validate(config);
+  validate_stored(config);
   begin_model(folder);
   write_model_tensors(folder, with_progress(std::move(tensors), folder), options.max_shard_bytes);
   finish_model(folder, config, options);

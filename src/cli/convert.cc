@@ -8,11 +8,14 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "checkpoint/checkpoint_store.h"
+#include "checkpoint/gguf_header.h"
+#include "checkpoint/gguf_model.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/t5x.h"
 #include "checkpoint/tokenizer_files.h"
 #include "checkpoint/upcycle.h"
 #include "cli/commands.h"
+#include "cli/gguf_vocabulary.h"
 #include "text/vocabulary.h"
 
 namespace switchyard {
@@ -57,6 +60,16 @@ struct Source {
   std::string vocabulary, tokenizer_json, format;
 };
 
+bool writes_gguf(const ConvertCommand& command) { return command.to.ends_with(".gguf"); }
+
+// A model directory's tensors keep their type where none is asked for.
+at::ScalarType dtype_as_stored(const ConvertCommand& command, const ModelFiles& files) {
+  const auto shared = files.tensors.find("shared.weight");
+  const bool is_half =
+      shared != files.tensors.end() && (shared->second.dtype == at::kBFloat16 || shared->second.dtype == at::kHalf);
+  return command.dtype.empty() && is_half ? shared->second.dtype : storage_dtype(command.dtype);
+}
+
 Source open_source(const ConvertCommand& command) {
   const fs::path from = command.from;
   SY_CHECK(fs::exists(from) || command.from.ends_with("@best"), command.from,
@@ -66,17 +79,17 @@ Source open_source(const ConvertCommand& command) {
     source.format = "T5X";
     source.dtype = storage_dtype(command.dtype);
     source.model = import_t5x(from, source.dtype);
+  } else if (is_gguf(from)) {
+    auto gguf = open_gguf(from);
+    source.format = "GGUF";
+    source.dtype = dtype_as_stored(command, gguf.files);
+    source.files = std::move(gguf.files);
+    source.vocabulary = sentencepiece_model_of(gguf.vocabulary, command.from);
   } else {
     const auto folder = resolve_model_folder(from);
     source.format = "Hugging Face";
-    source.dtype = storage_dtype(command.dtype);
     source.files = open_files(folder);
-    if (command.dtype.empty()) {
-      const auto shared = source.files->tensors.find("shared.weight");
-      if (shared != source.files->tensors.end() &&
-          (shared->second.dtype == at::kBFloat16 || shared->second.dtype == at::kHalf))
-        source.dtype = shared->second.dtype;
-    }
+    source.dtype = dtype_as_stored(command, *source.files);
     source.vocabulary = read_vocabulary(folder);
     source.tokenizer_json = read_tokenizer_file(folder);
     if (source.vocabulary.empty() && !source.tokenizer_json.empty())
@@ -94,10 +107,16 @@ Source open_source(const ConvertCommand& command) {
   return source;
 }
 
+void write_gguf(const Source& source, const std::string& to) {
+  const auto& config = source.model ? source.model->config : source.files->config;
+  write_gguf(to, config, source.model ? parameter_values(*source.model) : parameter_values(*source.files), source.dtype,
+             gguf_vocabulary(source.vocabulary, config.vocab_size));
+}
+
 void convert(const ConvertCommand& command) {
   const uint64_t max_shard_bytes = parse_bytes(command.max_shard_size);
-  SY_CHECK(!fs::exists(fs::path(command.to) / "config.json"), command.to,
-           " already holds a model; remove it or choose another folder");
+  SY_CHECK(!fs::exists(writes_gguf(command) ? fs::path(command.to) : fs::path(command.to) / "config.json"), command.to,
+           " already holds a model; remove it or choose another name");
   Source source = open_source(command);
   if (command.upcycle_experts > 0) {
     if (!source.model) source.model = open_model(source.files->folder, source.dtype);
@@ -109,7 +128,9 @@ void convert(const ConvertCommand& command) {
                             .max_shard_bytes = max_shard_bytes,
                             .vocabulary = source.vocabulary,
                             .tokenizer_json = source.tokenizer_json};
-  if (source.model)
+  if (writes_gguf(command))
+    write_gguf(source, command.to);
+  else if (source.model)
     save_model(command.to, source.model->config, source.model->weights, options);
   else
     save_model(command.to, *source.files, options);
@@ -138,11 +159,12 @@ void add_convert(CLI::App& app) {
   auto command = std::make_shared<ConvertCommand>();
   auto* convert_app = app.add_subcommand(
       "convert",
-      "Write a model directory from another model: T5X checkpoint, PyTorch .bin, other dtype or shards, dense to "
-      "sparse\n"
+      "Write a model directory from another model: T5X checkpoint, PyTorch .bin, GGUF, other dtype or shards, dense to "
+      "sparse; or a GGUF file, where --to ends in .gguf\n"
       "Example: switchyard convert --from checkpoint_500100 --to switch-base-8 --dtype bf16 --vocab spiece.model");
-  convert_app->add_option("--from", command->from, "model directory, run folder or T5X checkpoint")->required();
-  convert_app->add_option("--to", command->to, "folder to write")->required();
+  convert_app->add_option("--from", command->from, "model directory, run folder, T5X checkpoint or GGUF file of T5")
+      ->required();
+  convert_app->add_option("--to", command->to, "folder to write, or a file NAME.gguf")->required();
   convert_app->add_option("--dtype", command->dtype, "fp32, bf16 or fp16; default: as stored")
       ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
   convert_app->add_option("--max-shard-size", command->max_shard_size, "largest file, such as 500MB")

@@ -19,7 +19,9 @@ Session::Session(const ModelConfig& config, const ComputeWeights& weights, const
       weights_(weights),
       vocabulary_(vocabulary),
       options_(options),
-      cache_(weights, options.rows, options.max_length) {}
+      cache_(weights, options.rows, options.max_length) {
+  check_decoder(config);
+}
 
 uint64_t Session::submit(Request request, Listener listener) {
   const auto& search = request.search;

@@ -44,7 +44,7 @@ struct Listener {
 class Session {
  public:
   // The model and the vocabulary must outlive the session. The vocabulary may be null: then requests have no stop
-  // strings. Throws Error if an option is out of range.
+  // strings. Throws Error if an option is out of range, or the model has no decoder.
   Session(const ModelConfig& config, const ComputeWeights& weights, const Vocabulary* vocabulary,
           const SessionOptions& options);
 

@@ -110,13 +110,20 @@ int64_t ModelConfig::layer_num_experts(bool decoder, int64_t block) const {
 }
 
 void validate(const ModelConfig& config) {
+  check_range("num_decoder_layers", config.num_decoder_layers, int64_t{1}, kMaxLayers);
+  validate_stored(config);
+}
+
+void validate_stored(const ModelConfig& config) {
   const std::pair<const char*, int64_t> sizes[] = {
       {"vocab_size", config.vocab_size}, {"d_model", config.d_model}, {"d_ff", config.d_ff}, {"d_kv", config.d_kv},
       {"num_heads", config.num_heads},
   };
   for (const auto& [name, size] : sizes) check_range(name, size, 1, kMaxSize);
   check_range("num_encoder_layers", config.num_encoder_layers, int64_t{1}, kMaxLayers);
-  check_range("num_decoder_layers", config.num_decoder_layers, int64_t{1}, kMaxLayers);
+  check_range("num_decoder_layers", config.num_decoder_layers, int64_t{0}, kMaxLayers);
+  SY_CHECK(config.num_decoder_layers > 0 || config.tie_output,
+           "model.tie_output is false, but the model is an encoder alone");
 
   const int64_t num_buckets = config.relative_attention_num_buckets;
   check_range("relative_attention_num_buckets", num_buckets, int64_t{4}, kMaxSize);

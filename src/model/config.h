@@ -24,7 +24,7 @@ struct ModelConfig {
   int64_t d_kv = 64;  // width of one attention head; heads * d_kv need not equal d_model
   int64_t num_heads = 8;
   int64_t num_encoder_layers = 6;
-  int64_t num_decoder_layers = 6;
+  int64_t num_decoder_layers = 6;  // 0 in files of encoders alone
   Activation activation = Activation::kRelu;
   bool gated = false;             // activation(x wi_0) * (x wi_1) in place of activation(x wi)
   bool tie_output = true;         // logits from the shared embedding, not from a head of its own
@@ -109,6 +109,8 @@ struct ModelConfig {
 // Throws Error naming the field if sizes are not positive, a sparse layer does not exist, experts are missing, and so
 // on.
 void validate(const ModelConfig& config);
+// The same of a model in a file, which may be an encoder alone: num_decoder_layers 0.
+void validate_stored(const ModelConfig& config);
 
 // The configuration of a preset name of the design (switch-base-8, t5-small, switch-mini-8, ...). Throws Error with the
 // nearest known name.

@@ -184,6 +184,7 @@ std::vector<NamedParameter> list_parameters(const ModelConfig& config, ModelWeig
   };
   add_input(config.tie_encoder_input, "encoder.embed_tokens.weight", weights.encoder);
   lister.add_stack("encoder", weights.encoder, /*is_decoder=*/false);
+  if (config.num_decoder_layers == 0) return std::move(lister.list);
   add_input(config.tie_decoder_input, "decoder.embed_tokens.weight", weights.decoder);
   lister.add_stack("decoder", weights.decoder, /*is_decoder=*/true);
   if (!config.tie_output) lister.add_scaled("lm_head.weight", weights.lm_head, table(Role::kOutput));

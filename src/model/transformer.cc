@@ -257,8 +257,14 @@ StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, con
       {.config = config, .model = weights, .weights = weights.encoder, .options = options, .tokens = tokens});
 }
 
+void check_decoder(const ModelConfig& config) {
+  SY_CHECK(config.num_decoder_layers > 0,
+           "the model is an encoder alone and has no decoder: it gives hidden states, but neither text nor scores");
+}
+
 StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const TokenLayout& tokens,
                    const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask, const ForwardOptions& options) {
+  check_decoder(config);
   check_layout(tokens, "decoder input");
   SY_CHECK(encoder_hidden.size(0) == tokens.batch_size(), "decoder input: ", tokens.batch_size(),
            " rows, the encoder had ", encoder_hidden.size(0));

@@ -50,8 +50,11 @@ struct StackOutput {
 StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const TokenLayout& tokens,
                    const ForwardOptions& options);
 
+// Throws Error for a model that is an encoder alone.
+void check_decoder(const ModelConfig& config);
+
 // The decoder over whole sequences (teacher forcing). The tokens are the decoder's inputs (targets shifted right).
-// encoder_hidden as got from encode(), encoder_mask as given to it.
+// encoder_hidden as got from encode(), encoder_mask as given to it. Throws Error as check_decoder() does.
 StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const TokenLayout& tokens,
                    const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask, const ForwardOptions& options);
 

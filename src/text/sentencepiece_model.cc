@@ -273,6 +273,27 @@ SentencePieceModelInfo inspect_sentencepiece_model(std::string_view bytes, const
   return info;
 }
 
+PieceList list_pieces(std::string_view bytes, const std::string& source) {
+  PieceList list;
+  FieldReader reader(bytes, source);
+  for (Field field; reader.next(field);) {
+    FieldReader inner(field.bytes, source);
+    Field part;
+    if (field.number == kModelPieces) {
+      auto& piece = list.pieces.emplace_back();
+      while (inner.next(part)) {
+        if (part.number == kPieceText) piece.text = part.bytes;
+        if (part.number == kPieceScore) piece.score = std::bit_cast<float>(static_cast<uint32_t>(part.value));
+        if (part.number == kPieceType) piece.type = static_cast<int32_t>(part.value);
+      }
+    } else if (field.number == kModelNormalizer) {
+      while (inner.next(part))
+        if (part.number == kNormalizerCharsmap) list.normalization_rules = part.bytes;
+    }
+  }
+  return list;
+}
+
 std::string with_sentinels(std::string_view bytes, int32_t count) {
   std::string model = without_self_test(bytes);
   for (int32_t number = count - 1; number >= 0; --number) {

@@ -28,6 +28,18 @@ struct SentencePieceModelInfo {
 // something the library would trip over: a broken trie, a score that is not finite, too many pieces.
 SentencePieceModelInfo inspect_sentencepiece_model(std::string_view bytes, const std::string& source);
 
+// What a model says of each of its pieces.
+struct ListedPiece {
+  std::string text;
+  float score = 0.0F;
+  int32_t type = 1;  // 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
+};
+struct PieceList {
+  std::vector<ListedPiece> pieces;
+  std::string normalization_rules;  // the compiled table, or ""
+};
+PieceList list_pieces(std::string_view bytes, const std::string& source);  // of bytes that were inspected
+
 // The model with `count` user-defined pieces "▁<extra_id_{count-1}>" ... "▁<extra_id_0>" after its own (as seqio's
 // SentencePieceVocabulary makes it), and without the self-test samples, which would then no longer hold.
 std::string with_sentinels(std::string_view bytes, int32_t count);
