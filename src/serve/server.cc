@@ -6,6 +6,7 @@
 #include "serve/conversation.h"
 #include "serve/http.h"
 #include "serve/inquiries.h"
+#include "serve/pages.h"
 #include "serve/statistics.h"
 
 namespace switchyard {
@@ -51,7 +52,7 @@ struct Server::State {
 
   State(const ServerOptions& given, const Vocabulary& words, Engine& runner)
       : options(given), vocabulary(words), engine(runner), http(http_options(given, runner.options())) {
-    if (!options.api_key.empty()) http.ask_for_key(options.api_key, {"/health"});
+    if (!options.api_key.empty()) http.ask_for_key(options.api_key, {"/", "/health"});
     http.count([this](const std::string& path, int status) { statistics.count_response(path, status); });
     add_looks();
     add_questions();
@@ -60,6 +61,7 @@ struct Server::State {
   }
 
   void add_looks() {
+    http.get("/", [](const auto&, auto& response) { response.set_content(serve_page(), "text/html; charset=utf-8"); });
     http.get("/health", [](const auto&, auto& response) { answer_json(response, {{"status", "ok"}}); });
     http.get("/v1/models", [this](const auto&, auto& response) {
       answer_json(response,

@@ -1,7 +1,7 @@
 // A model behind HTTP: completions in OpenAI's form, streamed or whole, vectors, the experts that tokens take, and what
 // operators look at.
 // POST /v1/completions, /v1/embeddings, /embeddings, /tokenize, /detokenize, /routing;
-// GET /health, /v1/models, /props, /metrics.
+// GET / (a page), /health, /v1/models, /props, /metrics.
 #pragma once
 
 #include <memory>
