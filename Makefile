@@ -22,7 +22,7 @@ define build
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build program install test quickstart bench scaling sanitize threads soak fuzz format lint clean
+.PHONY: help setup build program install test quickstart bench scaling sanitize threads soak harness fuzz format lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ soak: setup  ## kill a run of two ranks 200 times under torchrun, compare its we
 scaling: program  ## weak and strong scaling, measured on 1, 2, 4 processes and simulated to 2,048 devices; TEXT="files or folders"
 	@test -n "$(TEXT)" || { echo 'make scaling TEXT="files or folders of text"'; exit 2; }
 	@$(PYTHON) scripts/scaling.py --text $(TEXT) --out runs/scaling $(ARGS)
+
+harness: setup  ## EleutherAI's lm-evaluation-harness against serve and through transformers: the same numbers; ARGS="--model DIR"
+	$(call build,release,switchyard)
+	@$(PYTHON) scripts/harness.py $(ARGS)
 
 fuzz: setup  ## readers of foreign files against random input, SECONDS=60 each; ONLY=t5x runs one (fuzz/)
 	@scripts/setup.sh fuzz
