@@ -11,6 +11,7 @@ Sections of FIGURES that hold a table or printed output name the command that ma
 
 import pathlib
 import re
+import subprocess
 import sys
 import tomllib
 
@@ -161,9 +162,19 @@ def figure_faults(text: str) -> list[str]:
     faults = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         if "\n|" in section or "\n```" in section:
-            if not re.search(r"`[^`\n]*(?:make [a-z]|scripts/\w+\.|tests/\S+\.py|switchyard [a-z])[^`]*`", section):
+            if not re.search(r"`[^`\n]*(?:make [a-z]|git show|scripts/\w+\.|tests/\S+\.py|switchyard [a-z])[^`]*`", section):
                 faults.append(f"no command beside the figures of section {section.splitlines()[0]!r}")
     return faults
+
+
+def commit_faults(text: str) -> list[str]:
+    """Commits that a text names and this history does not have; nothing to say without a whole history."""
+    git = ["git", "-C", str(ROOT)]
+    whole = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True)
+    if whole.stdout.strip() != "false":
+        return []
+    named = re.findall(r"`git show ([0-9a-f]{7,40})`", text)
+    return [f"no such commit: {name}" for name in named if subprocess.run([*git, "merge-base", "--is-ancestor", name, "HEAD"], capture_output=True).returncode]
 
 
 COMMENT = re.compile(r"(?:^|\s)(?://|#) (.*)$", re.MULTILINE)
@@ -194,7 +205,7 @@ def main() -> None:
     documents = [path for path in DOCUMENTS if path.exists()]
     for path in documents:
         text = path.read_text()
-        found = check_document(path, targets) + script_faults(text)
+        found = check_document(path, targets) + script_faults(text) + commit_faults(text)
         if path.name in FIGURES:
             found += figure_faults(text)
         if program:

@@ -63,3 +63,9 @@ def test_paths_and_figures():
     table = "## Speed\n\n| a | b |\n|---|---|\n"
     assert len(check_docs.figure_faults(table)) == 1
     assert check_docs.figure_faults(table + "`make bench ARGS=x`") == []
+
+
+def test_commits():
+    if check_docs.commit_faults("`git show 0000000`"):  # a checkout with its history
+        assert check_docs.commit_faults("`git show 0000000`") == ["no such commit: 0000000"]
+    assert check_docs.commit_faults("`git show HEAD`") == []
