@@ -22,7 +22,7 @@ define build
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build program install test quickstart bench scaling sanitize threads soak harness fuzz format lint clean
+.PHONY: help setup build program install package test quickstart bench scaling sanitize threads soak harness fuzz format lint clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,11 @@ program:  ## the program alone, with no more installed than it needs
 
 install: build  ## program, headers, libraries and CMake package into PREFIX=/usr/local
 	@cmake --install build/release --prefix "$(PREFIX)"
+
+package:  ## build/switchyard-VERSION-linux-ARCH.tar.zst: the program with its libraries, for machines that have neither
+	@scripts/setup.sh program package
+	$(call build,package,switchyard)
+	@scripts/package.sh build/package build
 
 test: build  ## all tests; ONLY=ops runs those of tests/ops
 	@ctest --preset $(PRESET) --no-tests=error $(if $(ONLY),-R '^$(ONLY)$$')

@@ -15,6 +15,7 @@ cheap() {
   python3 scripts/check_includes.py
   python3 scripts/check_paper_map.py
   python3 scripts/check_docs.py
+  python3 scripts/check_words.py
   cpp_files | xargs clang-format --dry-run -Werror
   echo "format: fine"
 }

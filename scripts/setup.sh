@@ -2,7 +2,7 @@
 # Installs what building and testing need and is missing: Debian or Ubuntu packages, and the Python environment .venv.
 # Does nothing, in well under a second, when all is there.
 #
-#   scripts/setup.sh [lint] [quickstart] [fuzz]     the packages of `make lint`, `make quickstart`, `make fuzz` too
+#   scripts/setup.sh [lint] [quickstart] [fuzz] [package]     what `make lint`, `make quickstart`, ... need too
 #   scripts/setup.sh program [quickstart]           of the Python environment only torch, which the program links
 #
 # SWITCHYARD_PACKAGES=skip leaves system packages alone (not a Debian system, or they come from elsewhere).
@@ -20,7 +20,8 @@ for group in "$@"; do
     lint) packages+=(clang-format clang-tidy libomp-dev) ;;  # libomp-dev: clang's omp.h
     quickstart) packages+=(dict-gcide perl-doc) ;;
     fuzz) packages+=(clang libclang-rt-dev) ;;
-    *) echo "setup: unknown group '$group'; known: lint, quickstart, fuzz, program" >&2; exit 2 ;;
+    package) packages+=(zstd) ;;
+    *) echo "setup: unknown group '$group'; known: lint, quickstart, fuzz, package, program" >&2; exit 2 ;;
   esac
 done
 
