@@ -15,7 +15,7 @@ namespace switchyard {
 ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype, at::Device device,
                           const std::string& source);
 
-// The same values as cast_weights() of fp32 weights (fp64 if `dtype` is), made without them: each tensor is read into
+// The same values as cast_weights() of f32 weights (f64 if `dtype` is), made without them: each tensor is read into
 // the dtype in which the forward pass wants it, experts on the CPU when a routing first sends them rows.
 ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
                                     at::Device device, const std::string& source);

@@ -33,7 +33,7 @@ struct NoiseCounts {
   int64_t targets_length() const { return num_noise_tokens + num_noise_spans + 1; }                        // with EOS
 };
 
-// What a mask of `length` tokens holds; in fp32 and half to even, as T5's mask function (which so can differ from the
+// What a mask of `length` tokens holds; in f32 and half to even, as T5's mask function (which so can differ from the
 // lengths above where a product falls on a half). length >= 2. Density 0 gives no noise.
 NoiseCounts noise_counts(int64_t length, const SpanCorruption& corruption);
 

@@ -35,7 +35,7 @@ struct Areas {
 Areas areas(std::span<const RankedExample> examples, const std::vector<Choice>& choices) {
   std::vector<double> probability(examples.size());
   for (size_t n = 0; n < examples.size(); ++n) {
-    // In fp32, as in T5: what is a tie depends on it.
+    // In f32, as in T5: what is a tie depends on it.
     const float first = static_cast<float>(examples[n].scores[0]), second = static_cast<float>(examples[n].scores[1]);
     const float top = std::max(first, second);
     const float odds = std::exp(second - top);

@@ -25,10 +25,10 @@ struct Device {
 //   tpu-v3: one of a chip's two cores. 123 TFLOP/s, 32 GiB and 900 GB/s a chip, four links of 656 Gbit/s (Jouppi et
 //   al.,
 //     "A domain-specific supercomputer for training deep neural networks", CACM 2020, table 3; Cloud TPU
-//     documentation). Links of a pod's torus join chips alike, within a host of eight cores and beyond. fp32 products
+//     documentation). Links of a pod's torus join chips alike, within a host of eight cores and beyond. f32 products
 //     as six of bf16.
 //   tpu-v4: a chip. 275 TFLOP/s, 32 GiB, 1,200 GB/s, six links of 50 GB/s (Jouppi et al., ISCA 2023, table 4).
-//   a100-80: A100 80GB SXM data sheet (fp32: TF32 products); DGX A100: NVLink 300 GB/s, 8 x 200 Gbit/s a node.
+//   a100-80: A100 80GB SXM data sheet (f32: TF32 products); DGX A100: NVLink 300 GB/s, 8 x 200 Gbit/s a node.
 //   h100, h200: H100 and H200 SXM data sheets; DGX H100 and H200: NVLink 450 GB/s, 8 x 400 Gbit/s a node.
 //   mi300x: MI300X data sheet and platform brief: seven links of 64 GB/s, 8 x 400 Gbit/s a node.
 //   cpu: one core of a Zen 4 server as measured for this program (docs/results.md), messages by Gloo over loopback.

@@ -12,7 +12,7 @@ struct Cluster {
   int64_t num_devices = 1;
   double memory_bytes = 0;      // of one device
   double flops = 0;             // bf16 products a second, a multiply-add being two
-  double fp32_flops = 0;        // the same in fp32
+  double fp32_flops = 0;        // the same in f32
   double memory_bandwidth = 0;  // bytes a second
   // Bytes a second that one device sends to others of its node, and through its share of the node's network; seconds
   // until a message of no length has arrived.

@@ -34,7 +34,7 @@ int64_t slot_numel(const ParameterSpec& spec, const Workload& workload) {
   return is_factored ? sides[0] + sides[1] : numel;
 }
 
-// In bf16 every narrow matrix has a copy, the table only for a tied output; in fp32 only what is joined is copied.
+// In bf16 every narrow matrix has a copy, the table only for a tied output; in f32 only what is joined is copied.
 double copied_share(const ParameterSpec& spec, const Workload& workload) {
   if (workload.is_bf16 && !spec.is_wide)
     return spec.role != Role::kEmbedding || (spec.name == "shared.weight" && workload.model.tie_output) ? 0.5 : 0.0;

@@ -18,7 +18,7 @@ std::string pad_nonspaced_languages(std::string_view text);
 
 std::string replace_all(std::string text, std::string_view from, std::string_view to);
 
-// A similarity from 0 to 5, rounded to the nearest 0.2 in fp32, ties to even, with one decimal: 1.66 -> "1.6".
+// A similarity from 0 to 5, rounded to the nearest 0.2 in f32, ties to even, with one decimal: 1.66 -> "1.6".
 std::string similarity_text(double score);
 
 // As Python's float(); `otherwise` for text that is no number.

@@ -174,7 +174,7 @@ RunConfig resolve_run(const ConfigDocument& document, const std::filesystem::pat
 RunConfig read_run(const std::filesystem::path& file, const std::vector<std::string>& settings,
                    const std::optional<std::filesystem::path>& checkpoint = {});
 
-// "auto" as bf16 where the processor multiplies it, else fp32; other names as they are.
+// "auto" as "bf16" where the processor multiplies it, else "fp32"; other names as they are.
 std::string resolved_dtype(const std::string& dtype);
 
 // The resolved run as TOML that resolve_run reads back to the same run.

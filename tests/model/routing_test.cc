@@ -279,7 +279,7 @@ TEST(RoutingConfig, RefusesWhatCannotBe) {
   refuse([](ModelConfig& c) { c.routing.router_dropout_rate = 1.0; });
 }
 
-// Switch attention diverged in bf16 (table 10): its experts stay in fp32 unless told otherwise.
+// Switch attention diverged in bf16 (table 10): its experts stay in f32 unless told otherwise.
 TEST(SwitchAttention, ExpertsStayWideByDefault) {
   auto config = tiny_model();
   config.encoder_attention_sparse_step = 2;

@@ -80,7 +80,7 @@ TEST(RouterZLoss, PublishedVector) {
               number(route_groups(logits.narrow(0, 0, 6), 6, 6).router_z_loss), 1e-12);
 }
 
-// HF test_equivalency_token_chose_masked_router; values recomputed in fp64 with fp32 weights.
+// HF test_equivalency_token_chose_masked_router; values recomputed in f64 with f32 weights.
 TEST(Router, PublishedRouter) {
   const auto x = table({{0.6433916, 0.18188512, 0.02240455, 0.563781},
                         {0.5526401, 0.0958724, 0.34253013, 0.03644359},
@@ -146,7 +146,7 @@ TEST(Slots, LeftToRight) {
   EXPECT_THAT(statistics.expert_load, ElementsAre(5.0 / 8, 2.0 / 8, 1.0 / 8));
 }
 
-// Flaxformer routing_test.py, top-1 left to right, two groups of four, capacity 2. bf16-exact with ties, then fp32.
+// Flaxformer routing_test.py, top-1 left to right, two groups of four, capacity 2. bf16-exact with ties, then f32.
 TEST(Slots, PublishedDispatch) {
   const auto ties = table({{0.24609375, 0.25, 0.25390625, 0.251953125},
                            {0.2431640625, 0.24609375, 0.25390625, 0.2578125},

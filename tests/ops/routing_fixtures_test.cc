@@ -126,7 +126,7 @@ TEST(TopKFixtures, DeepSpeedAndMeshDropTheirOwnTokens) {
   }
 }
 
-// Flaxformer routing_test.py: probabilities that are exact in bf16, and those of fp32 weights.
+// Flaxformer routing_test.py: probabilities that are exact in bf16, and those of f32 weights.
 const Table kTies = {
     {0.24609375, 0.25, 0.25390625, 0.251953125},          {0.2431640625, 0.24609375, 0.25390625, 0.2578125},
     {0.244140625, 0.2470703125, 0.255859375, 0.25390625}, {0.25, 0.25, 0.251953125, 0.25},

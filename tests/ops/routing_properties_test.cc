@@ -1,4 +1,4 @@
-// What holds for every router, over random shapes, in fp64 and fp32.
+// What holds for every router, over random shapes, in f64 and f32.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/ones.h>

@@ -151,7 +151,7 @@ TEST(RankStates, KeepsWholeMastersWhereTensorRanksCut) {
   EXPECT_EQ(total(rank_states(workload, {.data = 2, .tensor = 2}), &RankState::whole_masters), 4 * cut);
 }
 
-// bf16: q, k, v, o, networks and the output; fp32: only what is joined, q, k and v, and the cross keys and values.
+// bf16: q, k, v, o, networks and the output; f32: only what is joined, q, k and v, and the cross keys and values.
 TEST(RankStates, CopiesWhatComputeNeeds) {
   auto workload = small_workload(/*sparse=*/false);
   const double d = 16, inner = 32, attention = 4 * d * inner, networks = 2 * d * 32, output = 128 * d;
