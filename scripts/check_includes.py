@@ -26,7 +26,7 @@ DEPENDS = {
     "eval": ["tasks", "generate"],
     "train": ["eval", "optim", "checkpoint", "parallel", "tasks"],
     "report": ["base"],
-    "serve": ["generate"],
+    "serve": ["generate", "report"],
     "cli": ["train", "report", "tasks", "plan", "serve"],
 }
 # Folders that are plain C++: no torch header, so that they compile in a second and run without a tensor.

@@ -7,6 +7,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 #include "base/error.h"
 
@@ -60,6 +62,18 @@ LockFile::LockFile(const std::filesystem::path& path, const std::string& what) :
 LockFile::~LockFile() {
   ::unlink(path_.c_str());
   ::close(descriptor_);
+}
+
+bool is_locked(const std::filesystem::path& path) {
+  struct stat file {};
+  if (::stat(path.c_str(), &file) != 0) return false;
+  const auto inode = ":" + std::to_string(file.st_ino) + " ";
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);)
+    if (line.find(" FLOCK ") != std::string::npos && line.find(inode) != std::string::npos &&
+        line.find("->") == std::string::npos)
+      return true;
+  return false;
 }
 
 }  // namespace switchyard

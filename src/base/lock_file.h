@@ -20,4 +20,8 @@ class LockFile {
   int descriptor_ = -1;
 };
 
+// Whether a process of this machine holds the lock, by the kernel's list (/proc/locks): without touching it, so that
+// nobody who wants it now is refused.
+bool is_locked(const std::filesystem::path& path);
+
 }  // namespace switchyard

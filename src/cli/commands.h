@@ -19,5 +19,6 @@ void add_bench_routing(CLI::App& bench);  // its jobs variants and routing
 void add_report(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_serve(CLI::App& app);
+void add_watch(CLI::App& app);
 
 }  // namespace switchyard

@@ -55,6 +55,7 @@ int run(int argc, char** argv) {
   add_report(app);
   add_plan(app);
   add_serve(app);
+  add_watch(app);
   check_command(app, {argv + 1, static_cast<size_t>(argc - 1)});
   try {
     app.parse(argc, argv);

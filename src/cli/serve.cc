@@ -1,15 +1,10 @@
 // switchyard serve: a model behind HTTP.
-#include <chrono>
-#include <iostream>
-#include <thread>
-
 #include "base/error.h"
-#include "base/interrupt.h"
-#include "base/messages.h"
 #include "checkpoint/checkpoint_store.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
 #include "cli/model_vocabulary.h"
+#include "cli/server_command.h"
 #include "cli/shared_model.h"
 #include "serve/server.h"
 
@@ -24,27 +19,6 @@ struct ServeCommand {
 };
 
 #ifdef SWITCHYARD_HAS_HTTPLIB
-
-// Stops the server after the first Ctrl-C or SIGTERM, until it goes.
-class StopOnInterrupt {
- public:
-  explicit StopOnInterrupt(Server& server)
-      : thread_([this, &server] {
-          while (!ended_ && !interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-          if (!ended_) say("serve: finishing what runs; no more is taken");
-          server.stop();
-        }) {}
-  StopOnInterrupt(const StopOnInterrupt&) = delete;
-  StopOnInterrupt& operator=(const StopOnInterrupt&) = delete;
-  ~StopOnInterrupt() {
-    ended_ = true;
-    thread_.join();
-  }
-
- private:
-  std::atomic<bool> ended_ = false;
-  std::thread thread_;
-};
 
 void run(ServeCommand& command) {
   SY_CHECK(!command.model.empty(), "serve needs --model MODEL, for example: switchyard serve --model runs/mini");
@@ -64,10 +38,8 @@ void run(ServeCommand& command) {
   options.limits.rows = command.slots;
   catch_interrupts();
   Server server(options, vocabulary, engine);
-  const auto place = join("http://", options.host, ":", server.port());
-  say("serving ", command.model, " at ", place, " (", command.slots, " slots; Ctrl-C ends)");
-  if (options.json_log) std::cout << Json{{"serving", command.model}, {"at", place}}.dump() << std::endl;
-  const StopOnInterrupt stop(server);
+  announce(command.model, options.host, server.port(), join(command.slots, " slots; "), options.json_log);
+  const StopOnInterrupt stop(server, "serve: finishing what runs; no more is taken");
   server.run();
 }
 

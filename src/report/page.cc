@@ -284,21 +284,13 @@ std::string config_section(const std::vector<RunLog>& runs) {
 
 }  // namespace
 
-std::string make_page(const ReportInput& input) {
+std::string make_sections(const ReportInput& input) {
   const auto& runs = input.runs;
   const std::string loss_key =
       std::any_of(runs.begin(), runs.end(), [](const RunLog& run) { return !run.scalar("cross_entropy").empty(); })
           ? "cross_entropy"
           : "loss";
-  std::string title;
-  for (const auto& run : runs) title += (title.empty() ? "" : ", ") + run.name;
-  std::string html =
-      "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width, "
-      "initial-scale=1'>\n<title>" +
-      escape_html(title) + " - Switchyard report</title>\n<style>" + kPageStyle + "</style></head><body>\n";
-  html += join("<h1>Training report</h1>\n<p class=quiet>", runs.size(), runs.size() == 1 ? " run" : " runs", ": ",
-               escape_html(title), "</p>\n");
-  html += runs_table(runs) + equal_terms_table(runs);
+  std::string html = runs_table(runs) + equal_terms_table(runs);
   html += section("Learning",
                   "Solid lines are moving means over a fortieth of the run; the values themselves are faint. The first "
                   "twentieth may leave the plot. Time is training time: evaluation and saving are left out.",
@@ -317,6 +309,19 @@ std::string make_page(const ReportInput& input) {
   if (!routing.empty()) html += "<h2>Routing</h2>\n" + routing;
   for (const auto& [source, document] : input.scaling) html += draw_scaling(document, source);
   html += samples_section(input.samples) + config_section(runs);
+  return html;
+}
+
+std::string make_page(const ReportInput& input) {
+  std::string title;
+  for (const auto& run : input.runs) title += (title.empty() ? "" : ", ") + run.name;
+  const std::string html =
+      "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width, "
+      "initial-scale=1'>\n<title>" +
+      escape_html(title) + " - Switchyard report</title>\n<style>" + kPageStyle + "</style></head><body>\n" +
+      join("<h1>Training report</h1>\n<p class=quiet>", input.runs.size(), input.runs.size() == 1 ? " run" : " runs",
+           ": ", escape_html(title), "</p>\n") +
+      make_sections(input);
   return html + "<script>" + kPageScript + "</script>\n</body></html>\n";
 }
 

@@ -9,4 +9,7 @@ namespace switchyard {
 
 std::string make_page(const ReportInput& input);
 
+// What stands on it below its title, for a page of another's that has kPageStyle and kPageScript (page_assets.h).
+std::string make_sections(const ReportInput& input);
+
 }  // namespace switchyard

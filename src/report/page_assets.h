@@ -46,7 +46,7 @@ details { margin: 8px 0; } summary { cursor: pointer; color: var(--quiet); } pre
 )css";
 
 inline constexpr const char* kPageScript = R"js(
-for (const svg of document.querySelectorAll('svg.chart')) {
+function showValuesAtPointer(svg) {
   const [left, right, top, bottom] = svg.dataset.plot.split(' ').map(Number);
   const [xLow, xHigh, yLow, yHigh] = svg.dataset.range.split(' ').map(Number);
   const [xKind, yKind] = svg.dataset.kind.split(' ');
@@ -91,6 +91,7 @@ for (const svg of document.querySelectorAll('svg.chart')) {
   const hide = () => { tip.style.display = 'none'; cross.remove(); };
   svg.addEventListener('mouseleave', hide);
 }
+document.querySelectorAll('svg.chart').forEach(showValuesAtPointer);
 )js";
 
 }  // namespace switchyard

@@ -1,5 +1,6 @@
 'use strict';
-// What is wrong with a layer's load, in words. A layer: {name, tokens, dropped, load: [tokens by expert]}.
+// What is wrong with a layer's load, in words. A layer: {name, tokens, dropped, load: [tokens by expert]}; or, with
+// `shares`, of a mean over so many steps that numbers say enough: dropped and load are shares, and tokens is 1.
 const STARVING = 0.1;      // of the even share
 const DROPPED = 0.1;       // of the tokens
 const TOKENS_TO_TELL = 50; // an expert, on average: fewer say nothing yet
@@ -16,22 +17,23 @@ function expertsInUse(load) {
 
 function alarmsOf(layers) {
   const alarms = [];
-  for (const {name, tokens, dropped, load} of layers) {
+  for (const {name, tokens, dropped, load, shares} of layers) {
     const sum = load.reduce((total, count) => total + count, 0), experts = load.length;
-    if (tokens >= TOKENS_TO_TELL && dropped > DROPPED * tokens)
-      alarms.push({layer: name, kind: 'drops', words: `${percent(dropped / tokens)} of ${whole(tokens)} tokens found no room with an expert.`});
-    if (experts < 2 || sum < TOKENS_TO_TELL * experts) continue;
+    const of = number => shares ? 'of the tokens' : `of ${whole(number)} tokens`;
+    if ((shares || tokens >= TOKENS_TO_TELL) && dropped > DROPPED * tokens)
+      alarms.push({layer: name, kind: 'drops', words: `${percent(dropped / tokens)} ${of(tokens)} found no room with an expert.`});
+    if (experts < 2 || !(shares || sum >= TOKENS_TO_TELL * experts)) continue;
     const used = expertsInUse(load);
     if (used < Math.max(1.3, experts / 4)) {
       const busiest = load.map((count, expert) => ({count, expert})).sort((a, b) => b.count - a.count).slice(0, Math.max(1, Math.round(used)));
-      alarms.push({layer: name, kind: 'collapse', words: `the router has collapsed: ${percent(busiest.reduce((total, {count}) => total + count, 0) / sum)} of ${whole(sum)} tokens go to `
+      alarms.push({layer: name, kind: 'collapse', words: `the router has collapsed: ${percent(busiest.reduce((total, {count}) => total + count, 0) / sum)} ${of(sum)} go to `
         + `${busiest.length > 1 ? 'experts' : 'expert'} ${listed(busiest.map(({expert}) => String(expert)))} of ${experts}.`});
       continue;
     }
     const starving = load.map((count, expert) => ({count, expert})).filter(({count}) => count < STARVING * sum / experts);
     if (starving.length)
       alarms.push({layer: name, kind: 'starving', words: `${starving.length > 1 ? 'experts' : 'expert'} ${listed(starving.map(({expert}) => String(expert)))} of ${experts} `
-        + `${starving.length > 1 ? 'starve' : 'starves'}: ${percent(starving.reduce((total, {count}) => total + count, 0) / sum)} of ${whole(sum)} tokens, an even share is `
+        + `${starving.length > 1 ? 'starve' : 'starves'}: ${percent(starving.reduce((total, {count}) => total + count, 0) / sum)} ${of(sum)}, an even share is `
         + `${percent(starving.length / experts)}.`});
   }
   return alarms;
@@ -62,7 +64,7 @@ function loadRow({name, tokens, dropped, load}) {
   load.forEach((count, expert) => {
     const bar = make('i');
     bar.style.height = (sum ? 100 * count / sum / top : 0).toFixed(2) + '%';
-    bar.title = `expert ${expert}: ${whole(count)} tokens, ${percent(sum ? count / sum : 0)}`;
+    bar.title = `expert ${expert}: ${percent(sum ? count / sum : 0)}`;
     paint(bar, expert, load.length);
     bars.append(bar);
     if (load.length <= 32) numbers.append(make('span', '', expert));
