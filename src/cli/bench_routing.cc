@@ -137,7 +137,7 @@ void bench_variants(const VariantsCommand& command) {
                         {"dropped_fraction", outcome.dropped},
                         {"left_behind_fraction", outcome.left_behind},
                         {"expert_utilization", outcome.utilization},
-                        {"load_balance", outcome.balance},
+                        {"load_balance_loss", outcome.balance},
                         {"first_loss", outcome.first_loss},
                         {"last_loss", outcome.last_loss},
                         {"finite", outcome.is_finite}}

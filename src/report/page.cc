@@ -187,7 +187,7 @@ std::string routing_section(const RunLog& run) {
   };
   add("router_entropy", "Router entropy by layer", "nats", false);
   add("router_confidence", "Router confidence by layer (mean of the largest probability)", "probability", true);
-  add("load_balance", "Balance loss by layer (1 is even)", "loss", false);
+  add("layer_load_balance_loss", "Balance loss by layer (1 is even)", "loss", false);
   add("expert_utilization", "Slots in use by layer", "share of slots", true);
   std::string maps;
   for (const auto& layer : run.layers) maps += draw_heat_map("Expert load, " + layer.name, layer.load);

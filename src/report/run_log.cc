@@ -9,6 +9,16 @@
 namespace switchyard {
 namespace {
 
+// A layer's losses once had names without "loss", which logs still hold.
+std::string current_name(const std::string& key) {
+  static const std::map<std::string, std::string> kNames = {{"load_balance", "layer_load_balance_loss"},
+                                                            {"router_z", "layer_router_z_loss"},
+                                                            {"importance", "layer_importance_loss"},
+                                                            {"load", "layer_load_loss"}};
+  const auto found = kNames.find(key);
+  return found == kNames.end() ? key : found->second;
+}
+
 constexpr size_t kMaxSpans = 240;
 constexpr size_t kMaxExperts = 4096;
 
@@ -104,7 +114,7 @@ class RunReader {
   }
 
   void add_layer_value(const std::string& key, const std::string& name, const LogPoint& point, const Json& value) {
-    if (value.is_number()) append(layer(name).numbers[key], point, value);
+    if (value.is_number()) append(layer(name).numbers[current_name(key)], point, value);
     if (key != "expert_load" || !value.is_array() || value.empty() || value.size() > kMaxExperts) return;
     std::vector<double> load;
     for (const auto& share : value) load.push_back(share.is_number() ? share.get<double>() : 0.0);

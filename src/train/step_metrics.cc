@@ -22,10 +22,10 @@ void write_layer(Json& line, const LayerRouting& layer) {
   line["expert_load_max"][layer.name] = *std::max_element(load.begin(), load.end()) * static_cast<double>(load.size());
   line["expert_load"][layer.name] = shares;
   line["expert_utilization"][layer.name] = statistics.expert_utilization;
-  line["load_balance"][layer.name] = layer.load_balance_loss.item<double>();
-  line["router_z"][layer.name] = statistics.router_z_loss;
-  line["importance"][layer.name] = statistics.importance_loss;
-  if (layer.load_loss.defined()) line["load"][layer.name] = layer.load_loss.item<double>();
+  line["layer_load_balance_loss"][layer.name] = layer.load_balance_loss.item<double>();
+  line["layer_router_z_loss"][layer.name] = statistics.router_z_loss;
+  line["layer_importance_loss"][layer.name] = statistics.importance_loss;
+  if (layer.load_loss.defined()) line["layer_load_loss"][layer.name] = layer.load_loss.item<double>();
   line["router_entropy"][layer.name] = statistics.router_entropy;
   line["router_confidence"][layer.name] = statistics.router_confidence;
 }
@@ -52,9 +52,9 @@ Json to_json(const StepResult& result, const RunProgress& progress) {
   if (result.load_loss) line["load_loss"] = *result.load_loss;
   line["learning_rate"] = result.learning_rate;
   line["gradient_norm"] = result.gradient_norm;
-  for (const char* key :
-       {"dropped_fraction", "expert_load_entropy", "expert_load_max", "expert_load", "expert_utilization",
-        "load_balance", "router_z", "importance", "router_entropy", "router_confidence"})
+  for (const char* key : {"dropped_fraction", "expert_load_entropy", "expert_load_max", "expert_load",
+                          "expert_utilization", "layer_load_balance_loss", "layer_router_z_loss",
+                          "layer_importance_loss", "router_entropy", "router_confidence"})
     line[key] = Json::object();
   for (const auto& layer : result.layers) write_layer(line, layer);
   for (size_t n = 0; n < progress.parts.size(); ++n) write_part(line, result, n, progress.parts[n]);

@@ -45,6 +45,22 @@ TEST(ReadRuns, ReadsScalarsLayersAndTrainingTime) {
   EXPECT_EQ(run.layers[0].load.loads, (std::vector<std::vector<double>>{{0.75, 0.25}}));
 }
 
+// A run that went on under a later version has both names in one log; they are one series.
+TEST(ReadRuns, LossesOfLayersUnderTheirEarlierNames) {
+  const RunFolder scratch;
+  const auto folder =
+      scratch.put("a/metrics.jsonl", R"({"step":1,"load_balance":{"encoder.1":1.5},"router_z":{"encoder.1":2}})"
+                                     "\n"
+                                     R"({"step":2,"layer_load_balance_loss":{"encoder.1":1.25}})"
+                                     "\n");
+  const auto layer = read_runs({folder}).runs.at(0).layers.at(0);
+  ASSERT_EQ(layer.number("layer_load_balance_loss").size(), 2u);
+  EXPECT_EQ(layer.number("layer_load_balance_loss")[0].value, 1.5);
+  EXPECT_EQ(layer.number("layer_load_balance_loss")[1].value, 1.25);
+  EXPECT_EQ(layer.number("layer_router_z_loss").at(0).value, 2.0);
+  EXPECT_TRUE(layer.number("load_balance").empty());
+}
+
 // Enough lines that spans are joined several times: no line may be lost, none counted twice.
 TEST(ReadRuns, AveragesTheLoadOfLongRuns) {
   const RunFolder scratch;
