@@ -19,13 +19,18 @@ at::Tensor summed(const at::Tensor& x, const ProcessGroup& group) {
 }
 
 struct ToParts : torch::autograd::Function<ToParts> {
+  struct Saved : torch::CustomClassHolder {
+    explicit Saved(const ProcessGroup* group_) : group(group_) {}
+    const ProcessGroup* group;
+  };
+
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const ProcessGroup* group) {
-    context->saved_data["group"] = reinterpret_cast<int64_t>(group);
+    context->saved_data["group"] = c10::IValue::make_capsule(c10::make_intrusive<Saved>(group));
     return x.view_as(x);
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    const auto* group = reinterpret_cast<const ProcessGroup*>(context->saved_data["group"].toInt());
-    return {summed(grads[0], *group), at::Tensor()};
+    const auto capsule = context->saved_data["group"].toCapsule();
+    return {summed(grads[0], *static_cast<const Saved&>(*capsule).group), at::Tensor()};
   }
 };
 
@@ -43,7 +48,7 @@ at::Tensor RankSplit::to_parts(const at::Tensor& x) const { return ToParts::appl
 at::Tensor RankSplit::sum_of_parts(const at::Tensor& x) const { return SumOfParts::apply(x, &tensor_); }
 
 at::Tensor RankSplit::largest_of_parts(const at::Tensor& x) const {
-  const auto largest = x.detach().contiguous().clone();
+  auto largest = x.detach().contiguous().clone();
   tensor_.all_reduce_max(largest);
   return largest;
 }

@@ -152,14 +152,15 @@ struct Grid {
     return static_cast<double>(block % blocks_across) * (block_width() + kBlockGap);
   }
   double block_y(int64_t block) const {
-    return static_cast<double>(block / blocks_across) * (block_height() + kBlockGap);
+    const int64_t row = block / blocks_across;
+    return static_cast<double>(row) * (block_height() + kBlockGap);
   }
   double x(int64_t rank) const {
     return block_x(rank / in_block) + kGap + static_cast<double>(rank % in_block % across) * (kSquare + kGap);
   }
   double y(int64_t rank) const {
-    return block_y(rank / in_block) + kBlockTitle +
-           static_cast<double>(rank % in_block / across) * (kSquare + kGap + 11);
+    const int64_t row = rank % in_block / across;
+    return block_y(rank / in_block) + kBlockTitle + static_cast<double>(row) * (kSquare + kGap + 11);
   }
 };
 

@@ -72,7 +72,7 @@ void add(StepTime& sum, const StepTime& time, double scale) {
 }
 
 // Every measured step on the point's layout.
-void replay(Workload workload, Cluster cluster, const std::vector<MeasuredStep>& steps, ScalingPoint& point) {
+void replay(const Workload& workload, Cluster cluster, const std::vector<MeasuredStep>& steps, ScalingPoint& point) {
   const auto ranks = rank_states(workload, point.plan.layout);
   const double usual = cluster.efficiency, scale = 1.0 / static_cast<double>(steps.size());
   for (const auto& step : steps) {

@@ -45,7 +45,8 @@ StepTime step_time(const Cluster& cluster, const Workload& workload, const Layou
                    const std::vector<RankState>& ranks, const std::vector<Collective>& traffic, int64_t micro_batch) {
   const auto share = batch_share(workload, layout);
   const auto sequences = static_cast<double>(share.sequences);
-  const double micro_batches = static_cast<double>((share.sequences + micro_batch - 1) / micro_batch);
+  const int64_t passes = (share.sequences + micro_batch - 1) / micro_batch;
+  const auto micro_batches = static_cast<double>(passes);
   const double flops = computed_flops(workload) + (workload.load_imbalance - 1.0) * expert_flops(workload);
   const double rate = (workload.is_bf16 ? cluster.flops : cluster.fp32_flops) * cluster.efficiency;
 
