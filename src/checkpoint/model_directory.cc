@@ -9,6 +9,7 @@
 #include "checkpoint/hf_config.h"
 #include "checkpoint/model_parts.h"
 #include "checkpoint/model_tensors.h"
+#include "checkpoint/quantized_tensors.h"
 #include "checkpoint/stored_tensors.h"
 #include "checkpoint/weight_names.h"
 
@@ -30,7 +31,7 @@ ModelConfig read_config(const fs::path& folder, const StoredTensors& stored) {
 StoredTensors list_folder(const fs::path& folder) {
   SY_CHECK(fs::is_directory(folder), folder.string(), " is not a folder; expected a model directory");
   SY_CHECK(fs::exists(folder / "config.json"), folder.string(), " is not a model: config.json is missing");
-  return list_model_tensors(folder);
+  return with_quantized(list_model_tensors(folder), folder.string());
 }
 
 // The same tensors, which tell how far the writing of a large model is.

@@ -46,7 +46,7 @@ ModelFiles open_files(const std::filesystem::path& folder);
 ModelConfig open_config(const std::filesystem::path& folder);
 
 struct SaveOptions {
-  at::ScalarType dtype = at::kFloat;  // kFloat, kBFloat16 or kHalf
+  at::ScalarType dtype = at::kFloat;  // kFloat, kBFloat16, kHalf, kChar (int8) or kByte (int4)
   uint64_t max_shard_bytes = 5'000'000'000;
   std::string vocabulary = {};      // bytes of spiece.model, written with the tokenizer files; empty: none
   std::string tokenizer_json = {};  // bytes of tokenizer.json, which goes with a vocabulary; empty: none

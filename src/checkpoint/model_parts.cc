@@ -6,6 +6,7 @@
 #include "base/files.h"
 #include "checkpoint/hf_config.h"
 #include "checkpoint/model_tensors.h"
+#include "checkpoint/quantized_tensors.h"
 #include "checkpoint/stored_tensors.h"
 #include "checkpoint/tokenizer_files.h"
 #include "checkpoint/weight_names.h"
@@ -23,6 +24,8 @@ const char* hf_dtype_name(at::ScalarType dtype) {
     case at::kFloat:
       return "float32";
     case at::kBFloat16:
+    case at::kChar:  // int8 and int4: of what is not quantised
+    case at::kByte:
       return "bfloat16";
     case at::kHalf:
       return "float16";
@@ -80,7 +83,9 @@ void finish_model(const fs::path& folder, const ModelConfig& config, const SaveO
   if (!options.vocabulary.empty()) write_tokenizer_files(folder, options.vocabulary, options.tokenizer_json);
   write_file_atomically(folder / "generation_config.json",
                         Json{{"decoder_start_token_id", 0}, {"eos_token_id", 1}, {"pad_token_id", 0}}.dump(2) + "\n");
-  write_file_atomically(folder / "config.json", config_to_hf(config, hf_dtype_name(options.dtype)).dump(2) + "\n");
+  auto json = config_to_hf(config, hf_dtype_name(options.dtype));
+  if (const auto form = quantized_form(options.dtype)) json["quantization_config"] = quantization_json(*form);
+  write_file_atomically(folder / "config.json", json.dump(2) + "\n");
   std::error_code error;
   fs::remove(folder / kUnfinishedMark, error);
 }

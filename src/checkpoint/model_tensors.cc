@@ -8,11 +8,24 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "checkpoint/experts_on_demand.h"
+#include "checkpoint/quantized_tensors.h"
 #include "checkpoint/weight_memory.h"
 #include "checkpoint/weight_names.h"
+#include "ops/backend.h"
 
 namespace switchyard {
 namespace {
+
+// Whether passes in `dtype` multiply by quantised matrices as they are.
+bool reads_rows(at::ScalarType dtype, at::Device device) {
+  return dtype == at::kBFloat16 &&
+         ops::is_fused(at::empty({0}, at::TensorOptions(dtype).device(device)), ops::Kernel::kPanels);
+}
+
+// The form of a stored tensor that is read for such passes.
+const StoredTensor& as_read(const StoredTensor& stored, bool by_rows) {
+  return by_rows && stored.rows ? *stored.rows : stored;
+}
 
 // The parameters other than experts in the dtypes of the forward pass, and the output table once more where it is the
 // embedding in another dtype.
@@ -23,7 +36,7 @@ struct DensePlan {
 };
 
 DensePlan plan_dense(const ModelConfig& config, const std::vector<ParameterSpec>& specs,
-                     const std::vector<ParameterSource>& sources, at::ScalarType dtype) {
+                     const std::vector<ParameterSource>& sources, at::ScalarType dtype, bool by_rows) {
   DensePlan plan;
   const auto add = [&](const ParameterSpec& spec, at::ScalarType each) {
     plan.bytes += spec.numel() * static_cast<int64_t>(c10::elementSize(each)) + WeightArena::kAlignment;
@@ -33,24 +46,34 @@ DensePlan plan_dense(const ModelConfig& config, const std::vector<ParameterSpec>
     // Embeddings are wide, but where their values are of `dtype` anyway.
     if (specs[number].role == Role::kEmbedding && sources[number][0]->dtype != dtype)
       plan.dtypes[number] = at::promoteTypes(dtype, at::kFloat);
-    if (!specs[number].is_expert()) add(specs[number], plan.dtypes[number]);
+    if (specs[number].is_expert()) continue;
+    const auto& read = as_read(*sources[number][0], by_rows);
+    if (ops::is_quantized(read.dtype)) plan.dtypes[number] = read.dtype;
+    if (ops::is_quantized(read.dtype))
+      plan.bytes += static_cast<int64_t>(read.nbytes()) + WeightArena::kAlignment;
+    else
+      add(specs[number], plan.dtypes[number]);
   }
   plan.copies_output = config.tie_output && plan.dtypes[0] != dtype;
   if (plan.copies_output) add(specs[0], dtype);
   return plan;
 }
 
-// All experts of one matrix, [num_experts, ...].
-at::Tensor read_experts(const ParameterSpec& spec, const ParameterSource& source, at::ScalarType dtype) {
-  auto tensor = at::empty(spec.shape, at::TensorOptions().dtype(dtype));
-  for (int64_t expert = 0; expert < spec.shape[0]; ++expert)
-    source[static_cast<size_t>(expert)]->read(0, tensor.select(0, expert));
+// All experts of one matrix, [num_experts, ...], in `dtype`, or by rows as they are.
+at::Tensor read_experts(const ParameterSource& source, at::ScalarType dtype, bool by_rows) {
+  const auto& first = as_read(*source[0], by_rows);
+  auto shape = first.shape;
+  shape.insert(shape.begin(), static_cast<int64_t>(source.size()));
+  auto tensor = at::empty(shape, at::TensorOptions().dtype(ops::is_quantized(first.dtype) ? first.dtype : dtype));
+  for (size_t expert = 0; expert < source.size(); ++expert)
+    as_read(*source[expert], by_rows).read(0, tensor.select(0, static_cast<int64_t>(expert)));
   return tensor;
 }
 
 at::Tensor read_parameter(const ParameterSpec& spec, const ParameterSource& source, at::ScalarType dtype,
                           at::Device device) {
-  return (spec.is_expert() ? read_experts(spec, source, dtype) : read_tensor(*source[0], dtype)).to(device);
+  return (spec.is_expert() ? read_experts(source, dtype, /*by_rows=*/false) : read_tensor(*source[0], dtype))
+      .to(device);
 }
 
 // Shows how far the opening of a large model is.
@@ -74,15 +97,16 @@ class Opening {
 // The rest of a layer's parameters is in place; its experts wait for their rows. Returns what reads them, null in a
 // dense layer.
 std::shared_ptr<ExpertsOnDemand> put_experts_on_demand(
-    FeedForwardWeights& layer, const std::map<const at::Tensor*, const ParameterSource*>& experts,
-    at::ScalarType dtype) {
+    FeedForwardWeights& layer, const std::map<const at::Tensor*, const ParameterSource*>& experts, at::ScalarType dtype,
+    bool by_rows) {
   std::shared_ptr<ExpertsOnDemand> on_demand;
   for (at::Tensor* matrix : {&layer.wi, &layer.wi_0, &layer.wi_1, &layer.wo}) {
     const auto found = experts.find(matrix);
     if (found == experts.end()) continue;
-    const auto& parts = *found->second;
+    ParameterSource parts;
+    for (const auto* part : *found->second) parts.push_back(&as_read(*part, by_rows));
     if (!on_demand) on_demand = std::make_shared<ExpertsOnDemand>(static_cast<int64_t>(parts.size()));
-    *matrix = on_demand->add(parts, dtype);
+    *matrix = on_demand->add(parts, ops::is_quantized(parts[0]->dtype) ? parts[0]->dtype : dtype);
   }
   return on_demand;
 }
@@ -101,6 +125,18 @@ void for_each_tensor(const ModelConfig& config, Function&& add) {
        {std::pair{config.tie_output, kHead}, std::pair{config.tie_encoder_input, kEncoderInput},
         std::pair{config.tie_decoder_input, kDecoderInput}})
     if (tied) add(name, 0, 0);  // shared.weight is the first parameter
+}
+
+// A tensor as it is, or as integers and scales where these are asked for. values: of a matrix.
+void add_tensor(std::vector<TensorToWrite>& tensors, const ParameterSpec& spec, std::optional<ops::QuantizedForm> form,
+                TensorToWrite tensor, const std::function<at::Tensor()>& values) {
+  if (!form || !can_be_quantized(spec)) return tensors.push_back(std::move(tensor));
+  const auto rows = [values, form = *form] {
+    const auto matrix = values();
+    return ops::is_quantized(matrix) ? matrix : ops::quantize(matrix, form);
+  };
+  for (auto& each : quantized_tensors(tensor.name, tensor.tensor.sizes().vec(), *form, rows))
+    tensors.push_back(std::move(each));
 }
 
 }  // namespace
@@ -122,7 +158,8 @@ ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::
 ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
                                     at::Device device, const std::string& source) {
   const auto sources = plan_weights(config, stored, source);
-  const auto dense = plan_dense(config, parameter_specs(config), sources, dtype);
+  const bool by_rows = reads_rows(dtype, device);
+  const auto dense = plan_dense(config, parameter_specs(config), sources, dtype, by_rows);
   ModelWeights weights;
   const auto parameters = list_parameters(config, weights);
   Opening opening(source, parameter_specs(config), /*with_experts=*/!device.is_cpu());
@@ -141,24 +178,30 @@ ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& st
     if (spec.is_expert()) {
       experts[tensor] = &sources[number];
     } else {
-      *tensor = arena.take(spec.shape, dense.dtypes[number]);
-      sources[number][0]->read(0, *tensor);
+      const auto& stored_as = as_read(*sources[number][0], by_rows);
+      *tensor = arena.take(stored_as.shape, dense.dtypes[number]);
+      stored_as.read(0, *tensor);
       opening.has_read(spec);
     }
   }
   std::vector<std::shared_ptr<ExpertsOnDemand>> on_demand;  // of the encoder's blocks, then the decoder's
   for (auto* stack : {&weights.encoder, &weights.decoder})
-    for (auto& block : stack->blocks) on_demand.push_back(put_experts_on_demand(block.feed_forward, experts, dtype));
+    for (auto& block : stack->blocks)
+      on_demand.push_back(put_experts_on_demand(block.feed_forward, experts, dtype, by_rows));
   for (size_t number = 0; number < parameters.size(); ++number)  // experts of attention, which are small
     if (const auto& [spec, tensor] = parameters[number]; spec.is_expert() && !tensor->defined())
-      *tensor = read_experts(spec, sources[number], dtype_in_pass(spec, dtype));
+      *tensor = read_experts(sources[number], dtype_in_pass(spec, dtype), by_rows);
   auto compute = cast_weights(config, weights, dtype);
+  const bool is_quantized = ops::is_quantized(weights.encoder.blocks[0].self_attention.q);
   auto reader = on_demand.begin();
   for (auto* stack : {&compute.encoder, &compute.decoder})
     for (auto& block : stack->blocks)
       if (const auto layer = *reader++)
         block.feed_forward.want_experts = [layer](const std::vector<int64_t>& num_rows) { layer->read(num_rows); };
-  if (dense.copies_output) compute.output = arena.take(parameters[0].spec.shape, dtype).copy_(compute.output);
+  if (is_quantized && config.tie_output && config.d_model % kernels::kQuantizedGroup == 0)
+    compute.output = ops::quantize(weights.shared, ops::QuantizedForm::kInt8);
+  else if (dense.copies_output)
+    compute.output = arena.take(parameters[0].spec.shape, dtype).copy_(compute.output);
   return compute;
 }
 
@@ -170,9 +213,12 @@ std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const ModelWeig
              tensor->defined() ? join(tensor->sizes()) : "undefined", ", this config wants ",
              at::IntArrayRef(spec.shape));
   std::vector<TensorToWrite> tensors;
+  const auto form = quantized_form(dtype);
   for_each_tensor(config, [&](const std::string& name, size_t number, int64_t expert) {
     const auto& [spec, tensor] = parameters[number];
-    tensors.push_back({name, spec.is_expert() ? tensor->select(0, expert) : *tensor, dtype});
+    const at::ScalarType stored_as = !form ? dtype : spec.is_wide ? at::kFloat : at::kBFloat16;
+    const auto values = spec.is_expert() ? tensor->select(0, expert) : *tensor;
+    add_tensor(tensors, spec, form, {name, values, stored_as}, [values] { return values; });
   });
   return tensors;
 }
@@ -194,11 +240,20 @@ std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const std::vect
 std::vector<TensorToWrite> tensors_of(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
                                       const std::string& source) {
   const auto plan = plan_weights(config, stored, source);
+  const auto form = quantized_form(dtype);
+  const auto specs = parameter_specs(config);
   std::vector<TensorToWrite> tensors;
   for_each_tensor(config, [&](const std::string& name, size_t number, int64_t expert) {
     const StoredTensor& part = *plan[number][static_cast<size_t>(expert)];
-    tensors.push_back({name, at::empty(part.shape, at::TensorOptions().dtype(dtype).device(at::kMeta)), dtype,
-                       [part, dtype] { return read_tensor(part, dtype); }});
+    const at::ScalarType stored_as = !form ? dtype : specs[number].is_wide ? part.dtype : at::kBFloat16;
+    // What is stored in this form is written as it is.
+    const bool is_same = form && part.rows && part.rows->dtype == dtype;
+    add_tensor(tensors, specs[number], form,
+               {name, at::empty(part.shape, at::TensorOptions().dtype(stored_as).device(at::kMeta)), stored_as,
+                [part, stored_as] { return read_tensor(part, stored_as); }},
+               [part, is_same] {
+                 return is_same ? read_tensor(*part.rows, part.rows->dtype) : read_tensor(part, at::kFloat);
+               });
   });
   return tensors;
 }

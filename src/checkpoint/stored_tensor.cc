@@ -19,7 +19,9 @@ int64_t StoredTensor::numel() const {
   return product;
 }
 
-uint64_t StoredTensor::nbytes() const { return static_cast<uint64_t>(numel()) * c10::elementSize(dtype); }
+uint64_t StoredTensor::nbytes() const {
+  return rows ? rows->nbytes() : static_cast<uint64_t>(numel()) * c10::elementSize(dtype);
+}
 
 StoredTensor stored_in_file(std::shared_ptr<const InputFile> file, uint64_t offset, at::ScalarType dtype,
                             std::vector<int64_t> shape) {

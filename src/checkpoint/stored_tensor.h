@@ -20,9 +20,11 @@ struct StoredTensor {
   // Copies elements first, first + 1, ... in row-major order into all of `to` (contiguous, on the CPU), converted to
   // its dtype, through a few MiB of memory. Any thread may call it. Throws Error if the file was changed since.
   std::function<void(int64_t first, const at::Tensor& to)> read;
+  // Of a quantised matrix, whose values `read` gives: the same as rows of bytes (ops/quantized.h). Else null.
+  std::shared_ptr<const StoredTensor> rows = {};
 
   int64_t numel() const;
-  uint64_t nbytes() const;
+  uint64_t nbytes() const;  // as stored
 };
 using StoredTensors = std::map<std::string, StoredTensor>;
 

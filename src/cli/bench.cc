@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "checkpoint/model_tensors.h"
+#include "checkpoint/quantized_tensors.h"
 #include "checkpoint/weight_memory.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
@@ -33,6 +34,7 @@ struct BenchCommand {
   int64_t encoder_length = 512, decoder_length = 114;
   int64_t input_length = 128, max_tokens = 64;
   int64_t repeats = 5;
+  std::string weights;  // as stored; empty: in the compute dtype
   bool json = false;
   ComputeOptions compute;
 };
@@ -124,6 +126,14 @@ void bench_train(const BenchCommand& command) {
                   {"loss", last_loss}});
 }
 
+// Bytes of a value where a step reads it.
+double bytes_of_value(const ParameterSpec& spec, at::ScalarType dtype, std::optional<ops::QuantizedForm> form) {
+  if (!form || (spec.role != Role::kEmbedding && !can_be_quantized(spec))) return dtype == at::kBFloat16 ? 2.0 : 4.0;
+  const auto here = spec.role == Role::kEmbedding ? ops::QuantizedForm::kInt8 : *form;  // the table of a tied output
+  return static_cast<double>(kernels::quantized_row_bytes(here, spec.shape.back())) /
+         static_cast<double>(spec.shape.back());
+}
+
 void bench_generate(const BenchCommand& command) {
   apply(command.compute);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "bf16" : command.compute.dtype);
@@ -133,8 +143,11 @@ void bench_generate(const BenchCommand& command) {
   // As weights come from files, and lie in memory as they do then.
   auto stored_config = config;
   StoredTensors stored;
-  for (const auto& [name, tensor, stored_dtype, read] : tensors_of(config, initialize(config, 0), dtype))
-    stored.emplace(name, stored_in_memory(tensor));
+  const auto storage = command.weights == "int8" ? at::kChar : command.weights == "int4" ? at::kByte : dtype;
+  const auto form = quantized_form(storage);
+  for (const auto& [name, tensor, stored_dtype, read] : tensors_of(config, initialize(config, 0), storage))
+    stored.emplace(name, stored_in_memory(read ? read() : tensor));
+  stored = with_quantized(std::move(stored), command.model);
   const auto weights = compute_weights_from(stored_config, stored, dtype, at::kCPU, command.model);
   const auto ids = at::randint(3, config.vocab_size, {batch, command.input_length}, at::kLong);
   std::vector<double> seconds, step_seconds;
@@ -159,7 +172,6 @@ void bench_generate(const BenchCommand& command) {
   // Weights that one step reads: everything but the encoder, the input embedding and the experts that no token chose.
   double bytes = 0.0;
   ModelWeights shapes;
-  const double element = dtype == at::kBFloat16 ? 2.0 : 4.0;
   const auto parameters = list_parameters(config, shapes);
   std::set<const at::Tensor*> cached;  // the encoder's keys and values are in the cache
   for (const auto& block : shapes.decoder.blocks) cached.insert({&block.cross_attention.k, &block.cross_attention.v});
@@ -169,13 +181,16 @@ void bench_generate(const BenchCommand& command) {
     // Tokens that choose at random leave some experts out.
     const double missed = 1.0 - 1.0 / static_cast<double>(std::max<int64_t>(1, config.routing.num_experts));
     const double touched = spec.is_expert() ? 1.0 - std::pow(missed, static_cast<double>(batch)) : 1.0;
-    bytes += static_cast<double>(spec.numel()) * element * touched;
+    bytes += static_cast<double>(spec.numel()) * bytes_of_value(spec, dtype, form) * touched;
   }
   const auto time = spread(seconds), step = spread(step_seconds);
   const double bandwidth = read_bandwidth();
   const auto tokens = static_cast<double>(batch * command.max_tokens);
   print(command, {{"model", command.model},
                   {"dtype", dtype == at::kBFloat16 ? "bf16" : "fp32"},
+                  {"weights", form                     ? command.weights
+                              : dtype == at::kBFloat16 ? "bf16"
+                                                       : "fp32"},
                   {"batch", batch},
                   {"tokens_per_second", tokens / time.median},
                   {"seconds", time.median},
@@ -208,6 +223,8 @@ void add_bench(CLI::App& app) {
   generate->add_option("--input-length", command->input_length)->check(CLI::PositiveNumber)->capture_default_str();
   generate->add_option("--max-tokens", command->max_tokens)->check(CLI::PositiveNumber)->capture_default_str();
   train->callback([command] { bench_train(*command); });
+  generate->add_option("--weights", command->weights, "int8 or int4: quantised (bf16 compute); default: as computed")
+      ->check(CLI::IsMember({"int8", "int4"}));
   generate->callback([command] { bench_generate(*command); });
   add_bench_routing(*bench);
   bench->footer("Example: switchyard bench train --model switch-mini-8 --json");

@@ -30,10 +30,17 @@ struct ConvertCommand {
 };
 
 at::ScalarType storage_dtype(const std::string& name) {
+  if (name == "int8") return at::kChar;
+  if (name == "int4") return at::kByte;
   return name == "bf16" ? at::kBFloat16 : name == "fp16" ? at::kHalf : at::kFloat;
 }
 
+// Of values in memory that are to be stored so.
+at::ScalarType working_dtype(at::ScalarType storage) { return c10::isFloatingType(storage) ? storage : at::kFloat; }
+
 const char* dtype_name(at::ScalarType dtype) {
+  if (dtype == at::kChar) return "int8";
+  if (dtype == at::kByte) return "int4";
   return dtype == at::kBFloat16 ? "bf16" : dtype == at::kHalf ? "fp16" : "fp32";
 }
 
@@ -64,6 +71,8 @@ bool writes_gguf(const ConvertCommand& command) { return command.to.ends_with(".
 
 // A model directory's tensors keep their type where none is asked for.
 at::ScalarType dtype_as_stored(const ConvertCommand& command, const ModelFiles& files) {
+  for (const auto& [name, tensor] : files.tensors)
+    if (command.dtype.empty() && tensor.rows) return writes_gguf(command) ? at::kBFloat16 : tensor.rows->dtype;
   const auto shared = files.tensors.find("shared.weight");
   const bool is_half =
       shared != files.tensors.end() && (shared->second.dtype == at::kBFloat16 || shared->second.dtype == at::kHalf);
@@ -78,7 +87,7 @@ Source open_source(const ConvertCommand& command) {
   if (!fs::exists(from / "config.json") && is_t5x_checkpoint(from)) {
     source.format = "T5X";
     source.dtype = storage_dtype(command.dtype);
-    source.model = import_t5x(from, source.dtype);
+    source.model = import_t5x(from, working_dtype(source.dtype));
   } else if (is_gguf(from)) {
     auto gguf = open_gguf(from);
     source.format = "GGUF";
@@ -119,7 +128,7 @@ void convert(const ConvertCommand& command) {
            " already holds a model; remove it or choose another name");
   Source source = open_source(command);
   if (command.upcycle_experts > 0) {
-    if (!source.model) source.model = open_model(source.files->folder, source.dtype);
+    if (!source.model) source.model = open_model(source.files->folder, working_dtype(source.dtype));
     source.model = upcycle(*source.model, {.num_experts = command.upcycle_experts,
                                            .sparse_step = command.sparse_step,
                                            .seed = static_cast<uint64_t>(command.seed)});
@@ -128,6 +137,8 @@ void convert(const ConvertCommand& command) {
                             .max_shard_bytes = max_shard_bytes,
                             .vocabulary = source.vocabulary,
                             .tokenizer_json = source.tokenizer_json};
+  SY_CHECK(!writes_gguf(command) || c10::isFloatingType(source.dtype), command.to, ": a GGUF file is written in fp32, ",
+           "bf16 or fp16, not ", command.dtype, "; write it and quantise it by llama.cpp's tools");
   if (writes_gguf(command))
     write_gguf(source, command.to);
   else if (source.model)
@@ -165,8 +176,8 @@ void add_convert(CLI::App& app) {
   convert_app->add_option("--from", command->from, "model directory, run folder, T5X checkpoint or GGUF file of T5")
       ->required();
   convert_app->add_option("--to", command->to, "folder to write, or a file NAME.gguf")->required();
-  convert_app->add_option("--dtype", command->dtype, "fp32, bf16 or fp16; default: as stored")
-      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+  convert_app->add_option("--dtype", command->dtype, "fp32, bf16, fp16, int8 or int4; default: as stored")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp16", "int8", "int4"}));
   convert_app->add_option("--max-shard-size", command->max_shard_size, "largest file, such as 500MB")
       ->capture_default_str();
   convert_app->add_option("--vocab", command->vocab, "spiece.model to put beside the weights")

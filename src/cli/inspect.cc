@@ -83,6 +83,8 @@ std::vector<TensorLine> list_tensors(const Subject& subject, const std::vector<P
                                      bool each_expert) {
   const auto dtype_of = [&](const std::string& name) {
     const auto found = subject.stored.find(name);
+    if (found != subject.stored.end() && found->second.rows)
+      return std::string(found->second.rows->dtype == at::kChar ? "INT8" : "INT4");
     return std::string(found == subject.stored.end() ? "F32" : safetensors_dtype_name(found->second.dtype));
   };
   std::vector<TensorLine> lines;

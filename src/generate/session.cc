@@ -1,7 +1,7 @@
 #include "generate/session.h"
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <utility>
@@ -54,7 +54,7 @@ bool Session::is_waiting(uint64_t id) const {
 }
 
 bool Session::step() {
-  const at::NoGradGuard no_grad;
+  const c10::InferenceMode inference;
   if (is_idle()) return false;
   try {
     start_waiting();

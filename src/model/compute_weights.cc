@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+#include "ops/quantized.h"
+
 namespace switchyard {
 namespace {
 
@@ -66,7 +68,9 @@ ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weigh
   ModelWeights cast = weights;
   for (auto& [spec, tensor] : list_parameters(config, cast)) {
     // Input embeddings stay as they are: a look-up reads few of their rows.
-    if (spec.role != Role::kEmbedding || dtype == at::kDouble) *tensor = tensor->to(dtype_in_pass(spec, dtype));
+    // Quantised matrices are read as they are.
+    if (spec.role != Role::kEmbedding || dtype == at::kDouble)
+      if (!ops::is_quantized(*tensor)) *tensor = tensor->to(dtype_in_pass(spec, dtype));
   }
   return {.dtype = dtype,
           .output = config.tie_output ? cast.shared.to(dtype) : cast.lm_head,

@@ -1,6 +1,6 @@
 // Weights as a forward pass reads them. A type of its own, apart from the weights that are trained: matrices that
-// multiply the same input are one, experts may be read only when rows come, and other forms of a matrix (packed,
-// quantised) have their place here.
+// multiply the same input are one, experts may be read only when rows come, and matrices may be quantised
+// (ops/quantized.h) for passes without gradient.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "ops/attention.h"
 #include "ops/layers.h"
+#include "ops/quantized.h"
 
 namespace switchyard {
 
@@ -20,7 +21,7 @@ DecoderCache::DecoderCache(const ComputeWeights& weights, int64_t slots, int64_t
   prompts_.resize(static_cast<size_t>(slots));
   const auto options = weights.output.options().dtype(weights.dtype);
   for (const auto& block : weights.decoder.blocks) {
-    const int64_t width = block.self_attention.o.size(1);
+    const int64_t width = ops::inputs_of(block.self_attention.o);
     const auto empty = [&](int64_t length) { return at::empty({slots, length, width}, options); };
     layers_.push_back({empty(max_length), empty(max_length), empty(0), empty(0)});
   }

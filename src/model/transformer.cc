@@ -12,6 +12,7 @@
 #include "ops/cross_entropy.h"
 #include "ops/experts.h"
 #include "ops/layers.h"
+#include "ops/quantized.h"
 
 namespace switchyard {
 namespace {
@@ -42,7 +43,7 @@ struct StackPass {
 
   at::ScalarType dtype() const { return model.dtype; }
   // Heads whose part of the matrices is here.
-  int64_t num_heads(const at::Tensor& o) const { return o.size(-1) / config.d_kv; }
+  int64_t num_heads(const at::Tensor& o) const { return ops::inputs_of(o) / config.d_kv; }
   int64_t num_experts(size_t block) const { return config.layer_num_experts(is_decoder, static_cast<int64_t>(block)); }
   double dropout_rate() const { return options.training ? config.dropout_rate : 0.0; }
   int64_t encoder_length() const { return encoder_hidden.defined() ? encoder_hidden.size(1) : tokens.length(); }
@@ -106,8 +107,8 @@ at::Tensor self_projections(const StackPass& pass, BlockOutput& out, size_t bloc
   const auto& weights = pass.weights.blocks[block];
   const auto& qkv = weights.self_attention.qkv;
   // Switch attention computes in its experts' dtype, which the casts of the weights chose.
-  const auto normed =
-      ops::rms_norm(out.x, weights.self_attention_norm, pass.config.layer_norm_epsilon, qkv.scalar_type());
+  const auto normed = ops::rms_norm(out.x, weights.self_attention_norm, pass.config.layer_norm_epsilon,
+                                    ops::is_quantized(qkv) ? pass.dtype() : qkv.scalar_type());
   const auto* split = pass.model.split;
   const auto x = ops::to_parts(split, normed);
   if (!weights.self_attention.is_sparse()) return ops::linear(x, qkv);

@@ -15,6 +15,7 @@
 #include "kernels/cross_entropy.h"
 #include "ops/backend.h"
 #include "ops/product.h"
+#include "ops/quantized.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
@@ -24,8 +25,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 void check_projection(const char* what, const at::Tensor& hidden, const at::Tensor& weight) {
-  SY_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) &&
-               hidden.scalar_type() == weight.scalar_type(),
+  SY_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == inputs_of(weight) &&
+               takes_rows_of(weight, hidden.scalar_type()),
            what, ": expected hidden [tokens, d_model] and weight [vocab, d_model] of one dtype, got ",
            hidden.toString(), " ", hidden.sizes(), " and ", weight.toString(), " ", weight.sizes());
 }
@@ -184,8 +185,9 @@ bool any_label(const at::Tensor& labels) { return labels.numel() > 0 && labels.m
 
 }  // namespace
 
-CrossEntropy linear_cross_entropy(const at::Tensor& states, const at::Tensor& weight, const at::Tensor& labels,
+CrossEntropy linear_cross_entropy(const at::Tensor& states, const at::Tensor& table, const at::Tensor& labels,
                                   double scale, const VocabularyPart& part) {
+  const auto weight = values_of(table, states.scalar_type());
   const auto cpu_labels = checked_labels(states, weight, labels, part);
   const auto hidden = to_parts(part.split, states);
   if (!is_fused(hidden, Kernel::kPanels, {hidden.size(1)}) || !any_label(cpu_labels))
@@ -199,8 +201,9 @@ CrossEntropy linear_cross_entropy(const at::Tensor& states, const at::Tensor& we
           .token_losses = counts.token_losses};
 }
 
-at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels,
+at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& table, const at::Tensor& labels,
                                    double scale, const VocabularyPart& part) {
+  const auto weight = values_of(table, hidden.scalar_type());
   const auto cpu_labels = checked_labels(hidden, weight, labels, part);
   const at::NoGradGuard no_grad;
   if (!is_fused(hidden, Kernel::kPanels, {hidden.size(1)}) || !any_label(cpu_labels))
@@ -214,8 +217,9 @@ at::Tensor label_log_probabilities(const at::Tensor& hidden, const at::Tensor& w
 
 namespace {
 
-at::Tensor logits_of_part(const at::Tensor& hidden, const at::Tensor& weight, double scale) {
-  if (is_fused(hidden, Kernel::kPanels, {hidden.size(1)})) return VocabularyLogits::apply(hidden, weight, scale);
+at::Tensor logits_of_part(const at::Tensor& hidden, const at::Tensor& table, double scale) {
+  if (is_fused(hidden, Kernel::kPanels, {hidden.size(1)})) return VocabularyLogits::apply(hidden, table, scale);
+  const auto weight = values_of(table, hidden.scalar_type());
   if (hidden.size(0) > kFewRows) return reference::vocabulary_logits(hidden, weight, scale);
   // Row by row, as ATen's sums depend on the number of rows and a decoded row's must not.
   std::vector<at::Tensor> rows;

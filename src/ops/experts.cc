@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "ops/hidden_layer.h"
 #include "ops/product.h"
+#include "ops/quantized.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
@@ -102,8 +103,8 @@ struct ExpertRowsLinear : torch::autograd::Function<ExpertRowsLinear> {
 
 void check_rows(const char* what, const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& weight) {
   SY_CHECK(rows.dim() == 2 && rows.size(0) == dispatch.num_rows() && weight.dim() == 3 &&
-               weight.size(0) == dispatch.num_experts() && weight.size(2) == rows.size(1) &&
-               weight.scalar_type() == rows.scalar_type(),
+               weight.size(0) == dispatch.num_experts() && inputs_of(weight) == rows.size(1) &&
+               takes_rows_of(weight, rows.scalar_type()),
            what, ": expected rows [", dispatch.num_rows(), ", d_model] and a weight [", dispatch.num_experts(),
            ", out, d_model] of one dtype for the dispatch, got ", rows.toString(), " ", rows.sizes(), " and ",
            weight.toString(), " ", weight.sizes());
@@ -115,14 +116,16 @@ at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const a
                        const at::Tensor& wo, const ExpertsOptions& options) {
   check_rows("expert_rows", rows, dispatch, wi);
   SY_CHECK(
-      wo.dim() == 3 && wo.size(0) == wi.size(0) && wo.size(1) == rows.size(1) && wo.size(2) == wi.size(1) &&
-          wo.scalar_type() == rows.scalar_type() &&
-          (!wi_1.defined() || (wi_1.sizes() == wi.sizes() && wi_1.scalar_type() == rows.scalar_type())),
+      wo.dim() == 3 && wo.size(0) == wi.size(0) && wo.size(1) == rows.size(1) && inputs_of(wo) == wi.size(1) &&
+          takes_rows_of(wo, rows.scalar_type()) &&
+          (!wi_1.defined() || (wi_1.sizes() == wi.sizes() && takes_rows_of(wi_1, rows.scalar_type()))),
       "expert_rows: expected wi [num_experts, d_ff, d_model] and wo [num_experts, d_model, d_ff] of one dtype, got ",
       wi.toString(), " ", wi.sizes(), " and ", wo.toString(), " ", wo.sizes());
   if (!kernel_activation(options.activation) || !has_aligned_noise(options.dropout_rate, options.first_feature) ||
       !is_fused(rows, Kernel::kVectors, {rows.size(1), wi.size(1)}))
-    return reference::expert_rows(rows, dispatch, wi, wi_1, wo, options);
+    return reference::expert_rows(rows, dispatch, values_of(wi, rows.scalar_type()),
+                                  wi_1.defined() ? values_of(wi_1, rows.scalar_type()) : wi_1,
+                                  values_of(wo, rows.scalar_type()), options);
   return ExpertRows::apply(rows.contiguous(), wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo, dispatch,
                            options);
 }
@@ -130,7 +133,7 @@ at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const a
 at::Tensor expert_rows_linear(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& weight) {
   check_rows("expert_rows_linear", rows, dispatch, weight);
   if (!is_fused(rows, Kernel::kVectors, {rows.size(1), weight.size(1)}))
-    return reference::expert_rows_linear(rows, dispatch, weight);
+    return reference::expert_rows_linear(rows, dispatch, values_of(weight, rows.scalar_type()));
   return ExpertRowsLinear::apply(rows.contiguous(), weight, dispatch);
 }
 

@@ -5,6 +5,7 @@
 #include "ops/hidden_layer.h"
 #include "ops/layers.h"
 #include "ops/product.h"
+#include "ops/quantized.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
@@ -76,17 +77,19 @@ struct FeedForward : torch::autograd::Function<FeedForward> {
 
 at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                         const FeedForwardOptions& options) {
-  SY_CHECK(x.dim() == 3 && wi.dim() == 2 && wo.dim() == 2 && wi.size(1) == x.size(2) && wo.size(0) == x.size(2) &&
-               wo.size(1) == wi.size(0) && (!wi_1.defined() || wi_1.sizes() == wi.sizes()),
+  SY_CHECK(x.dim() == 3 && wi.dim() == 2 && wo.dim() == 2 && inputs_of(wi) == x.size(2) && wo.size(0) == x.size(2) &&
+               inputs_of(wo) == wi.size(0) && (!wi_1.defined() || wi_1.sizes() == wi.sizes()),
            "feed_forward: expected x [batch, length, d_model], wi [d_ff, d_model], wo [d_model, d_ff], got ", x.sizes(),
            ", ", wi.sizes(), ", ", wo.sizes());
-  SY_CHECK(wi.scalar_type() == x.scalar_type() && wo.scalar_type() == x.scalar_type() &&
-               (!wi_1.defined() || wi_1.scalar_type() == x.scalar_type()),
+  SY_CHECK(takes_rows_of(wi, x.scalar_type()) && takes_rows_of(wo, x.scalar_type()) &&
+               (!wi_1.defined() || takes_rows_of(wi_1, x.scalar_type())),
            "feed_forward: x is ", x.toString(), ", wi ", wi.toString(), ", wo ", wo.toString(), "; expected one dtype");
   if (!kernel_activation(options.activation) ||
       !has_aligned_noise(options.hidden_dropout_rate, options.first_feature) ||
       !is_fused(x, Kernel::kVectors, {wi.size(0)}))
-    return reference::feed_forward(x, wi, wi_1, wo, options);
+    return reference::feed_forward(x, values_of(wi, x.scalar_type()),
+                                   wi_1.defined() ? values_of(wi_1, x.scalar_type()) : wi_1,
+                                   values_of(wo, x.scalar_type()), options);
   return FeedForward::apply(x, wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo, options);
 }
 

@@ -12,6 +12,7 @@
 #include "kernels/stream.h"
 #include "ops/backend.h"
 #include "ops/product.h"
+#include "ops/quantized.h"
 #include "ops/reference.h"
 
 namespace switchyard::ops {
@@ -147,12 +148,14 @@ at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta) {
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
-  SY_CHECK(x.dim() > 0 && weight.dim() == 2 && x.size(-1) == weight.size(1) && x.scalar_type() == weight.scalar_type(),
-           "linear: expected x [..., in] and weight [out, in] of one dtype, got ", x.toString(), " ", x.sizes(),
-           " and ", weight.toString(), " ", weight.sizes());
+  SY_CHECK(
+      x.dim() > 0 && weight.dim() == 2 && x.size(-1) == inputs_of(weight) && takes_rows_of(weight, x.scalar_type()),
+      "linear: expected x [..., in] and weight [out, in] of one dtype, got ", x.toString(), " ", x.sizes(), " and ",
+      weight.toString(), " ", weight.sizes());
   auto sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
   const auto rows = x.reshape({-1, x.size(-1)});
+  if (is_quantized(weight)) return product_transposed(rows, weight.unsqueeze(0), {rows.size(0)}).view(sizes);
   return (is_fused(x) ? Linear::apply(rows, weight) : at::mm(rows, weight.t())).view(sizes);
 }
 

@@ -5,7 +5,9 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/relu.h>
 
+#include "base/error.h"
 #include "ops/backend.h"
+#include "ops/quantized.h"
 
 namespace switchyard::ops {
 namespace {
@@ -20,9 +22,30 @@ void for_each_matrix(const std::vector<int64_t>& num_rows, Function&& function) 
   }
 }
 
+// With quantised matrices. out [rows, columns], bf16 or f32.
+void run_quantized(const at::Tensor& rows, const at::Tensor& matrices, std::span<const int64_t> num_rows,
+                   Epilogue epilogue, const at::Tensor& out, bool packs_few) {
+  const auto a = rows.contiguous(), b = matrices.contiguous();
+  with_kernel_type(out.scalar_type(), [&](auto type) {
+    using C = decltype(type);
+    kernels::multiply<C>(
+        kernels::QuantizedProduct<C>{.a = read<kernels::BFloat16>(a),
+                                     .b = read<uint8_t>(b),
+                                     .c = write<C>(out),
+                                     .num_rows = num_rows,
+                                     .inner = inputs_of(b),
+                                     .columns = out.size(1),
+                                     .form = b.scalar_type() == at::kChar ? QuantizedForm::kInt8 : QuantizedForm::kInt4,
+                                     .epilogue = epilogue,
+                                     .packs_few = packs_few});
+  });
+}
+
 at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::vector<int64_t>& num_rows,
                bool transposed, Epilogue epilogue, at::Tensor out, bool packs_few = false) {
   const auto a = rows.contiguous(), b = matrices.contiguous();
+  SY_CHECK(a.scalar_type() == b.scalar_type(), "a product of ", a.toString(), " rows with a ", b.toString(),
+           " matrix; expected one dtype (gradients of quantised matrices, and through them, are not computed)");
   const int64_t inner = a.size(1), columns = b.size(transposed ? 1 : 2);
   if (!out.defined()) out = at::empty({a.size(0), columns}, a.options());
   if (is_fused(a, Kernel::kPanels, {inner, columns})) {
@@ -65,6 +88,11 @@ at::Tensor run(const at::Tensor& rows, const at::Tensor& matrices, const std::ve
 
 at::Tensor product_transposed(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows,
                               Epilogue epilogue, at::Tensor out, bool packs_few) {
+  if (is_quantized(b)) {
+    if (!out.defined()) out = at::empty({a.size(0), b.size(1)}, a.options());
+    run_quantized(a, b, num_rows, epilogue, out, packs_few);
+    return out;
+  }
   return run(a, b, num_rows, /*transposed=*/true, epilogue, std::move(out), packs_few);
 }
 
@@ -77,6 +105,10 @@ at::Tensor product_f32(const at::Tensor& a, const at::Tensor& b) {
   const auto rows = a.contiguous(), matrix = b.contiguous();
   auto out = at::empty({a.size(0), b.size(0)}, a.options().dtype(at::kFloat));
   const int64_t num_rows = a.size(0);
+  if (is_quantized(b)) {
+    run_quantized(rows, matrix, {&num_rows, 1}, Epilogue::kStore, out, /*packs_few=*/false);
+    return out;
+  }
   with_kernel_type(a.scalar_type(), [&](auto type) {
     using T = decltype(type);
     kernels::multiply<T, float>({.a = read<T>(rows),

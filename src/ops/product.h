@@ -14,13 +14,13 @@ namespace switchyard::ops {
 using kernels::Epilogue;
 using kernels::kFewRows;
 
-// a [rows, in] by b [matrices, out, in] transposed: [rows, out]. Writes to, or with Epilogue::kAdd adds to, `out` if it
-// is given. packs_few: as in kernels::Product.
+// a [rows, in] by b [matrices, out, in] transposed: [rows, out]; b may be quantised (ops/quantized.h). Writes to, or
+// with Epilogue::kAdd adds to, `out` if it is given. packs_few: as in kernels::Product.
 at::Tensor product_transposed(const at::Tensor& a, const at::Tensor& b, const std::vector<int64_t>& num_rows,
                               Epilogue epilogue = Epilogue::kStore, at::Tensor out = {}, bool packs_few = false);
 
 // a [rows, in] by one matrix b [out, in] transposed, the sums as they are: [rows, out] f32. a and b of one dtype that
-// Kernel::kPanels takes, in a multiple of 64, out any number.
+// Kernel::kPanels takes, or b quantised, in a multiple of 64, out any number.
 at::Tensor product_f32(const at::Tensor& a, const at::Tensor& b);
 
 // a [rows, in] by b [matrices, in, out]: [rows, out].

@@ -1,5 +1,6 @@
 """convert: what lies in the folder that it writes to, and vocabularies that are none."""
 
+import json
 import random
 
 import pytest
@@ -51,3 +52,29 @@ def test_vocab_fits_the_embedding(workshop, model, tmp_path):
     assert done.returncode == 0, done.stderr
     message = refused("convert", "--from", model, "--to", tmp_path / "out", "--vocab", tmp_path / "large.model")
     assert "large.model: 600 pieces" in message and "rows" in message
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_quantised_models_are_used_like_others(model, tmp_path, dtype):
+    done = switchyard("convert", "--from", model, "--to", tmp_path / "small", "--dtype", dtype, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["dtype"] == dtype, done.stderr
+    sizes = {name: (path / "model.safetensors").stat().st_size for name, path in (("whole", model), ("small", tmp_path / "small"))}
+    assert sizes["small"] < 0.5 * sizes["whole"]
+
+    said = switchyard("inspect", tmp_path / "small", "--json")
+    looked = json.loads(said.stdout)
+    assert looked["bytes"] < 0.5 * sizes["whole"]
+    assert {tensor["dtype"] for tensor in looked["tensors"] if "SelfAttention.q" in tensor["name"]} == {dtype.upper()}
+
+    def answer(folder, *options):
+        said = switchyard("generate", "--model", folder, "--prompt", "ba ro mi", "--max-tokens", "8", "--json", *options)
+        assert said.returncode == 0, said.stderr
+        return json.loads(said.stdout)
+
+    # One step of training: the scores of both are near, whatever they say.
+    assert answer(tmp_path / "small")["score"] == pytest.approx(answer(model)["score"], rel=0.2)
+    assert switchyard("convert", "--from", tmp_path / "small", "--to", tmp_path / "again").returncode == 0
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (tmp_path / "small/model.safetensors").read_bytes()
+    assert switchyard("convert", "--from", tmp_path / "small", "--to", tmp_path / "wide", "--dtype", "fp32").returncode == 0
+    message = refused("convert", "--from", model, "--to", tmp_path / "model.gguf", "--dtype", dtype)
+    assert "fp32, bf16 or fp16" in message
