@@ -18,7 +18,7 @@ std::string read_file(const std::filesystem::path& path, uint64_t limit = uint64
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
 // A new file written piece by piece, for content too large to hold. Nothing appears under `path` until commit(). Any
-// number of writers may have one `path`: the last to commit wins. What killed writers left in the folder is removed.
+// number of writers may have one `path`: the last to commit wins. Temporary files of killed writers are removed.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& path);
@@ -59,8 +59,9 @@ class InputFile {
   int64_t modified_[2] = {0, 0};  // seconds and nanoseconds
 };
 
-// A read-only mapping of a whole file. A file that is cut short meanwhile ends the process: for files of our own, and
-// for moments. bytes() stays valid as long as the object; an empty file gives an empty span.
+// A read-only mapping of a whole file. If the file is cut short meanwhile, the process ends: map only files that this
+// program wrote, and only for a short time. bytes() stays valid as long as the object; an empty file gives an empty
+// span.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);  // throws Error

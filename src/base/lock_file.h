@@ -9,7 +9,7 @@ namespace switchyard {
 class LockFile {
  public:
   // Makes the file, locks it and writes this process's number and host into it. Throws Error naming `what` and the
-  // holder if another has the lock. A file system without locks gives none, and says nothing.
+  // holder if another has the lock. On a file system without locks nothing is locked, and there is no error.
   LockFile(const std::filesystem::path& path, const std::string& what);
   LockFile(const LockFile&) = delete;
   LockFile& operator=(const LockFile&) = delete;

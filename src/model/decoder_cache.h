@@ -28,8 +28,8 @@ class DecoderCache {
   std::vector<int64_t> add_rows(const ComputeWeights& weights, const at::Tensor& encoder_hidden,
                                 const at::Tensor& encoder_mask);
   // Ends the rows in `slots`, but for those that `parents` names: they go on, once for each time they are named.
-  // Returns the new rows' slots in the order of `parents`. A row that goes on more than once is copied as often less
-  // one; the others stay where they are. Throws Error if too few slots are free.
+  // Returns the new rows' slots in the order of `parents`. A row that goes on n times is copied n - 1
+  // times; the others stay where they are. Throws Error if too few slots are free.
   std::vector<int64_t> replace_rows(const std::vector<int64_t>& slots, const std::vector<int64_t>& parents);
 
  private:

@@ -16,8 +16,9 @@ struct LossInput {
   at::Tensor labels;    // [batch, decoder_length] i64, -100 = ignored
 };
 
-// A teacher's say in the loss (Switch §4.2): the cross entropy counts 1 - weight, and weight * temperature^2 that
-// against the teacher's probabilities at this temperature. Tokens are numbered through [batch, decoder_length].
+// A teacher's part of the loss (Switch §4.2): (1 - weight) * cross entropy against the labels + weight * temperature^2
+// * cross entropy against the teacher's probabilities, where both models' logits are divided by the temperature. Token
+// numbers count through [batch, decoder_length].
 struct SoftTargets {
   double weight = 0.25;
   double temperature = 1.0;

@@ -1,5 +1,5 @@
-// Where matrices are cut along the width of a layer (heads, hidden features, the vocabulary), each part of them lies
-// elsewhere, and what a part computes from its share is summed.
+// Layers that are cut along their width (heads, hidden features, the vocabulary): each part of a matrix lies in another
+// place, computes from its share of the features, and the parts' results are summed.
 //
 //   y = sum_of_parts(f_part(to_parts(x)))
 //

@@ -28,7 +28,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids, const VocabularyPart& part = {});
 
 // T5 dropout of x [batch, length, channels] with one mask per (example, channel), shared along the length axis (Mesh's
-// broadcast). Row b is example first_example + b of stream `key`. Identity if rate is 0. The kept are scaled by
+// broadcast). Row b is example first_example + b of stream `key`. Identity if rate is 0. Kept values are scaled by
 // 1/(1-rate).
 at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example);
 

@@ -30,7 +30,7 @@ struct RoutedTokens {
   const Assignment& assignment;
   at::Tensor choice;          // [tokens, num_selected_experts] i64, -1 where not used; undefined in expert choice
   at::Tensor mask;            // [tokens] bool or undefined
-  at::Tensor balance_weight;  // [loss groups, num_experts] f64: of the sum of probabilities that the balance loss is
+  at::Tensor balance_weight;  // [loss groups, num_experts] f64: weights of probabilities, whose sum is the balance loss
   int64_t loss_group_size;
   double num_real;  // what means over real tokens divide by: the whole step's
 };

@@ -14,8 +14,8 @@ struct MemoryUse {
   double gradients = 0;    // f32, of all parts held
   double optimizer = 0;    // slots and whole masters of the units owned
   double activations = 0;  // kept by the forward pass of one micro-batch
-  // What the busiest moment takes beyond these: work of an operation and gradients in the compute dtype during a pass,
-  // or at its end, when activations are gone, gradients or new values in flight.
+  // What the busiest moment takes beyond these. It is during a pass (working memory of an operation, gradients in the
+  // compute dtype), or at its end, when activations are gone (gradients or new values on their way).
   double buffers = 0;
   double total() const { return weights + gradients + optimizer + activations + buffers; }
 };

@@ -22,13 +22,13 @@ struct DeviceGroup {
 // Members of a group that share a node.
 int64_t members_per_node(const Cluster& cluster, const DeviceGroup& group);
 
-// Seconds of one all-to-all whose busiest member sends or receives `bytes` (its own part not counted): shares for
-// members of the node and for others go over the two kinds of link one after the other, and a start-up of the longer
-// latency times log2 of the members.
+// Seconds of one all-to-all whose busiest member sends or receives `bytes`, without what it keeps. What stays within
+// the node and what leaves it go over the two kinds of link one after the other; starting takes the longer of the two
+// latencies, times log2 of the number of members.
 double all_to_all_seconds(const Cluster& cluster, const DeviceGroup& group, double bytes);
 
-// Seconds of an all-reduce of `bytes` on every member: rings within nodes (reduce-scatter, all-gather), between them
-// one of each member's share.
+// Seconds of an all-reduce of `bytes` on every member: a ring within each node (reduce-scatter, all-gather), and
+// between nodes a ring for each member's share.
 double all_reduce_seconds(const Cluster& cluster, const DeviceGroup& group, double bytes);
 
 // What a member of `members` sends in a ring all-reduce of `bytes`: 2 (n - 1) / n of them.

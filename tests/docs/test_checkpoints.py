@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import struct
 import subprocess
 import tomllib
@@ -79,6 +80,17 @@ def test_model(folder):
     assert tensors["encoder.block.1.layer.1.mlp.experts.expert_3.wi.weight"][0] == [160, 64]
     block = json.loads((model / "config.json").read_text())["switchyard"]
     assert block["shared_expert_d_ff"] == 16 and block["group_size"] == 1024
+
+
+def test_what_rules_in_config(folder, tmp_path):
+    """HF's key for what HF says exactly, the block for the rest."""
+    model = shutil.copytree(folder / "runs/books/checkpoints/step-000003", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["layer_norm_epsilon"], config["switchyard"]["layer_norm_epsilon"] = 1e-5, 1e-3
+    config["switchyard"]["group_size"] = 77
+    (model / "config.json").write_text(json.dumps(config))
+    said = json.loads(subprocess.run([PROGRAM, "inspect", model, "--json"], check=True, capture_output=True, text=True).stdout)["config"]
+    assert (said["layer_norm_epsilon"], said["group_size"]) == (1e-5, 77)
 
 
 def test_training(folder):
