@@ -11,6 +11,8 @@
 namespace switchyard {
 namespace {
 
+constexpr int64_t kMostConnections = 4096;
+
 struct ServeCommand {
   std::string model;
   ServerOptions server;
@@ -24,6 +26,8 @@ void run(ServeCommand& command) {
   SY_CHECK(!command.model.empty(), "serve needs --model MODEL, for example: switchyard serve --model runs/mini");
   SY_CHECK(command.slots >= 1 && command.queue >= 1, "--slots ", command.slots, ", --queue ", command.queue,
            ": expected at least 1 of each");
+  SY_CHECK(command.slots + command.queue <= kMostConnections, "--slots ", command.slots, " and --queue ", command.queue,
+           ": at most ", kMostConnections, " together, as each connection has a thread");
   const auto folder = resolve_model_folder(command.model);
   apply(command.compute);
   const auto shared = open_shared_model(

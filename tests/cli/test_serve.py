@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import switchyard
+from conftest import refused, switchyard
 from served import PROMPT, events, serve
 
 
@@ -126,6 +126,11 @@ def test_a_full_queue_says_when_to_come_again(small_run):
         assert all(headers["Retry-After"] == "1" for status, headers, _ in ended if status == 429)
     finally:
         assert server.end() == 0
+
+
+def test_more_connections_than_threads_are_refused(small_run):
+    assert "at most 4096 together" in refused("serve", "--model", small_run, "--queue", 100000)
+    assert "expected at least 1 of each" in refused("serve", "--model", small_run, "--slots", 0)
 
 
 def test_sigterm_finishes_what_runs(small_run):
