@@ -69,13 +69,13 @@ void block_k(const uint8_t* block, bool fifth_bits, float* out) {
 void block_q6_k(const uint8_t* block, float* out) {
   const float scale = half(block + 208);
   const auto* const scales = reinterpret_cast<const int8_t*>(block + 192);
-  for (int run = 0; run < 8; ++run) {
+  for (int64_t run = 0; run < 8; ++run) {
     const uint8_t* const low = block + run / 4 * 64 + run % 2 * 32;
     const uint8_t* const high = block + 128 + run / 4 * 32;
     for (int n = 0; n < 32; ++n) {
       const int four = low[n] >> (run % 4 / 2 * 4) & 0xF, two = high[n] >> (run % 4 * 2) & 3;
-      out[run * 32 + n] =
-          scale * static_cast<float>(scales[run * 2 + n / 16]) * static_cast<float>((four | two << 4) - 32);
+      const int64_t sixteenth = run * 2 + n / 16;
+      out[run * 32 + n] = scale * static_cast<float>(scales[sixteenth]) * static_cast<float>((four | two << 4) - 32);
     }
   }
 }

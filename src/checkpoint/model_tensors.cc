@@ -217,7 +217,7 @@ std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const ModelWeig
   for_each_tensor(config, [&](const std::string& name, size_t number, int64_t expert) {
     const auto& [spec, tensor] = parameters[number];
     const at::ScalarType stored_as = !form ? dtype : spec.is_wide ? at::kFloat : at::kBFloat16;
-    const auto values = spec.is_expert() ? tensor->select(0, expert) : *tensor;
+    auto values = spec.is_expert() ? tensor->select(0, expert) : *tensor;
     add_tensor(tensors, spec, form, {name, values, stored_as}, [values] { return values; });
   });
   return tensors;
