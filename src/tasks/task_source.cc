@@ -41,7 +41,7 @@ TaskSource::TaskSource(std::span<const TaskExample> examples, const Vocabulary& 
     }
     if (input.size() > longest_input) {
       input.resize(longest_input);
-      ++truncated_inputs_;
+      if (truncated_inputs_++ == 0) first_truncated_ = examples[n].place;
     }
     input.push_back(vocabulary.eos_id());
     target.push_back(vocabulary.eos_id());

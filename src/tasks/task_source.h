@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "data/example_source.h"
@@ -34,6 +35,7 @@ class TaskSource : public ExampleSource {
   int64_t examples_per_epoch() const override { return static_cast<int64_t>(examples_.size()); }
 
   int64_t truncated_inputs() const { return truncated_inputs_; }
+  const std::string& first_truncated() const { return first_truncated_; }  // its place; "" if none is
   int64_t left_out() const { return left_out_; }
 
  private:
@@ -43,6 +45,7 @@ class TaskSource : public ExampleSource {
   std::vector<Ids> examples_;
   TaskSourceOptions options_;
   int64_t truncated_inputs_ = 0, left_out_ = 0;
+  std::string first_truncated_;
 };
 
 }  // namespace switchyard

@@ -6,6 +6,7 @@
 #include "eval/held_out_loss.h"
 #include "eval/task_evaluator.h"
 #include "model/routing_groups.h"
+#include "tasks/long_texts.h"
 #include "tasks/split_files.h"
 #include "tasks/task_source.h"
 
@@ -48,6 +49,10 @@ std::unique_ptr<Evaluator> open_task_evaluator(const std::string& name, const Ru
   auto examples = read_task(task, {name, run.data.folder, split}, /*for_training=*/false).examples;
   const auto wanted = static_cast<size_t>(run.train.eval_task_examples);
   if (wanted > 0 && examples.size() > wanted) examples.resize(wanted);
+  if (const auto cut = find_long_texts(examples, &TaskExample::inputs, vocabulary, run.data.encoder_length - 1);
+      !cut.empty())
+    say(name, ", split ", split, ": ", cut.size(), " of ", examples.size(), " inputs cut to ", run.data.encoder_length,
+        " tokens, the first is ", examples[cut.front().example].place);
   return std::make_unique<TaskEvaluator>(
       task, std::move(examples), vocabulary,
       TaskOutputOptions{.encoder_length = run.data.encoder_length,
@@ -66,7 +71,7 @@ std::unique_ptr<ExampleSource> open_task(const TaskPlace& place, const RunConfig
                         .batch_size = batch_size});
   if (source->truncated_inputs() > 0)
     say(place.task, ": ", source->truncated_inputs(), " of ", source->examples_per_epoch(), " inputs cut to ",
-        run.data.encoder_length, " tokens; targets are never cut");
+        run.data.encoder_length, " tokens, the first is ", source->first_truncated(), "; targets are never cut");
   return source;
 }
 

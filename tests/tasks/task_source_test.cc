@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "tasks/long_texts.h"
 #include "tasks/scratch_folder.h"
 #include "text/vocabulary_training.h"
 
@@ -61,10 +62,22 @@ TEST_F(TaskSourceTest, PartsAreRowsOfTheWholeBatch) {
 }
 
 TEST_F(TaskSourceTest, InputsAreCutAndCountedAndKeepTheirEos) {
+  examples_[0].place = "dev.tsv:1";
   const TaskSource source(examples_, *vocabulary_, {.encoder_length = 4, .decoder_length = 32, .batch_size = 10});
   EXPECT_EQ(source.truncated_inputs(), 10);
+  EXPECT_EQ(source.first_truncated(), "dev.tsv:1");
   const auto batch = source.batch(0);
   for (size_t row = 0; row < 10; ++row) EXPECT_EQ(batch.encoder_input_tokens[row * 4 + 3], vocabulary_->eos_id());
+}
+
+TEST_F(TaskSourceTest, LongTextsAreFound) {
+  examples_[4].inputs += " acceptable acceptable";
+  const auto tokens = static_cast<int64_t>(vocabulary_->encode(examples_[4].inputs).size());
+  EXPECT_TRUE(find_long_texts(examples_, &TaskExample::inputs, *vocabulary_, tokens).empty());  // one fits exactly
+  const auto found = find_long_texts(examples_, &TaskExample::inputs, *vocabulary_, tokens - 1);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].example, 4u);
+  EXPECT_EQ(found[0].tokens, tokens);
 }
 
 TEST_F(TaskSourceTest, TargetsAreNeverCut) {
