@@ -5,6 +5,8 @@
 namespace nb = nanobind;
 
 NB_MODULE(_native, module) {
+  // At the interpreter's end objects that the main program still names are no leaks of ours.
+  nb::set_leak_warnings(false);
   // An Error is about input or usage: what Python calls a ValueError.
   nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
     try {

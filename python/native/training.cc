@@ -120,7 +120,6 @@ void bind_training(nb::module_& module) {
       .def_prop_ro("num_parameters", [](const Training& self) { return self.trainer().num_parameters(); })
       .def_prop_ro("checkpoint", [](const Training& self) { return self.trainer().checkpoint(); })
       .def_prop_ro("run_toml", [](const Training& self) { return to_python(run_to_toml(self.trainer().run())); });
-  module.def("describe_run_config", [] { return to_python(describe_run_config()); });
 }
 
 }  // namespace switchyard

@@ -10,7 +10,6 @@ torch_version: str
 
 def plan(arguments: collections.abc.Sequence[str]) -> dict[str, typing.Any]: ...
 def request_keys() -> list[str]: ...
-def describe_run_config() -> str: ...
 def set_message_sink(say: typing.Callable[[str], object] | None) -> None: ...
 
 class Vocabulary:
@@ -75,7 +74,7 @@ class Generation:
 class Training:
     def __init__(
         self,
-        config: str | os.PathLike[str] | dict[str, dict[str, typing.Any]],
+        config: str | os.PathLike[str] | dict[str, typing.Any],
         settings: list[str],
         out: str,
         resume: bool,

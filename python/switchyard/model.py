@@ -134,7 +134,7 @@ class Model:
         return [Score(*self._native.score(self._ids(prompt), self._ids(target))) for prompt, target in pairs]
 
     @typing.overload
-    def encode(self, texts: str) -> torch.Tensor: ...
+    def encode(self, texts: str) -> torch.Tensor: ...  # type: ignore[overload-overlap]  # a str is a sequence of str, too
     @typing.overload
     def encode(self, texts: collections.abc.Sequence[Tokens]) -> list[torch.Tensor]: ...
     @typing.overload
@@ -163,8 +163,15 @@ class Model:
         With `labels` (-100 is ignored) the decoder reads them shifted right, unless `decoder_ids` says otherwise, and there
         is a loss. `mask`: 1 for tokens, 0 for padding; all tokens if it is left out. The decoder runs where it has ids.
         """
-        return Forward(**self._native.forward(*(_table(name, each) for name, each in (
-            ("ids", ids), ("mask", mask), ("decoder_ids", decoder_ids), ("decoder_mask", decoder_mask), ("labels", labels)))))
+        return Forward(
+            **self._native.forward(
+                _table("ids", ids),
+                _table("mask", mask) if mask is not None else None,
+                _table("decoder_ids", decoder_ids) if decoder_ids is not None else None,
+                _table("decoder_mask", decoder_mask) if decoder_mask is not None else None,
+                _table("labels", labels) if labels is not None else None,
+            )
+        )
 
     def routing(self, text: Tokens, output: Tokens | None = None) -> Routing:
         """Which experts each token takes, layer by layer: the encoder's tokens, and with `output` also the decoder's."""
@@ -196,9 +203,7 @@ def _output(result: dict[str, typing.Any]) -> Output:
     return Output(**result, others=others)
 
 
-def _table(name: str, given: typing.Any) -> torch.Tensor | None:
-    if given is None:
-        return None
+def _table(name: str, given: typing.Any) -> torch.Tensor:
     table = torch.as_tensor(given)
     if table.dim() != 2 or table.is_floating_point() or table.is_complex():
         raise ValueError(f"{name}: expected integers [batch, length], got {table.dtype} {list(table.shape)}")

@@ -9,6 +9,8 @@ import torch  # first: the module's engine is this torch's libraries
 
 from . import _native
 
+__all__ = ["__version__", "_native"]
+
 __version__: str = _native.__version__
 
 if torch.__version__.split("+")[0] != _native.torch_version:

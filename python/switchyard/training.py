@@ -113,7 +113,7 @@ def train(
 
     Raises ValueError where the program would refuse, here or at a step.
     """
-    given = config
+    given: typing.Any = config
     if isinstance(config, collections.abc.Mapping):
         given = {name: dict(keys) if isinstance(keys, collections.abc.Mapping) else keys for name, keys in config.items()}
     native = _native.Training(given, list(settings), os.fspath(out), resume, allow_changes, device)

@@ -52,7 +52,7 @@ def python(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clean")
     venv.create(folder, symlinks=True, with_pip=True)
     site = next((folder / "lib").glob("python3*")) / "site-packages"
-    for name in ("torch", "scikit-build-core", "nanobind"):
+    for name in ("torch", "numpy", "scikit-build-core", "nanobind"):
         lend(name, site)
     names = ("SWITCHYARD_WERROR", "SWITCHYARD_NATIVE", "SWITCHYARD_PYTHON", "TORCH_WHEEL_DIR")
     settings = [f"--config-settings=cmake.define.{name}={cached(name)}" for name in names]
