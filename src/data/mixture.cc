@@ -54,8 +54,9 @@ MixtureSource::MixtureSource(std::vector<MixturePart> parts, uint64_t seed, int6
   std::vector<double> rates;
   for (const auto& [name, rate, source] : parts_) {
     SY_CHECK(std::isfinite(rate) && rate > 0.0, "mixture part ", name, ": rate ", rate, ", expected more than 0");
-    SY_CHECK(std::count_if(parts_.begin(), parts_.end(), [&](const auto& part) { return part.name == name; }) == 1,
-             "two parts of the mixture are named ", name, "; give them names");
+    SY_CHECK(
+        std::count_if(parts_.begin(), parts_.end(), [&own = name](const auto& part) { return part.name == own; }) == 1,
+        "two parts of the mixture are named ", name, "; give them names");
     const auto shape = source->shape();
     SY_CHECK(shape.batch_size == 1, "mixture part ", name, " has ", shape.batch_size, " rows a step, expected 1");
     shape_.encoder_length = std::max(shape_.encoder_length, shape.encoder_length);
