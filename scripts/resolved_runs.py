@@ -40,7 +40,8 @@ def resolve(program: pathlib.Path, path: pathlib.Path) -> dict[str, str]:
     if done.returncode:
         sys.exit(f"{path.relative_to(ROOT)}: {done.stderr}")
     keys, section = {}, ""
-    for line in done.stdout.replace(f"{ROOT}/", "").splitlines():
+    beside = '"' + str(ROOT.parent).rstrip("/") + "/"
+    for line in done.stdout.replace(f"{ROOT}/", "").replace(beside, '"../').splitlines():
         if title := re.match(r"\[+([a-z.]+)\]+$", line):
             section = title[1]
         elif line:

@@ -108,13 +108,13 @@ def test_under_torchrun_ranks_train_together(workshop, tmp_path):
     alone = list(switchyard.train(workshop / "tiny.toml", out=workshop / "runs/alone", settings=[groups]))
     script = tmp_path / "ranks.py"
     script.write_text(f"""
-import switchyard
+import os, pathlib, switchyard
 settings = [{groups!r}, "parallel.expert=2"]
 steps = list(switchyard.train({str(workshop / 'tiny.toml')!r}, out={str(workshop / 'runs/ranks')!r}, settings=settings))
-print(steps[-1].number, steps[-1].loss)
+pathlib.Path({str(tmp_path)!r}, "rank" + os.environ["RANK"]).write_text(f"{{steps[-1].number}} {{steps[-1].loss}}")
 """)
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("12 ")]
-    assert len(lines) == 2 and lines[0] == lines[1]
+    lines = [(tmp_path / f"rank{rank}").read_text().split() for rank in range(2)]
+    assert lines[0] == lines[1] and lines[0][0] == "12"
     assert float(lines[0][1]) == pytest.approx(alone[-1].loss, rel=1e-5)
