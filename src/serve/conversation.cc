@@ -8,7 +8,7 @@ namespace switchyard {
 
 std::shared_ptr<Conversation> Conversation::begin(Completion completion, const Vocabulary& vocabulary, Engine& engine,
                                                   ServerStatistics& statistics) {
-  const std::shared_ptr<Conversation> talk(new Conversation(std::move(completion), vocabulary, engine, statistics));
+  std::shared_ptr<Conversation> talk(new Conversation(std::move(completion), vocabulary, engine, statistics));
   try {
     talk->submit_all();
   } catch (...) {

@@ -1,5 +1,11 @@
 #include "serve/http.h"
 
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
 #include "base/clock.h"
 #include "base/messages.h"
 #include "serve/completion.h"
@@ -9,6 +15,7 @@ namespace switchyard {
 namespace {
 
 constexpr size_t kRequestsAConnection = 1000;
+constexpr int kWaitingConnections = 512;
 
 // When this thread began with its present request; 0 before its headers are whole. httplib has no place for it.
 thread_local double request_start = 0.0;
@@ -24,7 +31,7 @@ bool are_equal(const std::string& given, const std::string& secret) {
 
 void answer_exception(httplib::Response& response, std::exception_ptr exception) {
   try {
-    std::rethrow_exception(exception);
+    std::rethrow_exception(std::move(exception));
   } catch (const QueueFull& error) {
     answer_error(response, 429, error.what());
   } catch (const Ending& error) {
@@ -92,12 +99,21 @@ void HttpServer::ask_for_key(const std::string& key, std::set<std::string> open)
 }
 
 void HttpServer::listen() {
+  // httplib lets five connections wait to be accepted; one more that comes at the same moment would be reset.
+  int socket = -1;
+  http_.set_socket_options([&socket](int made) {
+    httplib::default_socket_options(made);
+    socket = made;
+  });
   if (options_.port == 0)
     port_ = http_.bind_to_any_port(options_.host);
   else
     port_ = http_.bind_to_port(options_.host, options_.port) ? options_.port : -1;
   SY_CHECK(port_ > 0, "cannot listen at ", options_.host, ":", options_.port,
            ": it is taken or not this machine's; choose another --host or --port");
+  http_.set_socket_options(httplib::default_socket_options);
+  SY_CHECK(::listen(socket, kWaitingConnections) == 0, "cannot listen at ", options_.host, ":", port_, ": ",
+           std::strerror(errno));
 }
 
 httplib::Server::HandlerResponse HttpServer::begin(const httplib::Request& request, httplib::Response& response) const {
