@@ -84,7 +84,7 @@ void finish_model(const fs::path& folder, const ModelConfig& config, const SaveO
   write_file_atomically(folder / "generation_config.json",
                         Json{{"decoder_start_token_id", 0}, {"eos_token_id", 1}, {"pad_token_id", 0}}.dump(2) + "\n");
   auto json = config_to_hf(config, hf_dtype_name(options.dtype));
-  if (const auto form = quantized_form(options.dtype)) json["quantization_config"] = quantization_json(*form);
+  if (const auto form = ops::quantized_form(options.dtype)) json["quantization_config"] = quantization_json(*form);
   write_file_atomically(folder / "config.json", json.dump(2) + "\n");
   std::error_code error;
   fs::remove(folder / kUnfinishedMark, error);

@@ -213,7 +213,7 @@ std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const ModelWeig
              tensor->defined() ? join(tensor->sizes()) : "undefined", ", this config wants ",
              at::IntArrayRef(spec.shape));
   std::vector<TensorToWrite> tensors;
-  const auto form = quantized_form(dtype);
+  const auto form = ops::quantized_form(dtype);
   for_each_tensor(config, [&](const std::string& name, size_t number, int64_t expert) {
     const auto& [spec, tensor] = parameters[number];
     const at::ScalarType stored_as = !form ? dtype : spec.is_wide ? at::kFloat : at::kBFloat16;
@@ -240,7 +240,7 @@ std::vector<TensorToWrite> tensors_of(const ModelConfig& config, const std::vect
 std::vector<TensorToWrite> tensors_of(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
                                       const std::string& source) {
   const auto plan = plan_weights(config, stored, source);
-  const auto form = quantized_form(dtype);
+  const auto form = ops::quantized_form(dtype);
   const auto specs = parameter_specs(config);
   std::vector<TensorToWrite> tensors;
   for_each_tensor(config, [&](const std::string& name, size_t number, int64_t expert) {

@@ -34,11 +34,11 @@ void read_rows(const StoredTensor& integers, const StoredTensor& scales, int64_t
 
 StoredTensor join_pair(const std::string& name, const StoredTensor& integers, const StoredTensor& scales,
                        const std::string& source) {
-  const bool is_int8 = integers.dtype == at::kChar;
-  const auto form = is_int8 ? QuantizedForm::kInt8 : QuantizedForm::kInt4;
-  SY_CHECK((is_int8 || integers.dtype == at::kByte) && integers.shape.size() == 2, source, ": ", name,
-           " has scales, but is no matrix of I8 or U8");
-  const int64_t num_rows = integers.shape[0], inner = is_int8 ? integers.shape[1] : 2 * integers.shape[1];
+  const auto stored_form = ops::quantized_form(integers.dtype);
+  SY_CHECK(stored_form && integers.shape.size() == 2, source, ": ", name, " has scales, but is no matrix of I8 or U8");
+  const auto form = *stored_form;
+  const int64_t num_rows = integers.shape[0];
+  const int64_t inner = form == QuantizedForm::kInt8 ? integers.shape[1] : 2 * integers.shape[1];
   SY_CHECK(inner > 0 && inner % kGroup == 0 && num_rows > 0 && scales.dtype == scale_dtype(form) &&
                scales.shape == scale_shape(form, num_rows, inner),
            source, ": ", name, kScaleSuffix, " is ", toString(scales.dtype), " ", at::IntArrayRef(scales.shape),
@@ -103,12 +103,6 @@ std::vector<TensorToWrite> quantized_tensors(const std::string& name, const std:
                  .view(scales)
                  .view(scale_shape(form, num_rows, inner));
            }}};
-}
-
-std::optional<QuantizedForm> quantized_form(at::ScalarType storage) {
-  if (storage == at::kChar) return QuantizedForm::kInt8;
-  if (storage == at::kByte) return QuantizedForm::kInt4;
-  return std::nullopt;
 }
 
 Json quantization_json(QuantizedForm form) {

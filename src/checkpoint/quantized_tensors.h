@@ -24,9 +24,6 @@ bool can_be_quantized(const ParameterSpec& spec);
 std::vector<TensorToWrite> quantized_tensors(const std::string& name, const std::vector<int64_t>& shape,
                                              ops::QuantizedForm form, const std::function<at::Tensor()>& rows);
 
-// kChar stands for int8 and kByte for int4 where a dtype of storage is asked for. Empty for the others.
-std::optional<ops::QuantizedForm> quantized_form(at::ScalarType storage);
-
 // config.json's note of it, by which a reader that does not know the form refuses the model.
 Json quantization_json(ops::QuantizedForm form);
 

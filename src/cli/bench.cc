@@ -144,7 +144,7 @@ void bench_generate(const BenchCommand& command) {
   auto stored_config = config;
   StoredTensors stored;
   const auto storage = command.weights == "int8" ? at::kChar : command.weights == "int4" ? at::kByte : dtype;
-  const auto form = quantized_form(storage);
+  const auto form = ops::quantized_form(storage);
   for (const auto& [name, tensor, stored_dtype, read] : tensors_of(config, initialize(config, 0), storage))
     stored.emplace(name, stored_in_memory(read ? read() : tensor));
   stored = with_quantized(std::move(stored), command.model);

@@ -28,16 +28,15 @@ void run_quantized(const at::Tensor& rows, const at::Tensor& matrices, std::span
   const auto a = rows.contiguous(), b = matrices.contiguous();
   with_kernel_type(out.scalar_type(), [&](auto type) {
     using C = decltype(type);
-    kernels::multiply<C>(
-        kernels::QuantizedProduct<C>{.a = read<kernels::BFloat16>(a),
-                                     .b = read<uint8_t>(b),
-                                     .c = write<C>(out),
-                                     .num_rows = num_rows,
-                                     .inner = inputs_of(b),
-                                     .columns = out.size(1),
-                                     .form = b.scalar_type() == at::kChar ? QuantizedForm::kInt8 : QuantizedForm::kInt4,
-                                     .epilogue = epilogue,
-                                     .packs_few = packs_few});
+    kernels::multiply<C>(kernels::QuantizedProduct<C>{.a = read<kernels::BFloat16>(a),
+                                                      .b = read<uint8_t>(b),
+                                                      .c = write<C>(out),
+                                                      .num_rows = num_rows,
+                                                      .inner = inputs_of(b),
+                                                      .columns = out.size(1),
+                                                      .form = quantized_form(b.scalar_type()).value(),
+                                                      .epilogue = epilogue,
+                                                      .packs_few = packs_few});
   });
 }
 

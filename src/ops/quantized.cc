@@ -8,8 +8,6 @@
 namespace switchyard::ops {
 namespace {
 
-QuantizedForm form_of(at::ScalarType dtype) { return dtype == at::kChar ? QuantizedForm::kInt8 : QuantizedForm::kInt4; }
-
 // Of 64 values with their scale an int4 row has 34 bytes.
 constexpr int64_t kInt4GroupBytes = kernels::quantized_row_bytes(QuantizedForm::kInt4, kernels::kQuantizedGroup);
 
@@ -21,15 +19,22 @@ std::vector<int64_t> with_last(const at::Tensor& matrix, int64_t size) {
 
 }  // namespace
 
-bool is_quantized(at::ScalarType dtype) { return dtype == at::kChar || dtype == at::kByte; }
+std::optional<QuantizedForm> quantized_form(at::ScalarType dtype) {
+  if (dtype == at::kChar) return QuantizedForm::kInt8;
+  if (dtype == at::kByte) return QuantizedForm::kInt4;
+  return std::nullopt;
+}
+
+bool is_quantized(at::ScalarType dtype) { return quantized_form(dtype).has_value(); }
 bool is_quantized(const at::Tensor& matrix) { return matrix.defined() && is_quantized(matrix.scalar_type()); }
 
 at::ScalarType quantized_dtype(QuantizedForm form) { return form == QuantizedForm::kInt8 ? at::kChar : at::kByte; }
 
 int64_t inputs_of(const at::Tensor& matrix) {
   const int64_t last = matrix.size(-1);
-  if (!is_quantized(matrix)) return last;
-  return matrix.scalar_type() == at::kChar ? last - 4 : last / kInt4GroupBytes * kernels::kQuantizedGroup;
+  const auto form = quantized_form(matrix.scalar_type());
+  if (!form) return last;
+  return *form == QuantizedForm::kInt8 ? last - 4 : last / kInt4GroupBytes * kernels::kQuantizedGroup;
 }
 
 bool takes_rows_of(const at::Tensor& matrix, at::ScalarType dtype) {
@@ -50,8 +55,8 @@ at::Tensor dequantize(const at::Tensor& matrix, at::ScalarType dtype) {
   const int64_t inner = inputs_of(matrix);
   const auto rows = matrix.contiguous();
   auto values = at::empty(with_last(matrix, inner), at::kFloat);
-  kernels::dequantize_rows(form_of(matrix.scalar_type()), read<uint8_t>(rows), values.numel() / inner, inner,
-                           write<float>(values));
+  kernels::dequantize_rows(quantized_form(matrix.scalar_type()).value(), read<uint8_t>(rows), values.numel() / inner,
+                           inner, write<float>(values));
   return values.to(dtype);
 }
 

@@ -4,15 +4,19 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
 #include "kernels/quantized.h"
 
 namespace switchyard::ops {
 
 using kernels::QuantizedForm;
 
+// The form that a dtype stands for, in memory and where one of storage is asked for; none for those of values.
+std::optional<QuantizedForm> quantized_form(at::ScalarType dtype);
+at::ScalarType quantized_dtype(QuantizedForm form);
 bool is_quantized(const at::Tensor& matrix);
 bool is_quantized(at::ScalarType dtype);
-at::ScalarType quantized_dtype(QuantizedForm form);
 
 // The last axis of [..., out, in]: what a product with it takes. Of any matrix.
 int64_t inputs_of(const at::Tensor& matrix);
