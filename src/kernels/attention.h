@@ -25,6 +25,12 @@ struct Rows {
   int64_t row_stride = 0;
 };
 
+// A packed row holds several examples one behind the other: this stretch of its queries sees this stretch of its keys.
+struct AttentionRun {
+  int64_t first_query = 0, num_queries = 0;
+  int64_t first_key = 0, num_keys = 0;
+};
+
 template <class T>
 struct AttentionArguments {
   int64_t batch = 0, num_heads = 0, query_length = 0, key_length = 0, d_kv = 0;
@@ -33,10 +39,15 @@ struct AttentionArguments {
   Rows<const T> q, k, v;
   const float* bias = nullptr;     // [num_heads, query_length + key_length - 1], or null: no bias
   const bool* key_mask = nullptr;  // [batch, key_length], or null; false: never attended
+  // Row b's runs are runs[first_run[b]] to runs[first_run[b + 1] - 1]; null: a row is one run. With runs there is no
+  // key_mask, a run has a query, and in causal attention its first query sees its first key.
+  const AttentionRun* runs = nullptr;
+  const int64_t* first_run = nullptr;  // [batch + 1]
 };
 
 // log2_sum_exp [batch, num_heads, query_length]: log2 of the sum over the seen keys of 2^(s log2 e); 1e30 for a query
-// that sees no key, whose output is 0. May be null. Instantiated for float and BFloat16.
+// that sees no key, whose output is 0. May be null. Queries outside of every run are left as they are, in both. A run's
+// results are to the bit those of its queries and keys in a row of their own. Instantiated for float and BFloat16.
 template <class T>
 void attention_forward(const AttentionArguments<T>& arguments, Rows<T> out, float* log2_sum_exp);
 
@@ -55,7 +66,7 @@ void attention_decode(const AttentionArguments<T>& arguments, Rows<T> out, const
 
 // Gradients from out and log2_sum_exp of attention_forward. d_bias [batch, num_heads, query_length + key_length - 1]
 // gets each (batch, head)'s own share, to be summed over the batch by the caller; null: not wanted. d_q, d_k, d_v are
-// overwritten.
+// overwritten, but for what is outside of every run.
 template <class T>
 void attention_backward(const AttentionArguments<T>& arguments, Rows<const T> out, const float* log2_sum_exp,
                         Rows<const T> d_out, Rows<T> d_q, Rows<T> d_k, Rows<T> d_v, float* d_bias);

@@ -24,6 +24,7 @@ struct BackwardBuffers {
   Buffer<float> delta;
   Buffer<float> bias;             // [64 + distances + 64], descending distance: along a row of S^T
   Buffer<float> d_bias;           // the same
+  Buffer<float> run_d_bias;       // [distances] of a run
   Buffer<float> hidden;           // [q]: the bias of a key that is never attended
   Buffer<T> k_rows, v_rows;       // [64][d]
   Buffer<T> k_panel;              // the packed [d][64] of the block's keys, then split into k_columns
@@ -285,6 +286,37 @@ void backward_head(const Head<T>& head, Rows<const T> out, const float* log2_sum
   if (d_bias != nullptr) std::reverse_copy(d_bias_sums, d_bias_sums + distances, d_bias);
 }
 
+template <class T>
+Head<T> head_of(const AttentionArguments<T>& arguments, int64_t batch, int64_t index, BackwardBuffers<T>& buffers) {
+  return {.arguments = arguments,
+          .batch = batch,
+          .index = index,
+          .queries = round_up(arguments.query_length, kBlock),
+          .width = round_up(arguments.d_kv, 32),
+          .buffers = buffers};
+}
+
+// The runs of a (batch, head), in order; what they give to the bias adds up.
+template <class T>
+void backward_runs(const AttentionArguments<T>& arguments, int64_t batch, int64_t head, Rows<const T> out,
+                   const float* log2_sum_exp, Rows<const T> d_out, Rows<T> d_q, Rows<T> d_k, Rows<T> d_v, float* d_bias,
+                   BackwardBuffers<T>& buffers) {
+  const int64_t d_kv = arguments.d_kv;
+  if (d_bias != nullptr) std::fill_n(d_bias, arguments.query_length + arguments.key_length - 1, 0.0f);
+  for (int64_t n = arguments.first_run[batch]; n < arguments.first_run[batch + 1]; ++n) {
+    const auto& run = arguments.runs[n];
+    const auto own = arguments_of(arguments, batch, head, run);
+    const int64_t distances = run.num_queries + run.num_keys - 1;
+    float* own_d_bias = d_bias == nullptr ? nullptr : buffers.run_d_bias.reserve(distances);
+    const auto queries_of = [&](const auto& rows) { return part_of(rows, batch, head, d_kv, run.first_query); };
+    const auto keys_of = [&](const auto& rows) { return part_of(rows, batch, head, d_kv, run.first_key); };
+    backward_head(head_of(own, 0, 0, buffers), queries_of(out), log2_sum_exp + run.first_query, queries_of(d_out),
+                  queries_of(d_q), keys_of(d_k), keys_of(d_v), own_d_bias);
+    for (int64_t entry = 0; own_d_bias != nullptr && entry < distances; ++entry)
+      d_bias[first_distance(arguments, run) + entry] += own_d_bias[entry];
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -299,14 +331,13 @@ void attention_backward(const AttentionArguments<T>& arguments, Rows<const T> ou
 #pragma omp for schedule(dynamic, 1)
     for (int64_t item = 0; item < items; ++item)
       errors.run([&] {
-        backward_head(Head<T>{.arguments = arguments,
-                              .batch = item / arguments.num_heads,
-                              .index = item % arguments.num_heads,
-                              .queries = round_up(arguments.query_length, kBlock),
-                              .width = round_up(arguments.d_kv, 32),
-                              .buffers = buffers},
-                      out, log2_sum_exp + item * arguments.query_length, d_out, d_q, d_k, d_v,
-                      d_bias == nullptr ? nullptr : d_bias + item * distances);
+        const int64_t batch = item / arguments.num_heads, head = item % arguments.num_heads;
+        const float* sums = log2_sum_exp + item * arguments.query_length;
+        float* own_d_bias = d_bias == nullptr ? nullptr : d_bias + item * distances;
+        if (arguments.runs == nullptr)
+          backward_head(head_of(arguments, batch, head, buffers), out, sums, d_out, d_q, d_k, d_v, own_d_bias);
+        else
+          backward_runs(arguments, batch, head, out, sums, d_out, d_q, d_k, d_v, own_d_bias, buffers);
       });
     brgemm_release();
   }

@@ -232,8 +232,15 @@ void attention_forward(const AttentionArguments<T>& arguments, Rows<T> out, floa
 #pragma omp for schedule(dynamic, 1)
     for (int64_t item = 0; item < items; ++item)
       errors.run([&] {
-        forward_head(arguments, item / arguments.num_heads, item % arguments.num_heads, out,
-                     log2_sum_exp == nullptr ? nullptr : log2_sum_exp + item * arguments.query_length, buffers);
+        const int64_t batch = item / arguments.num_heads, head = item % arguments.num_heads;
+        float* sums = log2_sum_exp == nullptr ? nullptr : log2_sum_exp + item * arguments.query_length;
+        if (arguments.runs == nullptr) return forward_head(arguments, batch, head, out, sums, buffers);
+        for (int64_t n = arguments.first_run[batch]; n < arguments.first_run[batch + 1]; ++n) {
+          const auto& run = arguments.runs[n];
+          forward_head(arguments_of(arguments, batch, head, run), 0, 0,
+                       part_of(out, batch, head, arguments.d_kv, run.first_query),
+                       sums == nullptr ? nullptr : sums + run.first_query, buffers);
+        }
       });
     brgemm_release();
   }

@@ -60,6 +60,37 @@ T* head_rows(const Rows<T>& rows, int64_t batch, int64_t head, int64_t d_kv) {
   return rows.data + batch * rows.batch_stride + head * d_kv;
 }
 
+// Rows `first` and on of one (batch, head), as an array of their own.
+template <class T>
+Rows<T> part_of(const Rows<T>& rows, int64_t batch, int64_t head, int64_t d_kv, int64_t first) {
+  return {head_rows(rows, batch, head, d_kv) + first * rows.row_stride, 0, rows.row_stride};
+}
+
+// Where a run's distances begin among those of its row.
+template <class T>
+int64_t first_distance(const AttentionArguments<T>& arguments, const AttentionRun& run) {
+  return arguments.query_length - run.num_queries + run.first_key - run.first_query;
+}
+
+// A run of one (batch, head) as a call of its own, of one batch row and one head.
+template <class T>
+AttentionArguments<T> arguments_of(const AttentionArguments<T>& arguments, int64_t batch, int64_t head,
+                                   const AttentionRun& run) {
+  const int64_t distances = arguments.query_length + arguments.key_length - 1, d_kv = arguments.d_kv;
+  return {
+      .batch = 1,
+      .num_heads = 1,
+      .query_length = run.num_queries,
+      .key_length = run.num_keys,
+      .d_kv = d_kv,
+      .causal = arguments.causal,
+      .query_offset = arguments.query_offset + run.first_query - run.first_key,
+      .q = part_of(arguments.q, batch, head, d_kv, run.first_query),
+      .k = part_of(arguments.k, batch, head, d_kv, run.first_key),
+      .v = part_of(arguments.v, batch, head, d_kv, run.first_key),
+      .bias = arguments.bias == nullptr ? nullptr : arguments.bias + head * distances + first_distance(arguments, run)};
+}
+
 // Copies `count` rows of d_kv elements to [padded_count][width], zeros elsewhere. width is a multiple of 32.
 template <class T>
 void copy_rows(const T* from, int64_t row_stride, int64_t count, int64_t d_kv, T* to, int64_t padded_count,

@@ -2,10 +2,11 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <vector>
@@ -34,11 +35,62 @@ at::Tensor with_contiguous_rows(const at::Tensor& x) {
   return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous();
 }
 
+// The runs of packed rows, as the kernels take them.
+struct Runs {
+  std::vector<kernels::AttentionRun> runs;
+  std::vector<int64_t> first_run;  // [batch + 1], empty: rows are not packed
+};
+
+struct Stretch {
+  int64_t segment, first, size;
+};
+
+// The segments of one row, and that they lie one behind the other with padding after the last.
+std::vector<Stretch> find_stretches(const int64_t* segment, int64_t length, int64_t row, const char* side) {
+  std::vector<Stretch> found;
+  for (int64_t first = 0; first < length;) {
+    int64_t end = first;
+    while (end < length && segment[end] == segment[first]) ++end;
+    const int64_t previous = found.empty() ? 0 : found.back().segment;
+    SY_CHECK(segment[first] > previous || (segment[first] == 0 && end == length), "attention: ", side, " row ", row,
+             " has segment ", segment[first], " at ", first, " behind segment ", previous,
+             "; expected rising numbers from 1 and zeros at the end");
+    if (segment[first] != 0) found.push_back({segment[first], first, end - first});
+    first = end;
+  }
+  return found;
+}
+
+Runs find_runs(const AttentionOptions& options) {
+  Runs found;
+  if (!options.segments.query.defined()) return found;
+  const auto query = options.segments.query.contiguous(), key = options.segments.key.contiguous();
+  const int64_t query_length = query.size(1), key_length = key.size(1);
+  for (int64_t row = 0; row < query.size(0); ++row) {
+    found.first_run.push_back(static_cast<int64_t>(found.runs.size()));
+    const auto keys = find_stretches(key.const_data_ptr<int64_t>() + row * key_length, key_length, row, "the keys'");
+    for (const auto& [segment, first, size] :
+         find_stretches(query.const_data_ptr<int64_t>() + row * query_length, query_length, row, "the queries'")) {
+      const auto seen = std::find_if(keys.begin(), keys.end(),
+                                     [&segment = segment](const auto& stretch) { return stretch.segment == segment; });
+      found.runs.push_back({.first_query = first, .num_queries = size});
+      if (seen == keys.end()) continue;
+      SY_CHECK(!options.causal || first + options.query_offset >= seen->first, "attention: row ", row, ", segment ",
+               segment, " has its queries from ", first, " and its keys from ", seen->first,
+               "; causal attention expects its first query to see a key");
+      found.runs.back().first_key = seen->first;
+      found.runs.back().num_keys = seen->size;
+    }
+  }
+  found.first_run.push_back(static_cast<int64_t>(found.runs.size()));
+  return found;
+}
+
 // The kernels' view of the arguments. The tensors must outlive it.
 template <class T>
 kernels::AttentionArguments<T> kernel_arguments(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                                 const at::Tensor& bias_by_distance, const at::Tensor& key_mask,
-                                                const AttentionOptions& options) {
+                                                const AttentionOptions& options, const Runs& runs = {}) {
   return {.batch = q.size(0),
           .num_heads = options.num_heads,
           .query_length = q.size(1),
@@ -50,7 +102,14 @@ kernels::AttentionArguments<T> kernel_arguments(const at::Tensor& q, const at::T
           .k = const_rows_of<T>(k),
           .v = const_rows_of<T>(v),
           .bias = bias_by_distance.defined() ? bias_by_distance.const_data_ptr<float>() : nullptr,
-          .key_mask = key_mask.defined() ? key_mask.const_data_ptr<bool>() : nullptr};
+          .key_mask = key_mask.defined() ? key_mask.const_data_ptr<bool>() : nullptr,
+          .runs = runs.first_run.empty() ? nullptr : runs.runs.data(),
+          .first_run = runs.first_run.empty() ? nullptr : runs.first_run.data()};
+}
+
+// Of x's sizes; what lies outside of every segment, where kernels write nothing, is 0.
+at::Tensor empty_out(const at::Tensor& x, const AttentionOptions& options) {
+  return options.segments.query.defined() ? at::zeros(x.sizes(), x.options()) : at::empty(x.sizes(), x.options());
 }
 
 class FusedAttention : public torch::autograd::Function<FusedAttention> {
@@ -59,14 +118,15 @@ class FusedAttention : public torch::autograd::Function<FusedAttention> {
                             const at::Tensor& v, const std::optional<at::Tensor>& bias_by_distance,
                             const std::optional<at::Tensor>& key_mask, const AttentionOptions& options) {
     const auto bias = bias_by_distance.value_or(at::Tensor()), mask = key_mask.value_or(at::Tensor());
-    auto out = at::empty(q.sizes(), q.options());
+    auto out = empty_out(q, options);
+    const auto runs = find_runs(options);
     const auto log2_sum_exp = at::empty({q.size(0), options.num_heads, q.size(1)}, q.options().dtype(at::kFloat));
     with_kernel_type(q.scalar_type(), [&](auto element) {
       using T = decltype(element);
-      kernels::attention_forward(kernel_arguments<T>(q, k, v, bias, mask, options), rows_of<T>(out),
+      kernels::attention_forward(kernel_arguments<T>(q, k, v, bias, mask, options, runs), rows_of<T>(out),
                                  log2_sum_exp.mutable_data_ptr<float>());
     });
-    context->save_for_backward({q, k, v, bias, mask, out, log2_sum_exp});
+    context->save_for_backward({q, k, v, bias, mask, out, log2_sum_exp, options.segments.query, options.segments.key});
     context->saved_data["num_heads"] = options.num_heads;
     context->saved_data["causal"] = options.causal;
     context->saved_data["query_offset"] = options.query_offset;
@@ -80,16 +140,17 @@ class FusedAttention : public torch::autograd::Function<FusedAttention> {
     const auto& log2_sum_exp = saved[6];
     const AttentionOptions options{.num_heads = context->saved_data["num_heads"].toInt(),
                                    .causal = context->saved_data["causal"].toBool(),
-                                   .query_offset = context->saved_data["query_offset"].toInt()};
+                                   .query_offset = context->saved_data["query_offset"].toInt(),
+                                   .segments = {saved[7], saved[8]}};
     const auto d_out = with_contiguous_rows(d_outs[0]);
-    const auto d_q = at::empty(q.sizes(), q.options()), d_k = at::empty(k.sizes(), k.options()),
-               d_v = at::empty(v.sizes(), v.options());
+    const auto d_q = empty_out(q, options), d_k = empty_out(k, options), d_v = empty_out(v, options);
+    const auto runs = find_runs(options);
     at::Tensor d_bias_by_head;  // [batch, heads, distances] f32
     if (bias.defined() && context->needs_input_grad(3))
       d_bias_by_head = at::empty({q.size(0), options.num_heads, bias.size(1)}, bias.options());
     with_kernel_type(q.scalar_type(), [&](auto element) {
       using T = decltype(element);
-      kernels::attention_backward(kernel_arguments<T>(q, k, v, bias, mask, options), const_rows_of<T>(out),
+      kernels::attention_backward(kernel_arguments<T>(q, k, v, bias, mask, options, runs), const_rows_of<T>(out),
                                   log2_sum_exp.const_data_ptr<float>(), const_rows_of<T>(d_out), rows_of<T>(d_q),
                                   rows_of<T>(d_k), rows_of<T>(d_v),
                                   d_bias_by_head.defined() ? d_bias_by_head.mutable_data_ptr<float>() : nullptr);
@@ -121,6 +182,15 @@ void check_arguments(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
                  key_mask.scalar_type() == at::kBool,
              "attention: key_mask ", key_mask.sizes(), " ", key_mask.toString(), "; expected [batch, key_length] = [",
              k.size(0), ", ", k.size(1), "] bool");
+  const auto& [query_segment, key_segment] = options.segments;
+  const auto fits = [](const at::Tensor& segment, const at::Tensor& rows) {
+    return segment.defined() && segment.dim() == 2 && segment.size(0) == rows.size(0) &&
+           segment.size(1) == rows.size(1) && segment.scalar_type() == at::kLong;
+  };
+  if (query_segment.defined() || key_segment.defined())
+    SY_CHECK(fits(query_segment, q) && fits(key_segment, k) && !key_mask.defined(),
+             "attention: expected int64 segments [", q.size(0), ", ", q.size(1), "] of queries and [", k.size(0), ", ",
+             k.size(1), "] of keys, and no key_mask beside them");
 }
 
 }  // namespace
@@ -141,11 +211,12 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     const auto optional = [](const at::Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
     return FusedAttention::apply(q_rows, k_rows, v_rows, optional(bias), optional(mask), options);
   }
-  auto out = at::empty(q.sizes(), q.options());
+  auto out = empty_out(q, options);
+  const auto runs = find_runs(options);
   with_kernel_type(q.scalar_type(), [&](auto element) {
     using T = decltype(element);
-    const auto arguments = kernel_arguments<T>(q_rows, k_rows, v_rows, bias, mask, options);
-    if (arguments.query_length <= kDecodeQueries)
+    const auto arguments = kernel_arguments<T>(q_rows, k_rows, v_rows, bias, mask, options, runs);
+    if (arguments.query_length <= kDecodeQueries && arguments.runs == nullptr)
       kernels::attention_decode(arguments, rows_of<T>(out));
     else
       kernels::attention_forward(arguments, rows_of<T>(out), nullptr);

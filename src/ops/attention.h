@@ -10,10 +10,18 @@
 
 namespace switchyard::ops {
 
+// Of packed rows, several examples one behind the other: which of its row's examples a position belongs to, counted
+// from 1 along the row, 0 for padding. A query sees the keys of its own example.
+struct AttentionSegments {
+  at::Tensor query = {};  // [batch, query_length] i64
+  at::Tensor key = {};    // [batch, key_length] i64
+};
+
 struct AttentionOptions {
   int64_t num_heads = 1;
-  bool causal = false;       // query i sees keys up to query_offset + i
-  int64_t query_offset = 0;  // position of the first query among the keys: > 0 when decoding with a cache
+  bool causal = false;              // query i sees keys up to query_offset + i
+  int64_t query_offset = 0;         // position of the first query among the keys: > 0 when decoding with a cache
+  AttentionSegments segments = {};  // undefined: a row is one example
 };
 
 // q [batch, query_length, heads * d_kv], k and v [batch, key_length, heads * d_kv], all of one dtype; rows may be
@@ -23,8 +31,9 @@ struct AttentionOptions {
 //   key - query - query_offset, and with query_offset 0 the entry query_length - 1 is distance 0). Differentiable.
 // key_mask [batch, key_length] bool or undefined: false keys are never attended. A query with no key left gives 0.
 // Differentiable in q, k, v and bias. f64 and devices other than CPU take the reference path. Throws Error on other
-// shapes. An example's result does not depend on the rest of the batch; without gradients up to four queries take a
-// kernel of their own, which adds in another order than that of more.
+// shapes, and where segments do not lie one behind the other or stand beside a key_mask. An example's result does not
+// depend on the rest of the batch, nor in the kernels on whether it is packed; without gradients up to four queries
+// take a kernel of their own, which adds in another order than that of more.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias_by_distance,
                      const at::Tensor& key_mask, const AttentionOptions& options);
 

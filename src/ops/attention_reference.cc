@@ -26,6 +26,12 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 
   at::Tensor hidden;  // true: this query does not see this key
   if (key_mask.defined()) hidden = key_mask.logical_not().unflatten(0, {-1, 1, 1});  // [batch, 1, 1, key_length]
+  const auto& [query_segment, key_segment] = options.segments;
+  if (query_segment.defined()) {  // [batch, 1, query_length, key_length]
+    const auto other =
+        query_segment.unsqueeze(2).ne(key_segment.unsqueeze(1)).logical_or(key_segment.eq(0).unsqueeze(1));
+    hidden = hidden.defined() ? hidden.logical_or(other.unsqueeze(1)) : other.unsqueeze(1);
+  }
   if (options.causal) {
     const auto position = at::arange(query_length, q.options().dtype(at::kLong)) + options.query_offset;
     const auto future = at::arange(key_length, q.options().dtype(at::kLong)) > position.unsqueeze(1);
