@@ -90,6 +90,12 @@ void add_vocab(CLI::App& app) {
       ->capture_default_str();
   train->add_option("--max-text-bytes", training->max_text_bytes, "of more text, a sample of this size is used")
       ->capture_default_str();
+  train
+      ->add_option("--exponent", training->exponent,
+                   "files of n bytes share out that limit by n^exponent: mT5's 0.3 over one file a language")
+      ->capture_default_str();
+  train->add_flag("--byte-fallback", training->byte_fallback,
+                  "256 of the pieces are bytes, so that no text has unknown characters");
   train->add_option("--seed", training->seed, "of that sample")->capture_default_str();
   train->footer("Example:\n  switchyard vocab train --text books/ extra.jsonl.gz --size 32000 --out spiece.model");
   train->callback([training] { train_vocabulary(*training); });

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -85,6 +87,72 @@ void add_sentences(std::string_view document, SentenceSample& sample) {
   }
 }
 
+struct SampledText {
+  std::vector<std::string> sentences;
+  uint64_t num_seen = 0;
+  size_t num_bytes = 0;
+};
+
+SampledText sample_of(const std::vector<std::filesystem::path>& text, size_t max_bytes, int64_t seed) {
+  SentenceSample sample(max_bytes, static_cast<uint64_t>(seed));
+  TextReader reader(text);
+  while (const auto document = reader.next_document()) {
+    SY_CHECK(!interrupted(), "interrupted; no vocabulary was made");
+    add_sentences(*document, sample);
+  }
+  const size_t num_bytes = sample.num_bytes();
+  return {sample.take(), sample.num_seen(), num_bytes};
+}
+
+size_t bytes_of_text(const std::filesystem::path& file) {
+  TextReader reader({file});
+  size_t bytes = 0;
+  while (const auto document = reader.next_document()) bytes += document->size();
+  return bytes;
+}
+
+// What each file may give of `limit` bytes: in proportion to bytes^exponent, and where that is more than a file has,
+// all of it, the rest going to the others in the same way.
+std::vector<size_t> share_bytes(const std::vector<size_t>& bytes, double limit, double exponent) {
+  std::vector<size_t> shares = bytes;
+  std::vector<bool> is_whole(bytes.size(), false);
+  for (bool changed = true; changed;) {
+    changed = false;
+    double left = limit, weights = 0.0;
+    for (size_t file = 0; file < bytes.size(); ++file)
+      (is_whole[file] ? left : weights) +=
+          (is_whole[file] ? -static_cast<double>(bytes[file]) : std::pow(static_cast<double>(bytes[file]), exponent));
+    for (size_t file = 0; file < bytes.size(); ++file) {
+      if (is_whole[file]) continue;
+      const double share = left * std::pow(static_cast<double>(bytes[file]), exponent) / weights;
+      is_whole[file] = share >= static_cast<double>(bytes[file]);
+      changed |= is_whole[file];
+      shares[file] = is_whole[file] ? bytes[file] : static_cast<size_t>(share);
+    }
+  }
+  return shares;
+}
+
+SampledText sample_text(const VocabularyTraining& training) {
+  if (training.exponent == 1.0)
+    return sample_of(training.text, static_cast<size_t>(training.max_text_bytes), training.seed);
+  const auto files = find_text_files(training.text);
+  std::vector<size_t> bytes;
+  for (const auto& file : files) {
+    SY_CHECK(file != "-", "standard input is read once; an exponent other than 1 wants files");
+    bytes.push_back(bytes_of_text(file));
+  }
+  const auto shares = share_bytes(bytes, static_cast<double>(training.max_text_bytes), training.exponent);
+  SampledText all;
+  for (size_t file = 0; file < files.size(); ++file) {
+    auto part = sample_of({files[file]}, shares[file], training.seed);
+    std::move(part.sentences.begin(), part.sentences.end(), std::back_inserter(all.sentences));
+    all.num_seen += part.num_seen;
+    all.num_bytes += part.num_bytes;
+  }
+  return all;
+}
+
 class SampleIterator : public sentencepiece::SentenceIterator {
  public:
   explicit SampleIterator(const std::vector<std::string>& sentences) : sentences_(sentences) {}
@@ -124,6 +192,8 @@ void train_vocabulary(const VocabularyTraining& training) {
            kMaxPieces, " pieces");
   SY_CHECK(training.character_coverage > 0.9 && training.character_coverage <= 1.0, "character coverage ",
            training.character_coverage, ": expected more than 0.9 and at most 1");
+  SY_CHECK(training.exponent > 0.0 && training.exponent <= 1.0, "exponent ", training.exponent,
+           ": expected more than 0 and at most 1 (mT5: 0.3)");
   // The suffix array of the text is indexed with 32 bits, one number a character.
   SY_CHECK(training.max_text_bytes >= 1000 && training.max_text_bytes <= (int64_t{1} << 30), "at most ",
            training.max_text_bytes, " bytes of text: expected 1000 to ", int64_t{1} << 30);
@@ -131,17 +201,9 @@ void train_vocabulary(const VocabularyTraining& training) {
   SY_CHECK(std::filesystem::is_directory(folder), "cannot write ", training.out.string(), ": there is no folder ",
            folder.string());
   const auto start = std::chrono::steady_clock::now();
-  SentenceSample sample(static_cast<size_t>(training.max_text_bytes), static_cast<uint64_t>(training.seed));
-  TextReader reader(training.text);
-  while (const auto document = reader.next_document()) {
-    SY_CHECK(!interrupted(), "interrupted; no vocabulary was made");
-    add_sentences(*document, sample);
-  }
-  const size_t num_bytes = sample.num_bytes();
-  const std::vector<std::string> sentences = sample.take();
+  const auto [sentences, num_seen, num_bytes] = sample_text(training);
   say("training ", training.size, " pieces on ", sentences.size(),
-      sentences.size() < sample.num_seen() ? join(" of ", sample.num_seen()) : "", " sentences, ",
-      (num_bytes + 999) / 1000, " kB ...");
+      sentences.size() < num_seen ? join(" of ", num_seen) : "", " sentences, ", (num_bytes + 999) / 1000, " kB ...");
 
   std::string model;
   SampleIterator iterator(sentences);
@@ -150,6 +212,7 @@ void train_vocabulary(const VocabularyTraining& training) {
           {"model_type", "unigram"},
           {"vocab_size", std::to_string(training.size)},
           {"character_coverage", join(training.character_coverage)},
+          {"byte_fallback", training.byte_fallback ? "true" : "false"},
           {"pad_id", "0"},
           {"eos_id", "1"},
           {"unk_id", "2"},

@@ -97,5 +97,40 @@ TEST(VocabularyTraining, TakesLongLinesAndDocumentsWithoutSpaces) {
   EXPECT_EQ(vocabulary.decode(vocabulary.encode(phrase)), phrase);
 }
 
+TEST(VocabularyTraining, FallsBackToBytes) {
+  const ScratchFolder folder;
+  const auto text = folder.write("text.txt", sample_text(50'000));
+  const auto out = folder.path() / "spiece.model";
+  train_vocabulary({.text = {text}, .size = 300, .out = out, .byte_fallback = true});
+  const auto vocabulary = Vocabulary::load(out);
+  EXPECT_EQ(vocabulary.size(), 300 + 100);
+  const std::string unseen = "the \u0436\u4e16 of \U0001F917";
+  EXPECT_EQ(vocabulary.decode(vocabulary.encode(unseen)), unseen);
+}
+
+// A small language beside a large one: by size a five hundredth of the sample is its own, with a low exponent much
+// more.
+TEST(VocabularyTraining, AnExponentRaisesSmallFiles) {
+  const ScratchFolder folder;
+  std::string small;
+  for (int n = 0; n < 200; ++n) small += n % 10 == 9 ? "zoveel\n" : "zoveel ";
+  std::filesystem::create_directory(folder.path() / "text");
+  folder.write("text/large.txt", sample_text(700'000));
+  folder.write("text/small.txt", small);
+  const auto pieces = [&](double exponent, int64_t max_text_bytes) {
+    const auto out = folder.path() / "spiece.model";
+    train_vocabulary({.text = {folder.path() / "text"},
+                      .size = 60,
+                      .out = out,
+                      .max_text_bytes = max_text_bytes,
+                      .exponent = exponent});
+    return Vocabulary::load(out).encode("zoveel").size();
+  };
+  EXPECT_EQ(pieces(0.3, 20'000), 1u);
+  EXPECT_GT(pieces(1.0, 20'000), 1u);
+  EXPECT_EQ(pieces(0.3, 10'000'000), pieces(1.0, 10'000'000)) << "a limit that all fits in leaves nothing out";
+  EXPECT_THAT(error_of([&] { pieces(0.0, 20'000); }), HasSubstr("exponent 0"));
+}
+
 }  // namespace
 }  // namespace switchyard
