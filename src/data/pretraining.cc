@@ -106,31 +106,39 @@ Batch PretrainingData::rows(int64_t step, int64_t first, int64_t count) const {
   return batch;
 }
 
-EvaluationData::EvaluationData(TokenStore tokens, const SpecialTokens& special, const EvaluationOptions& options)
-    : tokens_(std::move(tokens)), segment_shape_(resolve_shape(options.shape, special)), options_(options) {
+EvaluationData::EvaluationData(std::vector<TokenStore> texts, const SpecialTokens& special,
+                               const EvaluationOptions& options)
+    : texts_(std::move(texts)), segment_shape_(resolve_shape(options.shape, special)), options_(options) {
   check_batch_size(options_.batch_size);
   SY_CHECK(options_.max_examples >= 0, "max_examples ", options_.max_examples, ": expected 0 (all) or more");
-  const int64_t whole = tokens_.size() / segment_shape_.segment_length;
-  num_examples_ =
-      whole + (tokens_.size() % segment_shape_.segment_length >= 2 ? 1 : 0);  // one token cannot be corrupted
-  SY_CHECK(num_examples_ > 0, "the evaluation text has ", tokens_.size(),
-           " tokens, expected at least 2; give more text");
-  if (options_.max_examples > 0) num_examples_ = std::min(num_examples_, options_.max_examples);
+  SY_CHECK(!texts_.empty(), "no evaluation text");
+  for (const auto& tokens : texts_) {
+    const int64_t whole = tokens.size() / segment_shape_.segment_length;
+    int64_t examples =
+        whole + (tokens.size() % segment_shape_.segment_length >= 2 ? 1 : 0);  // one token cannot be corrupted
+    SY_CHECK(examples > 0, "the evaluation text", texts_.size() > 1 ? join(" number ", ends_.size() + 1) : "", " has ",
+             tokens.size(), " tokens, expected at least 2; give more text");
+    if (options_.max_examples > 0) examples = std::min(examples, options_.max_examples);
+    ends_.push_back((ends_.empty() ? 0 : ends_.back()) + examples);
+  }
 }
 
 Batch EvaluationData::batch(int64_t index) const {
   SY_CHECK(index >= 0 && index < num_batches(), "evaluation batch ", index, " of ", num_batches());
   const int64_t begin = index * options_.batch_size;
-  const int64_t num_rows = std::min(options_.batch_size, num_examples_ - begin);
+  const int64_t num_rows = std::min(options_.batch_size, num_examples() - begin);
   Batch batch = empty_batch(segment_shape_, 0, num_rows);
   std::vector<int32_t> segment;
   for (int64_t row = 0; row < num_rows; ++row) {
-    const int64_t example = begin + row;
+    const auto text = static_cast<size_t>(std::upper_bound(ends_.begin(), ends_.end(), begin + row) - ends_.begin());
+    const int64_t example = begin + row - (text > 0 ? ends_[text - 1] : 0);
+    const auto& tokens = texts_[text];
     const int64_t first_token = example * segment_shape_.segment_length;
-    segment.resize(static_cast<size_t>(std::min(segment_shape_.segment_length, tokens_.size() - first_token)));
-    tokens_.read(first_token, segment);
+    segment.resize(static_cast<size_t>(std::min(segment_shape_.segment_length, tokens.size() - first_token)));
+    tokens.read(first_token, segment);
     NoiseStream noise({options_.seed, NoisePurpose::kEvaluation}, static_cast<uint64_t>(example));
     fill_row(batch, row, segment, segment_shape_, noise);
+    if (texts_.size() > 1) batch.part.push_back(static_cast<int32_t>(text));
   }
   return batch;
 }

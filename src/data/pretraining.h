@@ -71,26 +71,30 @@ struct EvaluationOptions {
   SegmentShape shape = {};
   uint64_t seed = 0;
   int64_t batch_size = 8;
-  int64_t max_examples = 0;  // 0: all
+  int64_t max_examples = 0;  // of each text; 0: all
 };
 
-// A fixed set: the text from its beginning in consecutive segments, the last one shorter, with noise from a fixed seed.
+// A fixed set: each text from its beginning in consecutive segments, the last one shorter, with noise from a fixed
+// seed; one text after the other. An example is the same whatever texts stand beside its own.
 class EvaluationData {
  public:
-  // Throws Error as PretrainingData does; a text of two tokens is enough.
-  EvaluationData(TokenStore tokens, const SpecialTokens& special, const EvaluationOptions& options);
+  // Throws Error as PretrainingData does; two tokens are text enough. Rows of several texts say which one they are of
+  // in Batch::part.
+  EvaluationData(std::vector<TokenStore> texts, const SpecialTokens& special, const EvaluationOptions& options);
+  EvaluationData(TokenStore text, const SpecialTokens& special, const EvaluationOptions& options)
+      : EvaluationData(std::vector<TokenStore>{std::move(text)}, special, options) {}
 
-  int64_t num_examples() const { return num_examples_; }
-  int64_t num_batches() const { return (num_examples_ + options_.batch_size - 1) / options_.batch_size; }
+  int64_t num_examples() const { return ends_.back(); }
+  int64_t num_batches() const { return (num_examples() + options_.batch_size - 1) / options_.batch_size; }
   Batch batch(int64_t index) const;  // index in [0, num_batches()), thread-safe
 
   const ResolvedShape& segment_shape() const { return segment_shape_; }
 
  private:
-  TokenStore tokens_;
+  std::vector<TokenStore> texts_;
   ResolvedShape segment_shape_;
   EvaluationOptions options_;
-  int64_t num_examples_ = 0;
+  std::vector<int64_t> ends_;  // of each text's examples, behind its last
 };
 
 }  // namespace switchyard

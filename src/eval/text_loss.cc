@@ -1,6 +1,9 @@
 #include "eval/text_loss.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+
+#include <algorithm>
 
 namespace switchyard {
 namespace {
@@ -29,6 +32,25 @@ LossInput to_tensors(const Batch& batch, int64_t first, int64_t count, at::Devic
   const auto there = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device) : tensor; };
   return {
       {there(encoder.ids), there(encoder.mask)}, {there(shift_right(decoder.ids)), there(decoder.mask)}, there(labels)};
+}
+
+void add_parts(const Batch& batch, int64_t first, const at::Tensor& token_losses, std::vector<PartResult>& parts) {
+  if (batch.part.empty()) return;
+  const auto losses = token_losses.to(at::kCPU, at::kDouble).view({-1, batch.decoder_length}).sum(1);
+  for (int64_t n = 0; n < losses.size(0); ++n) {
+    const int64_t row = first + n;
+    const auto part = static_cast<size_t>(batch.part[static_cast<size_t>(row)]);
+    if (parts.size() <= part) parts.resize(part + 1);
+    const auto real = [&](const std::vector<int32_t>& ids, int64_t length) {
+      const auto begin = ids.begin() + row * length;
+      return static_cast<int64_t>(length - std::count(begin, begin + length, 0));
+    };
+    const int64_t labels = real(batch.decoder_target_tokens, batch.decoder_length);
+    ++parts[part].examples;
+    parts[part].tokens += labels + real(batch.encoder_input_tokens, batch.encoder_length);
+    parts[part].labels += labels;
+    parts[part].loss += losses[n].item<double>();
+  }
 }
 
 }  // namespace switchyard

@@ -13,11 +13,24 @@ namespace switchyard {
 // neither routed nor counted in the loss. Masks stay undefined where nothing is padded.
 LossInput to_tensors(const Batch& batch, int64_t first, int64_t count, at::Device device = at::kCPU);
 
+// What a part of a mixture, or one of several held-out texts, has in some batches; sums, which add up.
+struct PartResult {
+  int64_t examples = 0;
+  int64_t tokens = 0;  // inputs and targets, without padding
+  int64_t labels = 0;
+  double loss = 0.0;  // nats, over its labels
+};
+
+// Adds rows first, first + 1, ... of the batch to parts[batch.part[row]], which grows with them; token_losses: Loss's,
+// of these rows. Nothing for a batch without parts.
+void add_parts(const Batch& batch, int64_t first, const at::Tensor& token_losses, std::vector<PartResult>& parts);
+
 struct TextLoss {
   double loss = 0.0;      // mean cross entropy, nats per target token (sentinels and EOS count, padding does not)
   int64_t tokens = 0;     // target tokens
   double accuracy = 0.0;  // share of target tokens that are the argmax
   double dropped_fraction = 0.0;  // mean over sparse layers
+  std::vector<PartResult> parts;  // by Batch::part; empty where there are none
 };
 
 // Evaluation mode: no noise, no router or z losses, eval_capacity_factor. `next_batch(n)` gives batch n of
@@ -29,6 +42,7 @@ TextLoss text_loss(const ModelConfig& config, const ComputeWeights& weights, int
   double sum = 0.0, dropped = 0.0;
   int64_t tokens = 0, correct = 0;
   std::vector<ops::RoutingCounts> layers;
+  std::vector<PartResult> parts;
   for (int64_t n = 0; n < num_batches; ++n) {
     const Batch batch = next_batch(n);
     const StepTotals totals{.sequences = evaluation_sequences(config.routing, batch.encoder_length)};
@@ -37,6 +51,7 @@ TextLoss text_loss(const ModelConfig& config, const ComputeWeights& weights, int
     sum += loss.cross_entropy.template item<double>();
     tokens += loss.num_labels;
     correct += loss.num_correct;
+    add_parts(batch, 0, loss.token_losses, parts);
     size_t layer = 0;
     for (const auto* stack : {&loss.encoder, &loss.decoder})
       for (const auto& sparse : stack->sparse_layers) {
@@ -47,7 +62,7 @@ TextLoss text_loss(const ModelConfig& config, const ComputeWeights& weights, int
   for (const auto& counts : layers) dropped += ops::read_statistics(counts).dropped_fraction;
   const double count = static_cast<double>(tokens > 0 ? tokens : 1);
   return {sum / count, tokens, static_cast<double>(correct) / count,
-          layers.empty() ? 0.0 : dropped / static_cast<double>(layers.size())};
+          layers.empty() ? 0.0 : dropped / static_cast<double>(layers.size()), std::move(parts)};
 }
 
 }  // namespace switchyard

@@ -50,6 +50,8 @@ void check_mixture(const DataConfig& data) {
     const auto& entry = data.mixture[n];
     const std::string place = join("data.mixture, entry ", n + 1);
     SY_CHECK(entry.text.empty() != entry.task.empty(), place, ": expected text or task, one of them");
+    SY_CHECK(!entry.each_file || (!entry.text.empty() && entry.name.empty()), place,
+             ": each_file is for text without a name, as each of its files has one");
     SY_CHECK(entry.task.empty() || !entry.folder.empty() || !data.folder.empty(), place,
              ": folder is missing: name the folder that holds the folder of task ", entry.task);
     const bool takes_rates = data.mixture_rule == MixtureRule::kRates;
@@ -71,6 +73,7 @@ void check_sources(const DataConfig& data) {
   SY_CHECK(data.task.empty() || !data.folder.empty(),
            "data.folder is missing: name the folder that holds the folder of task ", data.task);
   check_mixture(data);
+  SY_CHECK(!data.eval_each_file || !data.eval_text.empty(), "data.eval_each_file wants files in data.eval_text");
 }
 
 void check_run(const RunConfig& run) {

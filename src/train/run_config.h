@@ -16,6 +16,7 @@ namespace switchyard {
 // One source of a mixture: text or a task.
 struct MixtureEntry {
   std::vector<std::string> text;
+  bool each_file = false;  // of text: a part of its own
   std::string task;
   std::string folder;  // of the task; empty: [data] folder
   std::string split = "train";
@@ -25,6 +26,7 @@ struct MixtureEntry {
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
     field("text", self.text, "training text, as data.text; or");
+    field("each_file", self.each_file, "each file of text is a part of its own, named after it: one a language, say");
     field("task", self.task, "a task, as data.task");
     field("folder", self.folder, "folder that holds the task's folder; empty: data.folder");
     field("split", self.split, "split of the task");
@@ -36,6 +38,7 @@ struct MixtureEntry {
 struct DataConfig {
   std::vector<std::string> text;       // training text: files or folders
   std::vector<std::string> eval_text;  // held-out text
+  bool eval_each_file = false;
   std::vector<std::string> eval_tasks;
   std::string eval_split;             // of these; empty: each task's own
   std::string task;                   // in place of text: a task's name, or its file
@@ -56,6 +59,7 @@ struct DataConfig {
   static void visit(Self& self, Field&& field) {
     field("text", self.text, "training text: .txt, .jsonl (field text), also .gz or .zst, or folders of them");
     field("eval_text", self.eval_text, "held-out text, same forms");
+    field("eval_each_file", self.eval_each_file, "also gives eval_loss_FILE for each file of eval_text");
     field("eval_tasks", self.eval_tasks, "tasks whose metrics an evaluation measures, as eval_TASK_METRIC");
     field("eval_split", self.eval_split, "split of eval_tasks; empty: validation, or test where there is none");
     field("task", self.task, "train on a task in place of text: glue_sst2, ..., or a .toml file of one's own");
@@ -106,7 +110,8 @@ struct TrainConfig {
     field("z_loss", self.z_loss, "weight of log(Z)^2 of the output softmax, training only");
     field("log_every", self.log_every, "steps between lines of metrics.jsonl");
     field("eval_every", self.eval_every, "steps between evaluations on eval_text; 0: only at the end");
-    field("eval_examples", self.eval_examples, "held-out sequences an evaluation uses");
+    field("eval_examples", self.eval_examples,
+          "held-out sequences an evaluation uses; of each file with eval_each_file");
     field("eval_task_examples", self.eval_task_examples, "examples of each of eval_tasks, the first; 0: all");
     field("eval_rank", self.eval_rank, "answer eval_tasks with the likeliest label or choice, not with free text");
     field("early_stopping_patience", self.early_stopping_patience,

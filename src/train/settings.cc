@@ -10,7 +10,7 @@ namespace {
 const std::vector<std::string> kFree[] = {
     {"train", "steps", "log_every", "eval_every", "eval_examples", "save_every", "keep_last", "keep_best",
      "best_metric", "best_direction", "micro_batch_size", "eval_task_examples", "eval_rank", "early_stopping_patience"},
-    {"data", "cache", "text", "vocab", "folder", "eval_text", "eval_tasks", "eval_split"},
+    {"data", "cache", "text", "vocab", "folder", "eval_text", "eval_each_file", "eval_tasks", "eval_split"},
     {"distill", "baseline"},
 };
 
@@ -48,7 +48,7 @@ Json training_settings(const RunConfig& run, const Vocabulary& vocabulary, const
   if (run.optimizer.schedule != "linear" && run.optimizer.schedule != "cosine")
     for (const char* key : {"decay_steps", "final_fraction"}) settings["optimizer"].erase(key);
   for (auto& entry : settings["data"]["mixture"])
-    for (const char* key : {"text", "folder"}) entry.erase(key);
+    for (const char* key : {"text", "each_file", "folder"}) entry.erase(key);
   const auto first = examples.batch(0);
   settings["content"] = {
       {"vocabulary checksum", crc32c(vocabulary.model_bytes())},

@@ -1,5 +1,8 @@
 #include "train/sources.h"
 
+#include <algorithm>
+
+#include "base/error.h"
 #include "base/messages.h"
 #include "data/pretraining.h"
 #include "data/token_store.h"
@@ -9,6 +12,7 @@
 #include "tasks/long_texts.h"
 #include "tasks/split_files.h"
 #include "tasks/task_source.h"
+#include "text/reader.h"
 
 namespace switchyard {
 namespace {
@@ -85,11 +89,28 @@ std::unique_ptr<ExampleSource> open_training_text(const std::vector<std::string>
 }
 
 // "books/novels.jsonl.gz": "novels"; "tasks/mine.toml": "mine".
-std::string name_of(const MixtureEntry& entry) {
-  if (!entry.name.empty()) return entry.name;
-  const std::string file =
-      std::filesystem::path(entry.task.empty() ? entry.text.front() : entry.task).filename().string();
+std::string name_of(const std::filesystem::path& path) {
+  const std::string file = path.filename().string();
   return file.substr(0, file.find('.', 1));
+}
+
+std::string name_of(const MixtureEntry& entry) {
+  return entry.name.empty() ? name_of(entry.task.empty() ? entry.text.front() : entry.task) : entry.name;
+}
+
+std::vector<MixtureEntry> with_files_apart(const std::vector<MixtureEntry>& mixture) {
+  std::vector<MixtureEntry> entries;
+  for (const auto& entry : mixture) {
+    if (!entry.each_file) {
+      entries.push_back(entry);
+      continue;
+    }
+    for (const auto& file : find_text_files({entry.text.begin(), entry.text.end()})) {
+      entries.push_back(entry);
+      entries.back().text = {file.string()};
+    }
+  }
+  return entries;
 }
 
 std::unique_ptr<ExampleSource> open_mixture(const RunConfig& run, const Vocabulary& vocabulary,
@@ -97,12 +118,16 @@ std::unique_ptr<ExampleSource> open_mixture(const RunConfig& run, const Vocabula
   const auto& data = run.data;
   std::vector<MixturePart> parts;
   std::vector<int64_t> sizes;
-  for (const auto& entry : data.mixture) {
+  for (const auto& entry : with_files_apart(data.mixture)) {
     const TaskPlace place{entry.task, entry.folder.empty() ? data.folder : entry.folder, entry.split};
-    parts.push_back({.name = name_of(entry),
-                     .rate = data.mixture_rule == MixtureRule::kEqual ? 1.0 : entry.rate,
-                     .source = entry.task.empty() ? open_training_text(entry.text, run, vocabulary, cache_folder, 1)
-                                                  : open_task(place, run, vocabulary, 1)});
+    try {
+      parts.push_back({.name = name_of(entry),
+                       .rate = data.mixture_rule == MixtureRule::kEqual ? 1.0 : entry.rate,
+                       .source = entry.task.empty() ? open_training_text(entry.text, run, vocabulary, cache_folder, 1)
+                                                    : open_task(place, run, vocabulary, 1)});
+    } catch (const Error& error) {
+      throw Error(join("mixture part ", name_of(entry), ": ", error.what()));
+    }
     sizes.push_back(parts.back().source->examples_per_epoch());
   }
   if (data.mixture_rule == MixtureRule::kProportional) {
@@ -110,6 +135,29 @@ std::unique_ptr<ExampleSource> open_mixture(const RunConfig& run, const Vocabula
     for (size_t n = 0; n < parts.size(); ++n) parts[n].rate = rates[n];
   }
   return std::make_unique<MixtureSource>(std::move(parts), static_cast<uint64_t>(run.train.seed), run.train.batch_size);
+}
+
+std::unique_ptr<Evaluator> open_held_out_loss(const RunConfig& run, const Vocabulary& vocabulary,
+                                              const std::filesystem::path& cache_folder) {
+  std::vector<TokenStore> texts;
+  std::vector<std::string> names;
+  if (run.data.eval_each_file) {
+    for (const auto& file : find_text_files({run.data.eval_text.begin(), run.data.eval_text.end()})) {
+      names.push_back(name_of(file));
+      SY_CHECK(std::count(names.begin(), names.end(), names.back()) == 1, "two files of data.eval_text are named ",
+               names.back(), "; with eval_each_file each needs a name of its own");
+      texts.push_back(open_text({file.string()}, run, vocabulary, cache_folder));
+    }
+  } else {
+    texts.push_back(open_text(run.data.eval_text, run, vocabulary, cache_folder));
+  }
+  const int64_t wanted = run.train.micro_batch_size > 0 ? run.train.micro_batch_size : run.train.batch_size;
+  const EvaluationOptions options{
+      .shape = segment_shape(run.data),
+      .batch_size = evaluation_batch_size(run.model.routing, run.data.encoder_length, wanted),
+      .max_examples = run.train.eval_examples};
+  return std::make_unique<HeldOutLoss>(EvaluationData(std::move(texts), special_tokens(vocabulary), options),
+                                       std::move(names));
 }
 
 }  // namespace
@@ -125,14 +173,7 @@ std::unique_ptr<ExampleSource> open_training_examples(const RunConfig& run, cons
 std::vector<std::unique_ptr<Evaluator>> open_evaluators(const RunConfig& run, const Vocabulary& vocabulary,
                                                         const std::filesystem::path& cache_folder) {
   std::vector<std::unique_ptr<Evaluator>> evaluators;
-  if (!run.data.eval_text.empty())
-    evaluators.push_back(std::make_unique<HeldOutLoss>(EvaluationData(
-        open_text(run.data.eval_text, run, vocabulary, cache_folder), special_tokens(vocabulary),
-        {.shape = segment_shape(run.data),
-         .batch_size =
-             evaluation_batch_size(run.model.routing, run.data.encoder_length,
-                                   run.train.micro_batch_size > 0 ? run.train.micro_batch_size : run.train.batch_size),
-         .max_examples = run.train.eval_examples})));
+  if (!run.data.eval_text.empty()) evaluators.push_back(open_held_out_loss(run, vocabulary, cache_folder));
   for (const auto& name : run.data.eval_tasks) evaluators.push_back(open_task_evaluator(name, run, vocabulary));
   return evaluators;
 }

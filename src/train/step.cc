@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "base/config.h"
-#include "eval/text_loss.h"
 #include "model/loss.h"
 #include "model/routing_groups.h"
 #include "optim/gradients.h"
@@ -19,26 +18,6 @@ namespace {
 
 int64_t count_real(const std::vector<int32_t>& ids) {
   return static_cast<int64_t>(std::count_if(ids.begin(), ids.end(), [](int32_t id) { return id != 0; }));
-}
-
-// Rows first, first + 1, ... of the batch, whose losses are token_losses [rows * decoder_length].
-void add_parts(const Batch& batch, int64_t first, const at::Tensor& token_losses, std::vector<PartResult>& parts) {
-  if (batch.part.empty()) return;
-  const auto losses = token_losses.to(at::kCPU, at::kDouble).view({-1, batch.decoder_length}).sum(1);
-  for (int64_t n = 0; n < losses.size(0); ++n) {
-    const int64_t row = first + n;
-    const auto part = static_cast<size_t>(batch.part[static_cast<size_t>(row)]);
-    if (parts.size() <= part) parts.resize(part + 1);
-    const auto real = [&](const std::vector<int32_t>& ids, int64_t length) {
-      const auto begin = ids.begin() + row * length;
-      return static_cast<int64_t>(length - std::count(begin, begin + length, 0));
-    };
-    const int64_t labels = real(batch.decoder_target_tokens, batch.decoder_length);
-    ++parts[part].examples;
-    parts[part].tokens += labels + real(batch.encoder_input_tokens, batch.encoder_length);
-    parts[part].labels += labels;
-    parts[part].loss += losses[n].item<double>();
-  }
 }
 
 void check_teacher_cut(const Teacher& teacher, const BatchShape& shape, int64_t rows) {

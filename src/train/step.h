@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "data/batch.h"
+#include "eval/text_loss.h"
 #include "model/parameters.h"
 #include "model/routing_groups.h"
 #include "optim/optimizer.h"
@@ -40,14 +41,6 @@ struct StepOptions {
   int64_t micro_batch_size = 0;          // sequences a forward pass; 0: the whole batch
   std::vector<std::string> frozen = {};  // groups of is_frozen() that get neither gradients nor slots
   const Teacher* teacher = nullptr;      // null: labels alone
-};
-
-// What a part of a mixture did in a step; sums, which add up over micro-batches and ranks.
-struct PartResult {
-  int64_t examples = 0;
-  int64_t tokens = 0;  // inputs and targets, without padding
-  int64_t labels = 0;
-  double loss = 0.0;  // nats, over its labels
 };
 
 struct StepResult {

@@ -270,5 +270,23 @@ TEST(EvaluationData, BoundsTheNumberOfExamples) {
   EXPECT_THAT(error_of([&] { EvaluationData(counting_tokens(1), kSpecial, {}); }), HasSubstr("expected at least 2"));
 }
 
+TEST(EvaluationData, KeepsSeveralTextsApart) {
+  const EvaluationOptions options{.shape = {.encoder_length = 64}, .batch_size = 4, .max_examples = 3};
+  const EvaluationData both({counting_tokens(70 * 2 + 20), counting_tokens(70 * 9)}, kSpecial, options);
+  const EvaluationData second(counting_tokens(70 * 9), kSpecial, options);
+  EXPECT_EQ(both.num_examples(), 6);
+  const Batch first_batch = both.batch(0), last_batch = both.batch(1), alone = second.batch(0);
+  EXPECT_EQ(first_batch.part, (std::vector<int32_t>{0, 0, 0, 1}));
+  EXPECT_EQ(last_batch.part, (std::vector<int32_t>{1, 1}));
+  EXPECT_TRUE(alone.part.empty());
+  EXPECT_TRUE(std::equal(last_batch.encoder_input_tokens.begin(), last_batch.encoder_input_tokens.end(),
+                         alone.encoder_input_tokens.begin() + 64))
+      << "an example is the same whatever stands before its text";
+  EXPECT_THAT(error_of([&] {
+                EvaluationData({counting_tokens(70), counting_tokens(1)}, kSpecial, options);
+              }),
+              HasSubstr("text number 2 has 1 tokens"));
+}
+
 }  // namespace
 }  // namespace switchyard

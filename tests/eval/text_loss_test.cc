@@ -48,5 +48,24 @@ TEST(TextLoss, DoesNotDependOnTheBatchSize) {
   }
 }
 
+TEST(TextLoss, PartsAddUpToTheWhole) {
+  const at::NoGradGuard no_grad;
+  const auto config = tiny();
+  const auto weights = cast_weights(config, initialize(config, 2), at::kFloat);
+  const auto parted = [](int64_t n) {
+    Batch batch = examples(n * 4, 4);
+    for (int64_t row = 0; row < batch.batch_size; ++row) batch.part.push_back(n * 4 + row < 7 ? 0 : 2);
+    return batch;
+  };
+  const auto result = text_loss(config, weights, 3, parted);
+  ASSERT_EQ(result.parts.size(), 3u);
+  EXPECT_EQ(result.parts[0].examples, 7);
+  EXPECT_EQ(result.parts[1].labels, 0);
+  EXPECT_EQ(result.parts[2].labels, 4 * 6);
+  EXPECT_EQ(result.parts[2].tokens, 4 * 18);
+  EXPECT_NEAR((result.parts[0].loss + result.parts[2].loss) / 66.0, result.loss, 1e-6 * result.loss);
+  EXPECT_TRUE(text_loss(config, weights, 1, [](int64_t) { return examples(0, 4); }).parts.empty());
+}
+
 }  // namespace
 }  // namespace switchyard
