@@ -5,6 +5,7 @@
 #include "base/messages.h"
 #include "cli/commands.h"
 #include "report/page.h"
+#include "report/parts_section.h"
 
 namespace switchyard {
 namespace {
@@ -19,10 +20,13 @@ void run(const ReportCommand& command) {
   const auto input = read_runs({command.folders.begin(), command.folders.end()});
   const std::string page = make_page(input);
   write_file_atomically(command.out, page);
-  if (command.json)
-    std::cout << Json{{"out", command.out}, {"runs", input.runs.size()}, {"bytes", page.size()}}.dump() << "\n";
-  else
+  if (command.json) {
+    Json result{{"out", command.out}, {"runs", input.runs.size()}, {"bytes", page.size()}};
+    if (auto parts = parts_to_json(input.runs); !parts.empty()) result["parts"] = std::move(parts);
+    std::cout << result.dump() << "\n";
+  } else {
     say(command.out, ": ", input.runs.size(), input.runs.size() == 1 ? " run, " : " runs, ", page.size() / 1000, " KB");
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "report/heat_map.h"
 #include "report/html.h"
 #include "report/page_assets.h"
+#include "report/parts_section.h"
 #include "report/scaling_section.h"
 #include "report/summary.h"
 
@@ -307,6 +308,7 @@ std::string make_sections(const ReportInput& input) {
   std::string routing;
   for (const auto& run : runs) routing += routing_section(run);
   if (!routing.empty()) html += "<h2>Routing</h2>\n" + routing;
+  html += draw_parts(runs);
   for (const auto& [source, document] : input.scaling) html += draw_scaling(document, source);
   html += samples_section(input.samples) + config_section(runs);
   return html;

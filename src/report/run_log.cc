@@ -114,6 +114,8 @@ class RunReader {
   }
 
   void add_layer_value(const std::string& key, const std::string& name, const LogPoint& point, const Json& value) {
+    // Other objects have parts of a mixture, or kinds of messages, by name.
+    if (!name.starts_with("encoder.") && !name.starts_with("decoder.")) return;
     if (value.is_number()) append(layer(name).numbers[current_name(key)], point, value);
     if (key != "expert_load" || !value.is_array() || value.empty() || value.size() > kMaxExperts) return;
     std::vector<double> load;

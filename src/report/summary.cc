@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <set>
 
 namespace switchyard {
 namespace {
@@ -51,6 +53,36 @@ double lowest(const LogSeries& series) {
       ->value;
 }
 
+const std::string kPartLoss = "eval_loss_";
+
+bool is_sparse(const RunLog& run) {
+  const auto model = run.config.value("model", Json::object());
+  return model.contains("num_experts") && model.at("num_experts").is_number() && model.at("num_experts") > 0;
+}
+
+// The mean over runs at the steps that `shared` has.
+LogSeries mean_series(const std::vector<const RunLog*>& runs, const std::string& key, const std::set<double>& shared) {
+  LogSeries mean;
+  for (const double step : shared) {
+    LogPoint point{.step = step};
+    for (const auto* run : runs)
+      point.value += value_at(run->scalar(key), &LogPoint::step, step) / static_cast<double>(runs.size());
+    mean.push_back(point);
+  }
+  return mean;
+}
+
+// Steps at which every run has a value of that key.
+std::set<double> shared_steps(const std::vector<RunLog>& runs, const std::string& key) {
+  std::map<double, size_t> counts;
+  for (const auto& run : runs)
+    for (const auto& point : run.scalar(key)) ++counts[point.step];
+  std::set<double> shared;
+  for (const auto& [step, count] : counts)
+    if (count == runs.size()) shared.insert(step);
+  return shared;
+}
+
 }  // namespace
 
 RunSummary summarize(const RunLog& run) {
@@ -98,6 +130,29 @@ std::optional<EqualTerms> compare_on_equal_terms(const std::vector<RunLog>& runs
                           .seconds_to_loss = first_at(evaluations, &LogPoint::seconds, terms.loss)});
   }
   return terms;
+}
+
+std::vector<PartComparison> compare_parts(const std::vector<RunLog>& runs) {
+  std::vector<const RunLog*> dense, sparse;
+  for (const auto& run : runs) (is_sparse(run) ? sparse : dense).push_back(&run);
+  if (dense.empty() || sparse.empty()) return {};
+  std::vector<PartComparison> parts;
+  for (const auto& [key, series] : runs.front().scalars) {
+    if (!key.starts_with(kPartLoss)) continue;
+    const auto steps = shared_steps(runs, key);
+    if (steps.size() < 2) continue;
+    const auto of_dense = mean_series(dense, key, steps), of_sparse = mean_series(sparse, key, steps);
+    const double level = std::max(lowest(of_dense), lowest(of_sparse));
+    parts.push_back({.name = key.substr(kPartLoss.size()),
+                     .dense_loss = of_dense.back().value,
+                     .sparse_loss = of_sparse.back().value,
+                     .dense_steps = first_at(of_dense, &LogPoint::step, level),
+                     .sparse_steps = first_at(of_sparse, &LogPoint::step, level)});
+  }
+  if (parts.size() < 2) return {};
+  std::stable_sort(parts.begin(), parts.end(),
+                   [](const auto& a, const auto& b) { return a.improvement() > b.improvement(); });
+  return parts;
 }
 
 }  // namespace switchyard

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "report/run_log.h"
 
@@ -30,5 +32,19 @@ struct EqualTerms {
 
 // Nothing if there are fewer than two runs, or one has fewer than two evaluations.
 std::optional<EqualTerms> compare_on_equal_terms(const std::vector<RunLog>& runs);
+
+// A held-out text of several (eval_loss_NAME: a language, say) in sparse runs beside dense ones. Curves are means over
+// the runs of a kind at the steps where all runs were evaluated.
+struct PartComparison {
+  std::string name;
+  double dense_loss = 0.0, sparse_loss = 0.0;    // at the last of these steps
+  double dense_steps = 0.0, sparse_steps = 0.0;  // when each first had the loss that both had
+  double improvement() const { return dense_loss - sparse_loss; }
+  double speed_up() const { return dense_steps / sparse_steps; }
+};
+
+// By falling improvement. Empty where there are not both kinds of runs (of model.num_experts in their run.toml), or
+// they have fewer than two such texts or evaluations in common.
+std::vector<PartComparison> compare_parts(const std::vector<RunLog>& runs);
 
 }  // namespace switchyard
