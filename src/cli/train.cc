@@ -18,6 +18,7 @@ struct TrainCommand {
 
   std::string name;
   std::string run_file, out, teacher;
+  int64_t cache_teacher = 0;
   std::vector<std::string> settings;
   ResumeOptions start;
   bool quiet = false, json = false, resolve = false;
@@ -33,6 +34,7 @@ void run(TrainCommand& command) {
   if (!command.teacher.empty())
     command.settings.push_back("distill.teacher=" +
                                Json(std::filesystem::absolute(command.teacher).lexically_normal().string()).dump());
+  if (command.cache_teacher != 0) command.settings.push_back(join("distill.cache_top_k=", command.cache_teacher));
   auto start = command.start;
   start.resume = start.resume || is_restart();
   const auto config = read_run(command.run_file, command.settings, start.checkpoint(command.out));
@@ -99,6 +101,8 @@ void add_distill(CLI::App& app) {
   auto* distill = add_command(app, command, "Train a small model beside a larger one that teaches it");
   distill->add_option("--teacher", command->teacher,
                       "model directory or run that teaches; without [model] preset or init its dense twin is trained");
+  distill->add_option("--cache-teacher", command->cache_teacher,
+                      "write the teacher's likeliest answers to each token once, so many, and learn from these");
   distill->footer(
       "Example:\n  switchyard distill run.toml --teacher runs/sparse@best --out runs/student\n"
       "The run file is that of `switchyard train`, with [distill] for the teacher's weight and temperature.");

@@ -101,6 +101,10 @@ void check_run(const RunConfig& run) {
   SY_CHECK(distill.teacher_weight >= 0.0 && distill.teacher_weight <= 1.0,
            "distill.teacher_weight = ", distill.teacher_weight, ": expected 0 to 1");
   SY_CHECK(distill.temperature > 0.0, "distill.temperature = ", distill.temperature, ": expected more than 0");
+  SY_CHECK(distill.cache_top_k >= 0, "distill.cache_top_k = ", distill.cache_top_k,
+           ": expected 0 (the teacher runs beside its student) or more");
+  SY_CHECK(!distill.teacher.empty() || distill.cache_top_k == 0, "distill.cache_top_k = ", distill.cache_top_k,
+           " wants a teacher: set distill.teacher");
   SY_CHECK(distill.teacher.empty() || run.parallel.tensor.value_or(1) == 1, "parallel.tensor = ", *run.parallel.tensor,
            ": a student with a teacher has its vocabulary on one rank; set parallel.tensor = 1");
   SY_CHECK(!run.data.vocab.empty(), "data.vocab is missing: name a spiece.model; `switchyard vocab train` makes one");
@@ -171,7 +175,8 @@ RunConfig resolve_run(const ConfigDocument& given, const std::filesystem::path& 
   read_section(run.optimizer, document, "optimizer");
   read_section(run.distill, document, "distill");
   read_section(run.parallel, document, "parallel");
-  for (auto* path : {&run.distill.teacher, &run.distill.baseline}) *path = from_folder(*path, folder);
+  for (auto* path : {&run.distill.teacher, &run.distill.baseline, &run.distill.cache})
+    *path = from_folder(*path, folder);
   if (run.data.vocab.empty()) run.data.vocab = run.distill.teacher;
   for (auto* paths : {&run.data.text, &run.data.eval_text})
     for (auto& path : *paths) path = from_folder(path, folder);

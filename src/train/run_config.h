@@ -131,6 +131,8 @@ struct DistillConfig {
   std::string teacher;  // MODEL; empty: none
   double teacher_weight = 0.25;
   double temperature = 1.0;
+  int64_t cache_top_k = 0;
+  std::string cache;  // folder
   bool inherit = true;
   std::string baseline;  // MODEL
 
@@ -139,6 +141,9 @@ struct DistillConfig {
     field("teacher", self.teacher, "model directory or run that teaches (`switchyard distill --teacher`)");
     field("teacher_weight", self.teacher_weight, "weight of its probabilities in the loss; the labels have the rest");
     field("temperature", self.temperature, "of both models in the teacher's part, which counts its square");
+    field("cache_top_k", self.cache_top_k,
+          "write the teacher's likeliest answers to each token once, so many, and learn from these; 0: it runs beside");
+    field("cache", self.cache, "folder of these answers; empty: one for each teacher and data in data.cache");
     field("inherit", self.inherit, "without init, start from every weight that the teacher has outside experts");
     field("baseline", self.baseline, "model trained without a teacher: the report says what share of the gain is kept");
   }

@@ -17,7 +17,7 @@
 #include "model/routing_groups.h"
 #include "text/vocabulary.h"
 #include "train/first_values.h"
-#include "train/model_teacher.h"
+#include "train/open_teacher.h"
 #include "train/product_rate.h"
 #include "train/run_folder.h"
 #include "train/settings.h"
@@ -61,7 +61,7 @@ struct Trainer::State {
   std::filesystem::path out;
   std::optional<RunFolder> folder;  // on the first rank
   std::optional<std::filesystem::path> resumed_checkpoint;
-  std::optional<ModelTeacher> teacher;
+  std::unique_ptr<Teacher> teacher;
   std::optional<Learner> learner;
   std::unique_ptr<ExampleSource> examples;
   std::vector<std::unique_ptr<Evaluator>> evaluators;
@@ -111,20 +111,12 @@ struct Trainer::State {
     return sequences / shares;
   }
 
-  void open_teacher() {
-    const auto& distill = run.distill;
-    if (distill.teacher.empty()) return;
-    auto model = open_for_inference(resolve_model_folder(distill.teacher), compute_dtype(run), device);
-    SY_CHECK(model.config.vocab_size == run.model.vocab_size, distill.teacher, " answers with ",
-             model.config.vocab_size, " ids, the student has ", run.model.vocab_size,
-             "; both need the same vocabulary");
-    teacher.emplace(std::move(model), distill.teacher_weight, distill.temperature);
-  }
-
   void open_learner(bool allow_changes) {
     const auto& checkpoint = resumed_checkpoint;
     settings = training_settings(run, vocabulary, *examples);
-    if (checkpoint) check_settings(read_training_step(*checkpoint).state, allow_changes);
+    const auto begun = checkpoint ? read_training_step(*checkpoint) : TrainingState{};
+    if (checkpoint) check_settings(begun.state, allow_changes);
+    teacher = open_teacher(run, settings, *examples, begun.step, out.parent_path() / ".cache", device, mesh);
     learner.emplace(run.model, checkpoint ? checkpoint_values(run, *checkpoint, out) : first_values(run, device),
                     run.optimizer,
                     StepOptions{.dtype = compute_dtype(run),
@@ -132,7 +124,7 @@ struct Trainer::State {
                                 .seed = static_cast<uint64_t>(run.train.seed),
                                 .micro_batch_size = run.train.micro_batch_size,
                                 .frozen = run.train.frozen,
-                                .teacher = teacher ? &*teacher : nullptr},
+                                .teacher = teacher.get()},
                     mesh, device);
     if (!checkpoint) return;
     const auto training = read_training_state(*checkpoint);
@@ -295,7 +287,6 @@ Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, const R
   const int64_t rows = state.num_rows();
   rows_of_pass(state.run.model, {shape.batch_size, shape.encoder_length, shape.decoder_length}, mesh.num_batch_parts(),
                state.run.train.micro_batch_size);
-  state.open_teacher();
   state.open_learner(options.allow_changes);
   state.measure();
   if (state.folder) state.folder->start(run_to_toml(state.run), state.step);

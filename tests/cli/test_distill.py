@@ -68,6 +68,43 @@ def test_the_student_starts_with_what_its_teacher_has_outside_experts(taught):
                              for stack, layer in (("decoder", 2), ("encoder", 1)) for side in ("wi", "wo")]
 
 
+def test_a_student_learns_from_kept_answers_without_its_teacher(taught):
+    """The answers are made once: a run that was cut short and other students read the same files."""
+    folder = taught / "runs"
+
+    def distill(out, *more, teacher="teacher", top_k=8):
+        keep = ["--cache-teacher", top_k] if top_k else []
+        return ["distill", taught / "student.toml", "--teacher", taught / teacher, "--out", folder / out, "--quiet", *keep,
+                "--set", "distill.inherit=false", "--set", 'model.preset="t5-tiny"', *more]
+
+    for arguments in (distill("whole"), distill("live", top_k=0)):
+        done = switchyard(*arguments)
+        assert done.returncode == 0, done.stderr
+    cache = next((folder / ".cache").glob("teacher-*"))
+    files = sorted(cache.glob("steps-*.safetensors"))
+    assert len(files) == 3, "40 steps, 16 a file"
+    made = [file.stat().st_mtime_ns for file in files]
+    whole = metrics(folder / "whole")
+    last = [[line for line in run if "cross_entropy" in line][-1]["cross_entropy"] for run in (whole, metrics(folder / "live"))]
+    assert last[0] == pytest.approx(last[1], rel=0.02)
+
+    switchyard(*distill("cut", "--set", "train.steps=15"))
+    files[1].unlink()
+    done = switchyard(*distill("cut", "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert metrics(folder / "cut") == whole
+    assert [file.stat().st_mtime_ns for file in files][::2] == made[::2] and files[1].exists(), "only what is missing is made"
+
+    there = ["--set", f'distill.cache="{cache}"']
+    assert "train.seed: 0 -> 1" in refused(*distill("refused", *there, "--set", "train.seed=1"))
+    assert "distill.cache_top_k: 8 -> 9" in refused(*distill("refused", *there, top_k=9))
+    assert "teacher.model.safetensors" in refused(*distill("refused", *there, teacher="baseline"))
+    assert "cache_top_k = 8 wants a teacher" in refused("train", taught / "baseline.toml", "--out", folder / "refused", "--set", "distill.cache_top_k=8")
+    files[0].write_bytes(files[0].read_bytes()[:-1] + b"x")
+    message = refused(*distill("damaged"))
+    assert "damaged" in message and files[0].name in message
+
+
 def test_what_does_not_fit_is_named(taught):
     run, out = taught / "student.toml", taught / "refused"
     assert "--teacher MODEL" in refused("distill", run, "--out", out)
