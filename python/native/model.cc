@@ -32,7 +32,8 @@ using Ids = std::vector<int32_t>;
 // Hidden states of each prompt, [length, d_model]; padding at its end has none.
 std::vector<at::Tensor> encode_each(PythonModel& self, const std::vector<Ids>& prompts) {
   const std::lock_guard lock(self.mutex);
-  const auto& [config, weights] = self.model;
+  const auto& config = self.model.config;
+  const auto& weights = self.model.weights;
   for (const auto& ids : prompts) check_prompt(ids, config.vocab_size);
   std::vector<at::Tensor> states;
   for (const auto& encoded : encode_prompts(config, weights, {prompts.begin(), prompts.end()}))
@@ -63,7 +64,8 @@ struct Pass {
 Pass pass(PythonModel& self, LossInput input) {
   const std::lock_guard lock(self.mutex);
   const at::NoGradGuard no_grad;
-  const auto& [config, weights] = self.model;
+  const auto& config = self.model.config;
+  const auto& weights = self.model.weights;
   const int64_t rows = input.encoder.ids.size(0);
   check_table(input.encoder.ids, rows, config.vocab_size, "ids");
   if (input.labels.defined() && !input.decoder.ids.defined()) input.decoder.ids = shift_right(input.labels);

@@ -73,11 +73,18 @@ LoadedModel open_model(const fs::path& folder, at::ScalarType dtype, at::Device 
   return model;
 }
 
-InferenceModel open_for_inference(const fs::path& folder, at::ScalarType dtype, at::Device device) {
+InferenceModel open_for_inference(const fs::path& folder, at::ScalarType dtype, at::Device device,
+                                  std::optional<int64_t> expert_memory) {
   const StoredTensors stored = list_folder(folder);
   InferenceModel model;
   model.config = read_config(folder, stored);
-  model.weights = compute_weights_from(model.config, stored, dtype, device, folder.string());
+  SY_CHECK(!expert_memory || model.config.has_sparse_layers(), folder.string(),
+           " has no experts, whose memory could be bounded");
+  SY_CHECK(!expert_memory || device.is_cpu(),
+           "experts come and go on the CPU alone; on a GPU their memory has no bound");
+  const auto experts = std::make_shared<ExpertsOnDemand>(expert_memory);
+  model.weights = compute_weights_from(model.config, stored, dtype, device, folder.string(), experts);
+  if (device.is_cpu()) model.experts = experts;
   return model;
 }
 

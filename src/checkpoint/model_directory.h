@@ -5,8 +5,11 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <string>
 
+#include "checkpoint/experts_on_demand.h"
 #include "checkpoint/stored_tensor.h"
 #include "model/config.h"
 #include "model/parameters.h"
@@ -29,9 +32,12 @@ LoadedModel open_model(const std::filesystem::path& folder, at::ScalarType dtype
 struct InferenceModel {
   ModelConfig config;
   ComputeWeights weights;
+  std::shared_ptr<const ExpertsOnDemand> experts = {};  // of `weights`, on the CPU
 };
+// expert_memory: bytes that experts may take together, on the CPU; no result depends on it. Throws Error where there
+// are no experts or it holds not even one.
 InferenceModel open_for_inference(const std::filesystem::path& folder, at::ScalarType dtype,
-                                  at::Device device = at::kCPU);
+                                  at::Device device = at::kCPU, std::optional<int64_t> expert_memory = std::nullopt);
 
 // A model without its values: the config as open_model() gives it, and the tensors by the headers of their files.
 // Throws as open_model() does.

@@ -3,11 +3,10 @@
 #include <ATen/ops/empty.h>
 
 #include <map>
-#include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/progress.h"
-#include "checkpoint/experts_on_demand.h"
 #include "checkpoint/quantized_tensors.h"
 #include "checkpoint/weight_memory.h"
 #include "checkpoint/weight_names.h"
@@ -94,21 +93,21 @@ class Opening {
   double done_ = 0.0;
 };
 
-// The rest of a layer's parameters is in place; its experts wait for their rows. Returns what reads them, null in a
-// dense layer.
-std::shared_ptr<ExpertsOnDemand> put_experts_on_demand(
-    FeedForwardWeights& layer, const std::map<const at::Tensor*, const ParameterSource*>& experts, at::ScalarType dtype,
-    bool by_rows) {
-  std::shared_ptr<ExpertsOnDemand> on_demand;
+// The rest of a layer's parameters is in place; its experts wait for their rows. Returns the layer's number in
+// `on_demand`; none for a dense layer.
+std::optional<size_t> put_experts_on_demand(FeedForwardWeights& layer, const std::string& name,
+                                            const std::map<const at::Tensor*, const ParameterSource*>& experts,
+                                            at::ScalarType dtype, bool by_rows, ExpertsOnDemand& on_demand) {
+  std::optional<size_t> number;
   for (at::Tensor* matrix : {&layer.wi, &layer.wi_0, &layer.wi_1, &layer.wo}) {
     const auto found = experts.find(matrix);
     if (found == experts.end()) continue;
     ParameterSource parts;
     for (const auto* part : *found->second) parts.push_back(&as_read(*part, by_rows));
-    if (!on_demand) on_demand = std::make_shared<ExpertsOnDemand>(static_cast<int64_t>(parts.size()));
-    *matrix = on_demand->add(parts, ops::is_quantized(parts[0]->dtype) ? parts[0]->dtype : dtype);
+    if (!number) number = on_demand.add_layer(name, static_cast<int64_t>(parts.size()));
+    *matrix = on_demand.add(*number, parts, ops::is_quantized(parts[0]->dtype) ? parts[0]->dtype : dtype);
   }
-  return on_demand;
+  return number;
 }
 
 // Calls add(name, number of its parameter, expert) for every tensor that files of a model of `config` have.
@@ -156,7 +155,8 @@ ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::
 }
 
 ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
-                                    at::Device device, const std::string& source) {
+                                    at::Device device, const std::string& source,
+                                    const std::shared_ptr<ExpertsOnDemand>& on_demand) {
   const auto sources = plan_weights(config, stored, source);
   const bool by_rows = reads_rows(dtype, device);
   const auto dense = plan_dense(config, parameter_specs(config), sources, dtype, by_rows);
@@ -184,20 +184,25 @@ ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& st
       opening.has_read(spec);
     }
   }
-  std::vector<std::shared_ptr<ExpertsOnDemand>> on_demand;  // of the encoder's blocks, then the decoder's
+  std::vector<std::optional<size_t>> layers;  // of the encoder's blocks, then the decoder's
   for (auto* stack : {&weights.encoder, &weights.decoder})
-    for (auto& block : stack->blocks)
-      on_demand.push_back(put_experts_on_demand(block.feed_forward, experts, dtype, by_rows));
+    for (size_t block = 0; block < stack->blocks.size(); ++block) {
+      const auto name = (stack == &weights.encoder ? "encoder." : "decoder.") + std::to_string(block);
+      layers.push_back(
+          put_experts_on_demand(stack->blocks[block].feed_forward, name, experts, dtype, by_rows, *on_demand));
+    }
   for (size_t number = 0; number < parameters.size(); ++number)  // experts of attention, which are small
     if (const auto& [spec, tensor] = parameters[number]; spec.is_expert() && !tensor->defined())
       *tensor = read_experts(sources[number], dtype_in_pass(spec, dtype), by_rows);
   auto compute = cast_weights(config, weights, dtype);
   const bool is_quantized = ops::is_quantized(weights.encoder.blocks[0].self_attention.q);
-  auto reader = on_demand.begin();
+  auto layer = layers.begin();
   for (auto* stack : {&compute.encoder, &compute.decoder})
     for (auto& block : stack->blocks)
-      if (const auto layer = *reader++)
-        block.feed_forward.want_experts = [layer](const std::vector<int64_t>& num_rows) { layer->read(num_rows); };
+      if (const auto number = *layer++)
+        block.feed_forward.expert_runs = [on_demand, number = *number](const auto& num_rows, const auto& work) {
+          on_demand->for_each_run(number, num_rows, work);
+        };
   if (is_quantized && config.tie_output && config.d_model % kernels::kQuantizedGroup == 0)
     compute.output = ops::quantize(weights.shared, ops::QuantizedForm::kInt8);
   else if (dense.copies_output)

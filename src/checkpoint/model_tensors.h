@@ -1,9 +1,11 @@
 // A model's parameters from stored tensors, and the tensors to store of a model.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "checkpoint/experts_on_demand.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/stored_tensor.h"
 #include "model/parameters.h"
@@ -16,9 +18,11 @@ ModelWeights weights_from(ModelConfig& config, const StoredTensors& stored, at::
                           const std::string& source);
 
 // The same values as cast_weights() of f32 weights (f64 if `dtype` is), made without them: each tensor is read into
-// the dtype in which the forward pass wants it, experts on the CPU when a routing first sends them rows.
+// the dtype in which the forward pass wants it, experts on the CPU by `experts`, a new one, when a routing sends them
+// rows.
 ComputeWeights compute_weights_from(ModelConfig& config, const StoredTensors& stored, at::ScalarType dtype,
-                                    at::Device device, const std::string& source);
+                                    at::Device device, const std::string& source,
+                                    const std::shared_ptr<ExpertsOnDemand>& experts);
 
 // A model's tensors as HF stores them: experts one by one, tied tables absent. Where HF ties nothing (a sparse model
 // that does not scale its output), the embedding stands under every name: HF 5.23.0 fills missing tables with noise.

@@ -2,10 +2,12 @@
 
 #include <ATen/ops/from_blob.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <span>
 
 #include "base/error.h"
 
@@ -22,6 +24,16 @@ int64_t bytes_of(const std::vector<int64_t>& shape, at::ScalarType dtype) {
   return bytes;
 }
 
+// Those of `size` bytes that lie whole within a contiguous tensor.
+std::span<std::byte> pages_within(const at::Tensor& part, uintptr_t size) {
+  auto* const data = static_cast<std::byte*>(part.data_ptr());
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t first = (begin + size - 1) / size * size;
+  const uintptr_t last = (begin + part.nbytes()) / size * size;
+  if (first >= last) return {};
+  return {data + (first - begin), last - first};
+}
+
 }  // namespace
 
 at::Tensor map_zeros(const std::vector<int64_t>& shape, at::ScalarType dtype) {
@@ -34,12 +46,13 @@ at::Tensor map_zeros(const std::vector<int64_t>& shape, at::ScalarType dtype) {
 
 void prefer_huge_pages(const at::Tensor& part) {
   static std::atomic<int64_t> requests = 0;
-  auto* const data = static_cast<std::byte*>(part.data_ptr());
-  const auto begin = reinterpret_cast<uintptr_t>(data);
-  const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t last = (begin + part.nbytes()) / kHugePage * kHugePage;
-  if (first < last && requests.fetch_add(1) < kMaxRequests)
-    ::madvise(data + (first - begin), last - first, MADV_HUGEPAGE);
+  const auto pages = pages_within(part, kHugePage);
+  if (!pages.empty() && requests.fetch_add(1) < kMaxRequests) ::madvise(pages.data(), pages.size(), MADV_HUGEPAGE);
+}
+
+void give_back(const at::Tensor& part) {
+  const auto pages = pages_within(part, static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE)));
+  if (!pages.empty()) ::madvise(pages.data(), pages.size(), MADV_DONTNEED);
 }
 
 WeightArena::WeightArena(int64_t bytes) : memory_(map_zeros({bytes}, at::kByte)) { prefer_huge_pages(memory_); }

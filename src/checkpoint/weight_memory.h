@@ -16,6 +16,9 @@ at::Tensor map_zeros(const std::vector<int64_t>& shape, at::ScalarType dtype);
 // taken. A request, which a system may ignore.
 void prefer_huge_pages(const at::Tensor& part);
 
+// Gives the memory of the pages that lie whole within `part` of map_zeros() back; its values are lost.
+void give_back(const at::Tensor& part);
+
 // Tensors side by side in one mapping.
 class WeightArena {
  public:

@@ -148,7 +148,8 @@ void bench_generate(const BenchCommand& command) {
   for (const auto& [name, tensor, stored_dtype, read] : tensors_of(config, initialize(config, 0), storage))
     stored.emplace(name, stored_in_memory(read ? read() : tensor));
   stored = with_quantized(std::move(stored), command.model);
-  const auto weights = compute_weights_from(stored_config, stored, dtype, at::kCPU, command.model);
+  const auto weights =
+      compute_weights_from(stored_config, stored, dtype, at::kCPU, command.model, std::make_shared<ExpertsOnDemand>());
   const auto ids = at::randint(3, config.vocab_size, {batch, command.input_length}, at::kLong);
   std::vector<double> seconds, step_seconds;
   for (int64_t repeat = 0; repeat < command.repeats + 1; ++repeat) {

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 
 namespace switchyard {
@@ -13,6 +14,7 @@ struct ComputeOptions {
   std::string dtype = {};  // "": the command's own default
   int threads = 0;         // 0: OMP_NUM_THREADS, else all cores
   std::string kernels = "fast";
+  std::optional<int64_t> expert_memory = {};  // bytes; where the command has the option (cli/expert_memory.h)
 };
 
 void add_compute_options(CLI::App& command, ComputeOptions& options);

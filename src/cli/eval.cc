@@ -8,11 +8,13 @@
 
 #include "base/config.h"
 #include "base/error.h"
+#include "base/messages.h"
 #include "base/progress.h"
 #include "checkpoint/checkpoint_store.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
 #include "cli/eval_task.h"
+#include "cli/expert_memory.h"
 #include "cli/model_vocabulary.h"
 #include "cli/shared_model.h"
 #include "data/pretraining.h"
@@ -110,8 +112,10 @@ void run(EvalCommand& command) {
   EvaluationOptions options;
   fill_in(command, options);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype);
-  const auto shared = open_shared_model(command.model, dtype, device_of(command.compute));
-  const auto& [config, weights] = shared.model;
+  const auto shared =
+      open_shared_model(command.model, dtype, device_of(command.compute), command.compute.expert_memory);
+  const auto& config = shared.model.config;
+  const auto& weights = shared.model.weights;
   const auto vocabulary = open_vocabulary(command.model, config);
   options.batch_size = evaluation_batch_size(config.routing, options.shape.encoder_length, options.batch_size);
   const EvaluationData data(TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary), options);
@@ -129,14 +133,19 @@ void run(EvalCommand& command) {
   progress.finish();
 
   const double nats = loss.loss * static_cast<double>(loss.tokens);
-  const Json result = {{"loss", loss.loss},
-                       {"neg_log_perplexity", -loss.loss},
-                       {"bits_per_byte", nats / std::log(2.0) / static_cast<double>(std::max<int64_t>(1, text_bytes))},
-                       {"accuracy", loss.accuracy},
-                       {"tokens", loss.tokens},
-                       {"bytes", text_bytes},
-                       {"examples", data.num_examples()},
-                       {"dropped_fraction", loss.dropped_fraction}};
+  Json result = {{"loss", loss.loss},
+                 {"neg_log_perplexity", -loss.loss},
+                 {"bits_per_byte", nats / std::log(2.0) / static_cast<double>(std::max<int64_t>(1, text_bytes))},
+                 {"accuracy", loss.accuracy},
+                 {"tokens", loss.tokens},
+                 {"bytes", text_bytes},
+                 {"examples", data.num_examples()},
+                 {"dropped_fraction", loss.dropped_fraction}};
+  if (const auto limit = command.compute.expert_memory) {
+    const auto reads = shared.model.experts->reads();
+    result["expert_memory"] = expert_memory_json(reads, *limit);
+    say(expert_memory_line(reads, *limit));
+  }
   if (command.json)
     std::cout << result.dump() << std::endl;
   else
@@ -179,6 +188,7 @@ void add_eval(CLI::App& app) {
   eval->add_option("--mean-span-length", command->mean_noise_span_length, "tokens of a masked span [3, or the run's]");
   eval->add_option("--seed", command->seed, "of the masks")->capture_default_str();
   add_compute_options(*eval, command->compute);
+  add_expert_memory(*eval, command->compute);
   eval->footer(
       "Example: switchyard eval --model runs/mini --text held-out.txt --json\n"
       "         switchyard eval --task glue_sst2 --data DATA --from-predictions outputs.jsonl");

@@ -1,7 +1,6 @@
 // switchyard generate: outputs for prompts, and with --score the log-probability of given outputs.
 #include <unistd.h>
 
-#include <charconv>
 #include <deque>
 #include <filesystem>
 #include <iomanip>
@@ -13,10 +12,13 @@
 
 #include "base/config.h"
 #include "base/error.h"
+#include "base/messages.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_directory.h"
+#include "cli/codec.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
+#include "cli/expert_memory.h"
 #include "cli/line_reader.h"
 #include "cli/shared_model.h"
 #include "generate/blanks.h"
@@ -39,53 +41,10 @@ struct GenerateCommand {
   ComputeOptions compute;
 };
 
-// "5 17 1" as ids.
-std::vector<int32_t> parse_ids(std::string_view text, const std::string& place) {
-  std::vector<int32_t> ids;
-  const char* at = text.data();
-  const char* const end = at + text.size();
-  while (at != end) {
-    if (*at == ' ' || *at == '\t' || *at == '\r') {
-      ++at;
-      continue;
-    }
-    int32_t id = 0;
-    const auto [rest, error] = std::from_chars(at, end, id);
-    SY_CHECK(error == std::errc() && (rest == end || *rest == ' ' || *rest == '\t' || *rest == '\r'), place,
-             ": expected ids separated by spaces, got \"", text.substr(0, 60), "\"");
-    ids.push_back(id);
-    at = rest;
-  }
-  return ids;
-}
-
-// Text to ids and back: through the model's vocabulary, or with --ids as numbers.
-class Codec {
- public:
-  explicit Codec(const GenerateCommand& command) {
-    if (!command.ids) vocabulary_ = Vocabulary::load(command.model);
-  }
-
-  const Vocabulary* vocabulary() const { return vocabulary_ ? &*vocabulary_ : nullptr; }
-  std::vector<int32_t> encode(std::string_view text, const std::string& place) const {
-    return vocabulary_ ? vocabulary_->encode(text) : parse_ids(text, place);
-  }
-  // With T5's EOS at the end; ids are taken as they are given.
-  std::vector<int32_t> encode_with_eos(std::string_view text, const std::string& place) const {
-    auto ids = encode(text, place);
-    if (vocabulary_) ids.push_back(vocabulary_->eos_id());
-    return ids;
-  }
-  bool has_blanks(std::string_view prompt) const { return vocabulary_ && switchyard::has_blanks(prompt, *vocabulary_); }
-
- private:
-  std::optional<Vocabulary> vocabulary_;
-};
-
 SharedModel load(const GenerateCommand& command) {
   auto shared =
       open_shared_model(command.model, dtype_of(command.compute.dtype.empty() ? "fp32" : command.compute.dtype),
-                        device_of(command.compute));
+                        device_of(command.compute), command.compute.expert_memory);
   SY_CHECK(shared.mesh->world() == nullptr || !command.prompts.empty(),
            "standard input reaches one rank alone: with several, give prompts by --prompt");
   return shared;
@@ -122,9 +81,14 @@ class PromptSource {
 
 std::string print_json(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
 
-std::string print_result(const GenerateCommand& command, const Codec& codec, const Request& request,
-                         const Hypotheses& results) {
-  if (command.json) return print_json(result_json(request, results, codec.vocabulary()));
+std::string print_result(const GenerateCommand& command, const Codec& codec, const InferenceModel& model,
+                         const Request& request, const Hypotheses& results) {
+  if (command.json) {
+    auto json = result_json(request, results, codec.vocabulary());
+    if (const auto limit = command.compute.expert_memory)
+      json["expert_memory"] = expert_memory_json(model.experts->reads(), *limit);
+    return print_json(json);
+  }
   std::ostringstream text;
   for (const auto& result : results) {
     if (results.size() > 1) text << result.score << '\t';
@@ -159,6 +123,7 @@ class Answers {
   Answers(const GenerateCommand& command, const Codec& codec, const InferenceModel& model)
       : command_(command),
         codec_(codec),
+        model_(model),
         common_(request_of(command, codec)),
         source_(command),
         session_(model.config, model.weights, codec.vocabulary(),
@@ -240,7 +205,7 @@ class Answers {
     else if (streamed)
       answer.text = (stream_ ? stream_->finish() : "") + "\n";
     else
-      answer.text = print_result(command_, codec_, request, result.outputs);
+      answer.text = print_result(command_, codec_, model_, request, result.outputs);
     for (; !answers_.empty() && (answers_.front().text || !answers_.front().error.empty()); ++first_) {
       SY_CHECK(answers_.front().error.empty(), answers_.front().error);
       std::cout << *answers_.front().text << std::flush;
@@ -250,6 +215,7 @@ class Answers {
 
   const GenerateCommand& command_;
   const Codec& codec_;
+  const InferenceModel& model_;
   Request common_;
   PromptSource source_;
   Session session_;
@@ -260,15 +226,17 @@ class Answers {
 };
 
 void run_generate(const GenerateCommand& command) {
-  const Codec codec(command);
+  const Codec codec(command.model, command.ids);
   const auto shared = load(command);
   Answers(command, codec, shared.model).run();
+  if (const auto limit = command.compute.expert_memory) say(expert_memory_line(shared.model.experts->reads(), *limit));
 }
 
 void run_score(const GenerateCommand& command) {
-  const Codec codec(command);
+  const Codec codec(command.model, command.ids);
   const auto shared = load(command);
-  const auto& [config, weights] = shared.model;
+  const auto& config = shared.model.config;
+  const auto& weights = shared.model.weights;
   PromptSource source(command);
   for (size_t number = 1; const auto line = source.next(/*wait=*/true); ++number) {
     const auto place = "line " + std::to_string(number);
@@ -356,7 +324,8 @@ void add_generate(CLI::App& app) {
   generate->add_flag(
       "--json", command->json,
       "one object a prompt: prompt, text, ids, score (sum of the tokens' log-probabilities; beam search: its "
-      "sequence score), filled where there are blanks, others with --results");
+      "sequence score), filled where there are blanks, others with --results, expert_memory (what was read until then) "
+      "with --expert-memory");
   generate->add_flag("--score", command->score,
                      "log-probability of given outputs instead: each line is an input, a tab and a target");
   generate
@@ -368,6 +337,7 @@ void add_generate(CLI::App& app) {
       ->capture_default_str();
   add_search_options(*generate, *command);
   add_compute_options(*generate, command->compute);
+  add_expert_memory(*generate, command->compute);
   generate->footer(
       "Example: switchyard generate --model runs/mini --prompt \"A <extra_id_0> walks into a bar.\" --beams 4");
   generate->callback([command] {

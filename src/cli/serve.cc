@@ -3,10 +3,12 @@
 #include "checkpoint/checkpoint_store.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
+#include "cli/expert_memory.h"
 #include "cli/model_vocabulary.h"
 #include "cli/server_command.h"
 #include "cli/shared_model.h"
 #include "serve/server.h"
+#include "serve/statistics.h"
 
 namespace switchyard {
 namespace {
@@ -22,6 +24,20 @@ struct ServeCommand {
 
 #ifdef SWITCHYARD_HAS_HTTPLIB
 
+std::string expert_memory_metrics(const ExpertReads& reads) {
+  MetricsText text;
+  const auto number = [&](const char* name, const char* type, const char* help, int64_t value) {
+    text.describe(name, type, help);
+    text.add(name, {}, static_cast<double>(value));
+  };
+  number("switchyard_experts_wanted_total", "counter", "Experts that got tokens, over layers and passes.",
+         reads.wanted);
+  number("switchyard_experts_read_total", "counter", "Of these, those that were not in memory.", reads.read);
+  number("switchyard_expert_bytes_read_total", "counter", "Bytes of experts read from files.", reads.bytes_read);
+  number("switchyard_expert_bytes", "gauge", "Bytes of the experts in memory.", reads.bytes);
+  return text.text();
+}
+
 void run(ServeCommand& command) {
   SY_CHECK(!command.model.empty(), "serve needs --model MODEL, for example: switchyard serve --model runs/mini");
   SY_CHECK(command.slots >= 1 && command.queue >= 1, "--slots ", command.slots, ", --queue ", command.queue,
@@ -30,8 +46,9 @@ void run(ServeCommand& command) {
            ": at most ", kMostConnections, " together, as each connection has a thread");
   const auto folder = resolve_model_folder(command.model);
   apply(command.compute);
-  const auto shared = open_shared_model(
-      folder, dtype_of(command.compute.dtype.empty() ? "auto" : command.compute.dtype), device_of(command.compute));
+  const auto shared =
+      open_shared_model(folder, dtype_of(command.compute.dtype.empty() ? "auto" : command.compute.dtype),
+                        device_of(command.compute), command.compute.expert_memory);
   SY_CHECK(shared.mesh->world() == nullptr, "serve runs in one process; start it without a launcher");
   const auto vocabulary = open_vocabulary(folder, shared.model.config);
   Engine engine(shared.model.config, shared.model.weights, &vocabulary,
@@ -40,6 +57,8 @@ void run(ServeCommand& command) {
   options.model = command.model;
   options.limits.max_tokens = command.max_length;
   options.limits.rows = command.slots;
+  if (command.compute.expert_memory)
+    options.more_metrics = [&shared] { return expert_memory_metrics(shared.model.experts->reads()); };
   catch_interrupts();
   Server server(options, vocabulary, engine);
   announce(command.model, options.host, server.port(), join(command.slots, " slots; "), options.json_log);
@@ -83,6 +102,7 @@ void add_serve(CLI::App& app) {
   serve->add_flag("--json", command->server.json_log,
                   "on stdout one line of JSON for the server's address, then one a request");
   add_compute_options(*serve, command->compute);
+  add_expert_memory(*serve, command->compute);
   serve->footer(
       "Example:\n  switchyard serve --model runs/mini --port 8080\n"
       "  curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"The <extra_id_0> sat.\", \"max_tokens\": 20}'");

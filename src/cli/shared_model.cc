@@ -48,14 +48,17 @@ ModelWeights read_parts(const ParameterFiles& files, const Mesh& mesh, at::Scala
 
 }  // namespace
 
-SharedModel open_shared_model(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device) {
+SharedModel open_shared_model(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device,
+                              std::optional<int64_t> expert_memory) {
   const auto launch = launch_from_environment();
   SharedModel shared;
   if (!launch || launch->num_ranks == 1) {
     shared.mesh = std::make_unique<Mesh>();
-    shared.model = open_for_inference(folder, dtype, device);
+    shared.model = open_for_inference(folder, dtype, device, expert_memory);
     return shared;
   }
+  SY_CHECK(!expert_memory, "--expert-memory is for one process: ", launch->num_ranks,
+           " ranks hold their parts of the model whole");
   const ParameterFiles files(folder);
   const auto layout = layout_of(files.config(), launch->num_ranks);
   shared.mesh = std::make_unique<Mesh>(ProcessGroup::connect(*launch, {.device = device}), layout);

@@ -20,7 +20,9 @@ struct SharedModel {
 };
 
 // One rank opens as open_for_inference(). Of several, each reads its part alone; all but the first say and print
-// nothing from then on. Throws Error as open_for_inference() does, and for more ranks than experts and heads allow.
-SharedModel open_shared_model(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device);
+// nothing from then on. Throws Error as open_for_inference() does, for more ranks than experts and heads allow, and for
+// an expert_memory (bytes) of several ranks.
+SharedModel open_shared_model(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device,
+                              std::optional<int64_t> expert_memory);
 
 }  // namespace switchyard

@@ -13,7 +13,7 @@ namespace {
 InferenceModel open(const std::filesystem::path& folder, const ComputeOptions& compute) {
   apply(compute);
   return open_for_inference(resolve_model_folder(folder), dtype_of(compute.dtype.empty() ? "fp32" : compute.dtype),
-                            device_of(compute));
+                            device_of(compute), compute.expert_memory);
 }
 
 }  // namespace

@@ -5,12 +5,12 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <vector>
 
 #include "model/config.h"
 #include "model/parameters.h"
 #include "ops/dispatch.h"
+#include "ops/experts.h"
 #include "ops/feature_split.h"
 
 namespace switchyard {
@@ -26,8 +26,7 @@ struct ComputeFeedForward {
   FeedForwardMatrices dense;    // of a dense layer, or the shared expert beside routed ones; undefined if there is none
   FeedForwardMatrices experts;  // undefined in a dense layer
   RouterWeights router;
-  // Set where experts are not all in memory: to be called with the rows of each expert before its matrices are used.
-  std::function<void(const std::vector<int64_t>& num_rows)> want_experts = {};
+  ops::ExpertRuns expert_runs = {};  // set where experts are not all in memory
   bool is_sparse() const { return experts.wo.defined(); }
 };
 

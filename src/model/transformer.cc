@@ -156,7 +156,6 @@ void cross_attention(const StackPass& pass, size_t block, BlockOutput& out) {
 // Of the features that are here: their share of the layer's output. x [batch, length, d_model]
 at::Tensor switch_feed_forward(const StackPass& pass, const at::Tensor& x, const ops::Routing& routing, size_t block) {
   const auto& layer = pass.weights.blocks[block].feed_forward;
-  if (layer.want_experts) layer.want_experts(routing.dispatch.rows_by_expert());
   const auto output =
       ops::experts_feed_forward(x.reshape({-1, pass.config.d_model}), ops::to_parts(pass.model.split, routing.gate),
                                 routing.dispatch, layer.experts.wi, layer.experts.wi_1, layer.experts.wo,
@@ -164,6 +163,7 @@ at::Tensor switch_feed_forward(const StackPass& pass, const at::Tensor& x, const
                                  .dropout_rate = pass.options.training ? pass.config.expert_dropout_rate : 0.0,
                                  .key = pass.key(NoisePurpose::kExpertDropout, block, Place::kHidden),
                                  .first_feature = ops::first_here(pass.model.split, pass.config.d_ff),
+                                 .runs = layer.expert_runs ? &layer.expert_runs : nullptr,
                                  .packs_few = pass.options.packs_few},
                                 pass.model.exchange);
   return output.view(x.sizes());

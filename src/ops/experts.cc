@@ -1,7 +1,12 @@
 #include "ops/experts.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <numeric>
+#include <utility>
 
 #include "base/error.h"
 #include "ops/hidden_layer.h"
@@ -112,8 +117,34 @@ void check_rows(const char* what, const at::Tensor& rows, const Dispatch& dispat
 
 }  // namespace
 
+namespace {
+
+// No row depends on those of other experts, so that the result is that of all runs at once.
+at::Tensor expert_rows_by_runs(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& wi,
+                               const at::Tensor& wi_1, const at::Tensor& wo, ExpertsOptions options) {
+  const auto num_rows = dispatch.rows_by_expert();
+  const auto& runs = *std::exchange(options.runs, nullptr);
+  std::vector<at::Tensor> parts;
+  runs(num_rows, [&](Slice run) {
+    if (run.size() == dispatch.num_experts())
+      return parts.push_back(expert_rows(rows, dispatch, wi, wi_1, wo, options));
+    const auto first = std::accumulate(num_rows.begin(), num_rows.begin() + run.begin, int64_t{0});
+    const auto count = std::accumulate(num_rows.begin() + run.begin, num_rows.begin() + run.end, int64_t{0});
+    const Dispatch part{dispatch.token.narrow(0, first, count), dispatch.number.narrow(0, first, count),
+                        dispatch.offsets.narrow(0, run.begin, run.size() + 1) - first};
+    const auto of_run = [&](const at::Tensor& matrices) {
+      return matrices.defined() ? matrices.narrow(0, run.begin, run.size()) : matrices;
+    };
+    parts.push_back(expert_rows(rows.narrow(0, first, count), part, of_run(wi), of_run(wi_1), of_run(wo), options));
+  });
+  return parts.size() == 1 ? parts[0] : at::cat(parts);
+}
+
+}  // namespace
+
 at::Tensor expert_rows(const at::Tensor& rows, const Dispatch& dispatch, const at::Tensor& wi, const at::Tensor& wi_1,
                        const at::Tensor& wo, const ExpertsOptions& options) {
+  if (options.runs != nullptr) return expert_rows_by_runs(rows, dispatch, wi, wi_1, wo, options);
   check_rows("expert_rows", rows, dispatch, wi);
   SY_CHECK(
       wo.dim() == 3 && wo.size(0) == wi.size(0) && wo.size(1) == rows.size(1) && inputs_of(wo) == wi.size(1) &&

@@ -3,18 +3,28 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+#include <vector>
+
 #include "base/random.h"
+#include "base/slice.h"
 #include "ops/activation.h"
 #include "ops/dispatch.h"
 
 namespace switchyard::ops {
 
+// Of experts that are not all in memory: calls work(run) for runs that together are all experts, in their order. While
+// it lasts, those of the run that have rows are in memory. num_rows [num_experts].
+using ExpertRuns =
+    std::function<void(const std::vector<int64_t>& num_rows, const std::function<void(Slice run)>& work)>;
+
 struct ExpertsOptions {
   Activation activation = Activation::kRelu;
   double dropout_rate = 0.0;  // on the hidden layer, elementwise, keyed by dispatch.number (Switch §2.4 expert dropout)
   NoiseKey key;
-  int64_t first_feature = 0;  // of the hidden layer, where wi and wo are a part of it (ops/feature_split.h)
-  bool packs_few = false;     // a row's bits are the same however many its expert has (kernels/product.h)
+  int64_t first_feature = 0;         // of the hidden layer, where wi and wo are a part of it (ops/feature_split.h)
+  const ExpertRuns* runs = nullptr;  // null: all experts are in memory. In passes without gradient
+  bool packs_few = false;            // a row's bits are the same however many its expert has (kernels/product.h)
 };
 
 // Each expert's feed-forward network on its rows. rows [rows, d_model] compute dtype in the dispatch's order; wi

@@ -75,7 +75,7 @@ struct Server::State {
                                             .running = engine.num_running(),
                                             .rows = session.rows,
                                             .queue = engine.options().queue}) +
-                               engine.expert_load().text(),
+                               engine.expert_load().text() + (options.more_metrics ? options.more_metrics() : ""),
                            "text/plain; version=0.0.4");
     });
   }

@@ -4,6 +4,7 @@
 // GET / (a page), /health, /v1/models, /props, /metrics.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -22,6 +23,7 @@ struct ServerOptions {
   int timeout_seconds = 30;      // longest wait for a client's next bytes
   double request_seconds = 600;  // longest time for a completion; then it is cancelled
   RequestLimits limits = {};
+  std::function<std::string()> more_metrics = {};  // what /metrics says besides, in Prometheus' form
 };
 
 class Server {

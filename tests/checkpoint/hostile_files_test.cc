@@ -149,9 +149,10 @@ TEST(HostilePickle, RememberedArgumentsAreBounded) {
 // Memory that is refused on a thread of a parallel region is an exception of the one that waits for it.
 TEST(HostileFiles, RefusedMemoryInAParallelRegionIsCarriedOut) {
   const StoredTensor refused{at::kFloat, {4}, [](int64_t, const at::Tensor&) { throw std::bad_alloc(); }};
-  ExpertsOnDemand experts(8);
-  experts.add(std::vector<const StoredTensor*>(8, &refused), at::kFloat);
-  EXPECT_THROW(experts.read(std::vector<int64_t>(8, 1)), std::bad_alloc);
+  ExpertsOnDemand experts;
+  const auto layer = experts.add_layer("encoder.1", 8);
+  experts.add(layer, std::vector<const StoredTensor*>(8, &refused), at::kFloat);
+  EXPECT_THROW(experts.for_each_run(layer, std::vector<int64_t>(8, 1), [](Slice) {}), std::bad_alloc);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/fill.h>
+#include <ATen/ops/min.h>
 #include <ATen/ops/sum.h>
 #include <gmock/gmock.h>
 
@@ -29,6 +30,19 @@ TEST(WeightMemory, TakesMemoryOnlyWhereItIsWritten) {
   EXPECT_LT(resident() - before, 64 << 20);
   EXPECT_EQ(part.sum(at::kDouble).item<double>(), 1.5 * 100 * 16384);
   EXPECT_EQ(table.select(0, 40)[2].abs().sum().item<double>() + table.select(0, 40)[103].abs().sum().item<double>(), 0);
+}
+
+TEST(WeightMemory, IsGivenBackWithoutItsNeighbours) {
+  const auto table = map_zeros({3, 64 << 18}, at::kFloat).fill_(1.0);       // 3 x 64 MiB, of 4 bytes a value
+  const auto middle = table.flatten().narrow(0, (64 << 18) + 5, 64 << 18);  // no page begins where it does
+  const int64_t before = resident();
+  give_back(middle);
+  EXPECT_GT(before - resident(), 60 << 20);
+  const auto flat = table.flatten();
+  EXPECT_EQ(flat.narrow(0, 0, (64 << 18) + 5).min().item<float>(), 1);
+  EXPECT_EQ(flat.narrow(0, (128 << 18) + 5, (64 << 18) - 5).min().item<float>(), 1);
+  middle.fill_(3.0);
+  EXPECT_EQ(flat.narrow(0, (64 << 18) + 4, 3).sum().item<float>(), 1 + 3 + 3);
 }
 
 TEST(WeightMemory, AnArenasTensorsLieApartAndOutliveIt) {

@@ -5,39 +5,23 @@ The files are sparse: weights of 0 that take no disk. With routers of 0 every to
 
 import json
 import os
-import struct
 import subprocess
 import sys
 
 import pytest
-from conftest import PROGRAM, switchyard
+from conftest import PROGRAM, SOURCE, refused, switchyard
+
+sys.path.insert(0, str(SOURCE / "bench"))
+import expert_memory  # noqa: E402
 
 GB = 10**9
 
 
-def write_model(folder, preset):
-    """A model of the preset's shape in bf16 whose weights are holes. Returns the preset's tensors."""
-    tensors = json.loads(switchyard("inspect", preset, "--json").stdout)["tensors"]
-    header, end = {}, 0
-    for tensor in tensors:
-        begin, count = end, 1
-        for size in tensor["shape"]:
-            count *= size
-        end = begin + 2 * count
-        header[tensor["name"]] = {"dtype": "BF16", "shape": tensor["shape"], "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    with open(folder / "model.safetensors", "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + end)
+def write_model(folder, preset, with_values=False):
+    """A model of the preset's shape in bf16 whose weights are holes, with values but for embedding and routers."""
+    end, header = expert_memory.write_model(PROGRAM, folder, preset, with_values)
     if os.stat(folder / "model.safetensors").st_blocks * 512 > end // 10:
         pytest.skip(f"{folder}: the file system has no sparse files")
-    (folder / "config.json").write_text(json.dumps({
-        "model_type": "switch_transformers", "vocab_size": 32128, "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_heads": 12,
-        "num_layers": 12, "num_decoder_layers": 12, "num_sparse_encoder_layers": 6, "num_sparse_decoder_layers": 6,
-        "num_experts": sum(".1.layer.1.mlp.experts" in tensor["name"] and ".wi." in tensor["name"] for tensor in tensors
-                           if tensor["name"].startswith("encoder.block.1.")),
-        "expert_capacity": 64, "dense_act_fn": "relu", "tie_word_embeddings": True,
-    }))  # fmt: skip
     return end, header
 
 
@@ -72,6 +56,25 @@ def test_inspect_reads_headers(large):
     shown = json.loads(output)
     assert shown["bytes"] == size and len(shown["tensors"]) == len(header)
     assert peak < 0.25 * GB
+
+
+def test_experts_take_no_more_than_they_are_given(tmp_path):
+    """One has 9.4 MB; the prompt sends tokens to nearly all 64 of each layer."""
+    _, header = write_model(tmp_path, "switch-base-64", with_values=True)
+    dense = sum(entry["data_offsets"][1] - entry["data_offsets"][0] for name, entry in header.items() if ".expert_" not in name)
+    arguments = ("generate", "--model", tmp_path, "--ids", "--json", "--max-tokens", 8, "--dtype", "bf16",
+                 "--prompt", " ".join(str(3 + 31 * number) for number in range(300)))  # fmt: skip
+    told = {}
+    for limit in (50, 600):  # MB; a token alone wants six experts, 57 MB
+        peak, output = peak_memory(*arguments, "--expert-memory", f"{limit}MB")
+        told[limit] = json.loads(output)
+        memory = told[limit]["expert_memory"]
+        assert memory["limit"] == limit * 10**6 and 0.8 * memory["limit"] < memory["peak_bytes"] <= memory["limit"]
+        assert memory["bytes_read"] == memory["read"] * 2 * 2 * 768 * 3072
+        assert memory["bytes_read"] > 2.5 * GB and peak < dense + memory["limit"] + 0.7 * GB
+    assert told[50]["ids"] == told[600]["ids"] and len(told[50]["ids"]) == 8
+    assert told[50]["expert_memory"]["hit_rate"] < told[600]["expert_memory"]["hit_rate"]
+    assert "encoder.1 takes 9437184" in refused(*arguments, "--expert-memory", "9MB")
 
 
 def test_generate_takes_memory_for_what_it_used(large):
