@@ -11,6 +11,7 @@ void add_distill(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_generate(CLI::App& app);
+void add_embed(CLI::App& app);
 void add_forward(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_convert(CLI::App& app);

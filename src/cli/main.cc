@@ -48,6 +48,7 @@ int run(int argc, char** argv) {
   add_compare(app);
   add_eval(app);
   add_generate(app);
+  add_embed(app);
   add_forward(app);
   add_inspect(app);
   add_convert(app);
