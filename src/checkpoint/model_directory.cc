@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
+#include "checkpoint/adapters.h"
 #include "checkpoint/hf_config.h"
 #include "checkpoint/model_parts.h"
 #include "checkpoint/model_tensors.h"
@@ -31,6 +32,14 @@ ModelConfig read_config(const fs::path& folder, const StoredTensors& stored) {
 StoredTensors list_folder(const fs::path& folder) {
   SY_CHECK(fs::is_directory(folder), folder.string(), " is not a folder; expected a model directory");
   SY_CHECK(fs::exists(folder / "config.json"), folder.string(), " is not a model: config.json is missing");
+  if (has_adapters(folder)) {
+    const auto adapters = read_adapters(folder);
+    SY_CHECK(fs::is_directory(adapters.base), folder.string(), " adapts the model in ", adapters.base,
+             ", which is not there; its place stands in adapter_config.json");
+    SY_CHECK(!has_adapters(adapters.base), folder.string(), " adapts ", adapters.base,
+             ", which is adapters itself; merge that one first with `switchyard convert`");
+    return with_adapters(list_folder(adapters.base), adapters, folder.string());
+  }
   return with_quantized(list_model_tensors(folder), folder.string());
 }
 

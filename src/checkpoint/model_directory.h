@@ -1,6 +1,9 @@
 // A model on disk: config.json, model.safetensors or shards with an index, spiece.model and tokenizer files, under
 // Hugging Face's names and layouts, so that from_pretrained opens what is written here and the other way round.
 //
+// A folder with adapter_config.json has adapters in place of weights (checkpoint/adapters.h), and is read as the model
+// with these added.
+//
 // A folder is a model once it has config.json, which is written last: a save that was cut short never opens.
 #pragma once
 
