@@ -49,4 +49,15 @@ ParameterValues checkpoint_values(const RunConfig& run, const std::filesystem::p
   return values_in(std::move(files));
 }
 
+std::string adapted_folder(const RunConfig& run) {
+  return std::filesystem::absolute(resolve_model_folder(run.init)).lexically_normal().string();
+}
+
+Adapters checkpoint_adapters(const RunConfig& run, const std::filesystem::path& checkpoint) {
+  auto adapters = read_adapters(checkpoint);
+  SY_CHECK(adapters.base == adapted_folder(run), checkpoint.string(), " adapts ", adapters.base, ", model.init is ",
+           adapted_folder(run), "; resume with init = \"", adapters.base, "\"");
+  return adapters;
+}
+
 }  // namespace switchyard

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
+#include "checkpoint/adapters.h"
 #include "parallel/rank_weights.h"
 #include "train/run_config.h"
 
@@ -16,5 +18,11 @@ ParameterValues first_values(const RunConfig& run, at::Device device);
 // the message names.
 ParameterValues checkpoint_values(const RunConfig& run, const std::filesystem::path& checkpoint,
                                   const std::filesystem::path& out);
+
+// The folder of the model that a run's low-rank updates are added to, as their checkpoints name it.
+std::string adapted_folder(const RunConfig& run);
+
+// Of a checkpoint of such updates. Throws Error if they are updates of another model than init names now.
+Adapters checkpoint_adapters(const RunConfig& run, const std::filesystem::path& checkpoint);
 
 }  // namespace switchyard

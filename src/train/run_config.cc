@@ -91,6 +91,10 @@ void check_run(const RunConfig& run) {
            train.best_direction, "\": expected lower or higher");
   SY_CHECK(train.seed >= 0, "train.seed = ", train.seed, ": expected 0 or more");
   check_sources(run.data);
+  SY_CHECK(train.lora_rank >= 0 && train.lora_alpha > 0.0, "train.lora_rank = ", train.lora_rank,
+           ", train.lora_alpha = ", train.lora_alpha, ": expected 0 (none) or more, and more than 0");
+  SY_CHECK(train.lora_rank == 0 || !run.init.empty(), "train.lora_rank = ", train.lora_rank,
+           " adapts a model: name it in model.init");
   SY_CHECK(train.eval_task_examples >= 0, "train.eval_task_examples = ", train.eval_task_examples,
            ": expected 0 (all) or more");
   SY_CHECK(train.early_stopping_patience >= 0, "train.early_stopping_patience = ", train.early_stopping_patience,

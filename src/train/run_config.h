@@ -93,6 +93,8 @@ struct TrainConfig {
   bool eval_rank = false;
   int64_t early_stopping_patience = 0;
   std::vector<std::string> frozen;
+  int64_t lora_rank = 0;
+  double lora_alpha = 16.0;
   int64_t save_every = 200;  // 0: only at the end
   int64_t keep_last = 3;     // checkpoints
   bool keep_best = true;
@@ -118,6 +120,9 @@ struct TrainConfig {
           "stop after so many evaluations in a row without a gain in best_metric; 0: never");
     field("frozen", self.frozen,
           "weights that stay as they are: experts, routers, non_experts, attention, feed_forward, embeddings, norms");
+    field("lora_rank", self.lora_rank,
+          "train low-rank updates of attention and dense feed-forward matrices alone, of this rank; 0: the weights");
+    field("lora_alpha", self.lora_alpha, "these updates count lora_alpha / lora_rank");
     field("save_every", self.save_every, "steps between checkpoints; 0: only at the end");
     field("keep_last", self.keep_last, "newest checkpoints that are kept");
     field("keep_best", self.keep_best, "also keep the best checkpoint; a new best is saved when it is found");

@@ -59,7 +59,8 @@ std::vector<at::ScalarType> value_dtypes(const std::vector<NamedParameter>& para
 std::vector<bool> trained_parameters(const ModelConfig& model, const StepOptions& options) {
   std::vector<bool> trained;
   for (const auto& spec : parameter_specs(model))
-    trained.push_back(!spec.is_buffer() && !is_frozen(spec, options.frozen));
+    trained.push_back(!spec.is_buffer() && !is_frozen(spec, options.frozen) &&
+                      (options.low_rank.rank == 0 || takes_low_rank(spec)));
   SY_CHECK(std::find(trained.begin(), trained.end(), true) != trained.end(),
            "nothing is left to train: train.frozen holds every weight");
   return trained;
@@ -152,12 +153,26 @@ Learner::Learner(const ModelConfig& model, const ParameterValues& values, const 
     list.push_back(
         optimized(parameters_[own_units()[unit].parameter].spec, own_units()[unit], own_[unit], optimizer_config_));
   }
+  if (options_.low_rank.rank > 0) list = open_low_rank();
   optimizer_.emplace(optimizer_config_, std::move(list));
   if (mesh_.experts() != nullptr) {
     to_experts_.emplace(*mesh_.experts(), /*carries_numbers=*/model_.expert_dropout_rate > 0.0);
     shared_tokens_.emplace(*mesh_.experts());
   }
   if (mesh_.tensor() != nullptr) split_.emplace(*mesh_.tensor());
+}
+
+std::vector<OptimizedParameter> Learner::open_low_rank() {
+  SY_CHECK(mesh_.world() == nullptr, "low-rank updates are trained by one process, not by ",
+           mesh_.layout().num_ranks());
+  std::vector<ParameterSpec> specs;
+  std::vector<at::Tensor> matrices;
+  for (const size_t unit : optimized_units_) {
+    specs.push_back(parameters_[own_units()[unit].parameter].spec);
+    matrices.push_back(own_[unit]);
+  }
+  low_rank_.emplace(options_.low_rank, specs, std::move(matrices), options_.seed);
+  return low_rank_->parameters();
 }
 
 Learner::Learner(const ModelConfig& model, const ModelWeights& weights, const OptimizerConfig& optimizer,
@@ -242,8 +257,11 @@ StepResult Learner::update(const Batch& batch, int64_t step) {
   const auto before = mesh_.world() != nullptr ? mesh_.world()->wire_bytes() : WireBytes{};
   auto result = forward_backward(batch, step);
   const auto gradients = exchange_.sum_gradients(take_gradients());
+  std::vector<at::Tensor> trained;
+  for (const size_t unit : optimized_units_) trained.push_back(gradients[unit]);
+  if (low_rank_) trained = low_rank_->gradients(trained);
   double squares = 0.0;
-  for (const double sum : gradient_square_sums(gradients)) squares += sum;
+  for (const double sum : gradient_square_sums(trained)) squares += sum;
   sum_results(result, squares, mesh_);
   result.gradient_norm = std::sqrt(squares);
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
@@ -254,9 +272,8 @@ StepResult Learner::update(const Batch& batch, int64_t step) {
                          first < none ? "; first in the gradient of " + parameters_[first].spec.name : ""));
   }
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> trained;
-  for (const size_t unit : optimized_units_) trained.push_back(gradients[unit]);
   optimizer_->step_(trained, step, clip_scale(result.gradient_norm, optimizer_config_.gradient_clip_norm));
+  if (low_rank_) low_rank_->apply();
   std::vector<at::Tensor> tensors;
   for (const auto& parameter : parameters_) tensors.push_back(*parameter.tensor);
   exchange_.share_values(own_, tensors, value_dtypes(parameters_, options_.dtype));

@@ -17,6 +17,7 @@
 #include "parallel/rank_exchange.h"
 #include "parallel/rank_split.h"
 #include "parallel/rank_weights.h"
+#include "train/low_rank.h"
 #include "train/routing_metrics.h"
 #include "train/teacher.h"
 
@@ -41,6 +42,7 @@ struct StepOptions {
   int64_t micro_batch_size = 0;          // sequences a forward pass; 0: the whole batch
   std::vector<std::string> frozen = {};  // groups of is_frozen() that get neither gradients nor slots
   const Teacher* teacher = nullptr;      // null: labels alone
+  LowRankOptions low_rank = {};          // with a rank, all but the matrices that take updates is frozen; on one rank
 };
 
 struct StepResult {
@@ -90,6 +92,9 @@ class Learner {
   // For a pass without gradient in which all ranks have the same tokens; lives as long as the learner.
   ComputeWeights shared_weights() const;
 
+  // Null without a rank of StepOptions::low_rank.
+  LowRankUpdates* low_rank() { return low_rank_ ? &*low_rank_ : nullptr; }
+
   // What this rank updates, and so writes to checkpoints: runs of experts or whole parameters, and their values.
   const std::vector<UpdateUnit>& own_units() const { return exchange_.own(); }
   const std::vector<at::Tensor>& own_values() const { return own_; }
@@ -102,6 +107,7 @@ class Learner {
  private:
   StepResult forward_backward(const Batch& batch, int64_t step);  // gradients add up in the parameters
   std::vector<at::Tensor> take_gradients();
+  std::vector<OptimizedParameter> open_low_rank();
   StepTotals totals_of(const Batch& batch) const;
 
   ModelConfig model_;
@@ -116,6 +122,7 @@ class Learner {
   OptimizerConfig optimizer_config_;
   StepOptions options_;
   std::vector<NamedParameter> parameters_;  // all, in the order of the exchange; they point into weights_
+  std::optional<LowRankUpdates> low_rank_;
   std::optional<Optimizer> optimizer_;
   bool is_last_pass_ = false;  // of a step: gradients are whole after it
 };

@@ -117,16 +117,20 @@ struct Trainer::State {
     const auto begun = checkpoint ? read_training_step(*checkpoint) : TrainingState{};
     if (checkpoint) check_settings(begun.state, allow_changes);
     teacher = open_teacher(run, settings, *examples, begun.step, out.parent_path() / ".cache", device, mesh);
-    learner.emplace(run.model, checkpoint ? checkpoint_values(run, *checkpoint, out) : first_values(run, device),
+    const bool adapts = run.train.lora_rank > 0;  // its weights are init's, with what the checkpoint adds
+    learner.emplace(run.model,
+                    checkpoint && !adapts ? checkpoint_values(run, *checkpoint, out) : first_values(run, device),
                     run.optimizer,
                     StepOptions{.dtype = compute_dtype(run),
                                 .z_loss = run.train.z_loss,
                                 .seed = static_cast<uint64_t>(run.train.seed),
                                 .micro_batch_size = run.train.micro_batch_size,
                                 .frozen = run.train.frozen,
-                                .teacher = teacher.get()},
+                                .teacher = teacher.get(),
+                                .low_rank = {run.train.lora_rank, run.train.lora_alpha}},
                     mesh, device);
     if (!checkpoint) return;
+    if (adapts) learner->low_rank()->load(checkpoint_adapters(run, *checkpoint));
     const auto training = read_training_state(*checkpoint);
     learner->load_optimizer_state(assemble_slots(learner->optimizer_state(), training.tensors));
     step = training.step;
@@ -250,9 +254,16 @@ struct Trainer::State {
     });
   }
 
+  void save_weights(const std::filesystem::path& checkpoint) {
+    if (learner->low_rank() == nullptr) return save_model(checkpoint, run.model, learner->weights(), model_files());
+    auto adapters = learner->low_rank()->adapters();
+    adapters.base = adapted_folder(run);
+    save_adapters(checkpoint, run.model, adapters, model_files());
+  }
+
   std::filesystem::path save_alone() {
     return folder->save(step, evaluation, [&](const std::filesystem::path& checkpoint) {
-      save_model(checkpoint, run.model, learner->weights(), model_files());
+      save_weights(checkpoint);
       write_training_tensors(checkpoint, learner->optimizer_state(), 0, 1);
       write_training_step(checkpoint, step, state_json());
     });
