@@ -11,7 +11,7 @@ namespace switchyard {
 namespace {
 
 constexpr double kHeight = 300, kLeft = 62, kRight = 14, kTop = 10, kBottom = 64;
-constexpr double kLeastWidth = 560, kLeastBar = 13;  // a label's height, as labels of many bars stand upright
+constexpr double kLeastWidth = 560, kLeastBar = 11;  // labels of many bars stand upright
 
 std::string fixed(double value) {
   char text[32];

@@ -17,9 +17,9 @@ std::string about(const PartComparison& part) {
               format_number(part.sparse_steps), " steps, ", format_number(part.speed_up(), 3), "x");
 }
 
-// A width of classes of which the values fill about ten: 1, 2 or 5 times a power of ten.
+// A width of classes of which the values fill about fifteen: 1, 2 or 5 times a power of ten.
 double class_width(double low, double high) {
-  const double raw = std::max((high - low) / 10.0, 1e-3), power = std::pow(10.0, std::floor(std::log10(raw)));
+  const double raw = std::max((high - low) / 15.0, 1e-3), power = std::pow(10.0, std::floor(std::log10(raw)));
   for (const double factor : {1.0, 2.0, 5.0})
     if (factor * power >= raw) return factor * power;
   return 10.0 * power;
