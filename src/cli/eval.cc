@@ -18,6 +18,7 @@
 #include "cli/model_vocabulary.h"
 #include "cli/shared_model.h"
 #include "data/pretraining.h"
+#include "eval/held_out_loss.h"
 #include "eval/text_loss.h"
 #include "train/run_config.h"
 
@@ -27,7 +28,7 @@ namespace {
 struct EvalCommand {
   std::string model;
   std::vector<std::filesystem::path> text;
-  bool json = false;
+  bool json = false, each_file = false;
   std::optional<int64_t> max_examples, batch_size, encoder_length;
   std::optional<double> noise_density, mean_noise_span_length;
   int64_t seed = 0;
@@ -64,6 +65,7 @@ void fill_in(EvalCommand& command, EvaluationOptions& options) {
     if (command.compute.dtype.empty()) command.compute.dtype = train.dtype;
     if (command.text.empty()) {
       command.text.assign(data.eval_text.begin(), data.eval_text.end());
+      command.each_file = command.each_file || data.eval_each_file;
       options.max_examples = train.eval_examples;
     }
   }
@@ -106,6 +108,14 @@ int64_t masked_text_bytes(const Vocabulary& vocabulary, const Batch& batch) {
   return bytes;
 }
 
+Json losses_by_file(const std::vector<std::string>& names, const TextLoss& loss) {
+  Json files = Json::object();
+  for (size_t file = 0; file < names.size(); ++file)
+    files[names[file]] = names.size() == 1 ? loss.loss  // batches of one text have no parts
+                                           : loss.parts[file].loss / static_cast<double>(loss.parts[file].labels);
+  return files;
+}
+
 void run(EvalCommand& command) {
   command.model = resolve_model_folder(command.model).string();
   apply(command.compute);
@@ -118,7 +128,8 @@ void run(EvalCommand& command) {
   const auto& weights = shared.model.weights;
   const auto vocabulary = open_vocabulary(command.model, config);
   options.batch_size = evaluation_batch_size(config.routing, options.shape.encoder_length, options.batch_size);
-  const EvaluationData data(TokenStore::open(command.text, vocabulary, {}), special_tokens(vocabulary), options);
+  auto held_out = open_held_out(command.text, command.each_file, vocabulary, {});
+  const EvaluationData data(std::move(held_out.texts), special_tokens(vocabulary), options);
 
   int64_t text_bytes = 0;
   const int64_t num_batches = data.num_batches();
@@ -141,6 +152,7 @@ void run(EvalCommand& command) {
                  {"bytes", text_bytes},
                  {"examples", data.num_examples()},
                  {"dropped_fraction", loss.dropped_fraction}};
+  if (command.each_file) result["files"] = losses_by_file(held_out.names, loss);
   if (const auto limit = command.compute.expert_memory) {
     const auto reads = shared.model.experts->reads();
     result["expert_memory"] = expert_memory_json(reads, *limit);
@@ -173,9 +185,12 @@ void add_eval(CLI::App& app) {
   eval->add_option("--text", command->text,
                    "held-out text: files or folders; .txt, .jsonl (field text), also .gz or .zst. Left out for a run: "
                    "its eval_text, as its own evaluations use it");
+  eval->add_flag("--each-file", command->each_file,
+                 "also the loss of each file, one a language, say, from the same pass; as a run's own evaluations do");
   add_eval_task_options(*eval, command->task);
   eval->add_flag("--json", command->json, "print one JSON object");
-  eval->add_option("--max-examples", command->max_examples, "segments to use, from the beginning; 0: all")
+  eval->add_option("--max-examples", command->max_examples,
+                   "segments to use, from the beginning, of each file apart with --each-file; 0: all")
       ->check(CLI::NonNegativeNumber);
   eval->add_option(
           "--batch-size", command->batch_size,

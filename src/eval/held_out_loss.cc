@@ -1,8 +1,34 @@
 #include "eval/held_out_loss.h"
 
+#include <algorithm>
+
+#include "base/error.h"
 #include "eval/text_loss.h"
+#include "text/reader.h"
 
 namespace switchyard {
+
+std::string text_name(const std::filesystem::path& file) {
+  const std::string name = file.filename().string();
+  return name.substr(0, name.find('.', 1));
+}
+
+HeldOutTexts open_held_out(const std::vector<std::filesystem::path>& paths, bool each_file,
+                           const Vocabulary& vocabulary, const TokenStoreOptions& options) {
+  HeldOutTexts held_out;
+  if (!each_file) {
+    held_out.texts.push_back(TokenStore::open(paths, vocabulary, options));
+    return held_out;
+  }
+  auto& names = held_out.names;
+  for (const auto& file : find_text_files(paths)) {
+    names.push_back(text_name(file));
+    SY_CHECK(std::count(names.begin(), names.end(), names.back()) == 1, "two held-out files are named ", names.back(),
+             "; where each is scored apart, it needs a name of its own");
+    held_out.texts.push_back(TokenStore::open({file}, vocabulary, options));
+  }
+  return held_out;
+}
 
 std::vector<NamedNumber> HeldOutLoss::evaluate(const ModelConfig& config, const ComputeWeights& weights) const {
   const auto result =

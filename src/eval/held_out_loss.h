@@ -1,6 +1,7 @@
 // Held-out loss as an evaluator: span corruption of a fixed set of segments with fixed noise.
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,18 @@
 #include "eval/evaluator.h"
 
 namespace switchyard {
+
+// "held_out/de.jsonl.gz": "de".
+std::string text_name(const std::filesystem::path& file);
+
+struct HeldOutTexts {
+  std::vector<TokenStore> texts;
+  std::vector<std::string> names;  // of their files; empty where all are one text
+};
+
+// As one text, or each file apart. Throws Error as TokenStore::open() does, and for two files of one name.
+HeldOutTexts open_held_out(const std::vector<std::filesystem::path>& paths, bool each_file,
+                           const Vocabulary& vocabulary, const TokenStoreOptions& options);
 
 // Gives eval_loss (nats per target token), eval_tokens, eval_accuracy and eval_dropped_fraction, and from the same pass
 // eval_loss_NAME of each text of several.

@@ -23,11 +23,8 @@ SegmentShape segment_shape(const DataConfig& data) {
           .corruption = {data.noise_density, data.mean_noise_span_length}};
 }
 
-TokenStore open_text(const std::vector<std::string>& text, const RunConfig& run, const Vocabulary& vocabulary,
-                     const std::filesystem::path& cache_folder) {
-  return TokenStore::open(
-      {text.begin(), text.end()}, vocabulary,
-      {.cache_folder = run.data.cache.empty() ? cache_folder : std::filesystem::path(run.data.cache)});
+TokenStoreOptions cached_in(const RunConfig& run, const std::filesystem::path& cache_folder) {
+  return {.cache_folder = run.data.cache.empty() ? cache_folder : std::filesystem::path(run.data.cache)};
 }
 
 struct TaskPlace {
@@ -83,19 +80,15 @@ std::unique_ptr<ExampleSource> open_training_text(const std::vector<std::string>
                                                   const Vocabulary& vocabulary,
                                                   const std::filesystem::path& cache_folder, int64_t batch_size) {
   return std::make_unique<PretrainingData>(
-      open_text(text, run, vocabulary, cache_folder), special_tokens(vocabulary),
+      TokenStore::open({text.begin(), text.end()}, vocabulary, cached_in(run, cache_folder)),
+      special_tokens(vocabulary),
       PretrainingOptions{
           .shape = segment_shape(run.data), .seed = static_cast<uint64_t>(run.train.seed), .batch_size = batch_size});
 }
 
-// "books/novels.jsonl.gz": "novels"; "tasks/mine.toml": "mine".
-std::string name_of(const std::filesystem::path& path) {
-  const std::string file = path.filename().string();
-  return file.substr(0, file.find('.', 1));
-}
-
+// "tasks/mine.toml" is "mine", too.
 std::string name_of(const MixtureEntry& entry) {
-  return entry.name.empty() ? name_of(entry.task.empty() ? entry.text.front() : entry.task) : entry.name;
+  return entry.name.empty() ? text_name(entry.task.empty() ? entry.text.front() : entry.task) : entry.name;
 }
 
 std::vector<MixtureEntry> with_files_apart(const std::vector<MixtureEntry>& mixture) {
@@ -139,25 +132,15 @@ std::unique_ptr<ExampleSource> open_mixture(const RunConfig& run, const Vocabula
 
 std::unique_ptr<Evaluator> open_held_out_loss(const RunConfig& run, const Vocabulary& vocabulary,
                                               const std::filesystem::path& cache_folder) {
-  std::vector<TokenStore> texts;
-  std::vector<std::string> names;
-  if (run.data.eval_each_file) {
-    for (const auto& file : find_text_files({run.data.eval_text.begin(), run.data.eval_text.end()})) {
-      names.push_back(name_of(file));
-      SY_CHECK(std::count(names.begin(), names.end(), names.back()) == 1, "two files of data.eval_text are named ",
-               names.back(), "; with eval_each_file each needs a name of its own");
-      texts.push_back(open_text({file.string()}, run, vocabulary, cache_folder));
-    }
-  } else {
-    texts.push_back(open_text(run.data.eval_text, run, vocabulary, cache_folder));
-  }
+  auto held_out = open_held_out({run.data.eval_text.begin(), run.data.eval_text.end()}, run.data.eval_each_file,
+                                vocabulary, cached_in(run, cache_folder));
   const int64_t wanted = run.train.micro_batch_size > 0 ? run.train.micro_batch_size : run.train.batch_size;
   const EvaluationOptions options{
       .shape = segment_shape(run.data),
       .batch_size = evaluation_batch_size(run.model.routing, run.data.encoder_length, wanted),
       .max_examples = run.train.eval_examples};
-  return std::make_unique<HeldOutLoss>(EvaluationData(std::move(texts), special_tokens(vocabulary), options),
-                                       std::move(names));
+  return std::make_unique<HeldOutLoss>(EvaluationData(std::move(held_out.texts), special_tokens(vocabulary), options),
+                                       std::move(held_out.names));
 }
 
 }  // namespace

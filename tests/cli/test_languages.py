@@ -67,6 +67,15 @@ def test_each_file_is_a_part_with_a_loss_of_its_own(languages, whole):
         assert min(losses) < line["eval_loss"] < max(losses)
 
 
+def test_eval_scores_each_file(languages, whole):
+    last = [line for line in metrics(whole) if "eval_loss" in line][-1]
+    scored = json.loads(switchyard("eval", "--model", whole, "--json").stdout)
+    assert scored["loss"] == pytest.approx(last["eval_loss"], abs=1e-5) and scored["tokens"] == last["eval_tokens"]
+    assert scored["files"] == pytest.approx({name: last[f"eval_loss_{name}"] for name in WORDS}, abs=1e-5)
+    alone = json.loads(switchyard("eval", "--model", whole, "--text", languages / "held_out/bb.jsonl", "--each-file", "--json").stdout)
+    assert alone["files"] == {"bb": alone["loss"]}
+
+
 def test_resumes_exactly(languages, whole):
     train = ["train", languages / "run.toml", "--out", languages / "runs/cut", "--quiet"]
     assert switchyard(*train, "--set", "train.steps=10").returncode == 0
@@ -96,7 +105,7 @@ def test_what_does_not_fit_is_named(languages):
     assert "each_file is for text without a name" in refused("train", languages / "named.toml", "--out", out)
     assert "eval_each_file wants files" in refused("train", run, "--out", out, "--set", "data.eval_text=[]")
     twice = f'data.eval_text=["held_out", "{languages}/train/aa.jsonl"]'
-    assert "two files of data.eval_text are named aa" in refused("train", run, "--out", out, "--set", twice)
+    assert "two held-out files are named aa" in refused("train", run, "--out", out, "--set", twice)
     (languages / "short").mkdir()
     (languages / "short/dd.jsonl").write_text('{"text": "zo"}\n')
     (languages / "short.toml").write_text(text.replace('text = ["train"]', 'text = ["train", "short"]'))
