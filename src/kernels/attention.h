@@ -64,6 +64,11 @@ struct CachedKeys {
 template <class T>
 void attention_decode(const AttentionArguments<T>& arguments, Rows<T> out, const CachedKeys& keys = {});
 
+// A thread's part of it: heads [first, last) of row `row`.
+template <class T>
+void attention_decode_heads(const AttentionArguments<T>& arguments, Rows<T> out, const CachedKeys& keys, int64_t row,
+                            int64_t first, int64_t last);
+
 // Gradients from out and log2_sum_exp of attention_forward. d_bias [batch, num_heads, query_length + key_length - 1]
 // gets each (batch, head)'s own share, to be summed over the batch by the caller; null: not wanted. d_q, d_k, d_v are
 // overwritten, but for what is outside of every run.

@@ -119,37 +119,44 @@ void decode_heads(const Heads<T>& part, Rows<T> out) {
 }  // namespace
 
 template <class T>
+void attention_decode_heads(const AttentionArguments<T>& arguments, Rows<T> out, const CachedKeys& keys, int64_t row,
+                            int64_t first, int64_t last) {
+  static thread_local DecodeBuffers buffers;
+  const int64_t slot = keys.slot == nullptr ? row : keys.slot[row];
+  const int64_t missing = keys.num_keys == nullptr ? 0 : arguments.key_length - keys.num_keys[row];
+  const int64_t seen = arguments.causal ? arguments.query_length + arguments.query_offset : arguments.key_length;
+  const int64_t num_keys = std::min({used_keys(arguments, slot), arguments.key_length - missing, seen});
+  decode_heads(Heads<T>{.arguments = arguments,
+                        .batch = row,
+                        .slot = slot,
+                        .first = first,
+                        .heads = last - first,
+                        .num_keys = num_keys,
+                        .keys = round_up(num_keys, kLanes),
+                        .width = round_up(arguments.d_kv, kLanes),
+                        .missing = missing,
+                        .buffers = buffers},
+               out);
+}
+
+template <class T>
 void attention_decode(const AttentionArguments<T>& arguments, Rows<T> out, const CachedKeys& keys) {
   // In as few parts as keep every thread at work; a head's result does not depend on its part.
   const int64_t parts = std::min(arguments.num_heads, (omp_get_max_threads() + arguments.batch - 1) / arguments.batch);
   RegionErrors errors;
-#pragma omp parallel if (worth_threads(arguments))
-  {
-    static thread_local DecodeBuffers buffers;
-#pragma omp for schedule(static)
-    for (int64_t item = 0; item < arguments.batch * parts; ++item)
-      errors.run([&] {
-        const int64_t batch = item / parts, first = item % parts * arguments.num_heads / parts;
-        const int64_t slot = keys.slot == nullptr ? batch : keys.slot[batch];
-        const int64_t missing = keys.num_keys == nullptr ? 0 : arguments.key_length - keys.num_keys[batch];
-        const int64_t seen = arguments.causal ? arguments.query_length + arguments.query_offset : arguments.key_length;
-        const int64_t num_keys = std::min({used_keys(arguments, slot), arguments.key_length - missing, seen});
-        decode_heads(Heads<T>{.arguments = arguments,
-                              .batch = batch,
-                              .slot = slot,
-                              .first = first,
-                              .heads = (item % parts + 1) * arguments.num_heads / parts - first,
-                              .num_keys = num_keys,
-                              .keys = round_up(num_keys, kLanes),
-                              .width = round_up(arguments.d_kv, kLanes),
-                              .missing = missing,
-                              .buffers = buffers},
-                     out);
-      });
-  }
+#pragma omp parallel for schedule(static) if (worth_threads(arguments))
+  for (int64_t item = 0; item < arguments.batch * parts; ++item)
+    errors.run([&] {
+      const int64_t part = item % parts, heads = arguments.num_heads;
+      attention_decode_heads(arguments, out, keys, item / parts, part * heads / parts, (part + 1) * heads / parts);
+    });
   errors.rethrow();
 }
 
+template void attention_decode_heads(const AttentionArguments<float>&, Rows<float>, const CachedKeys&, int64_t, int64_t,
+                                     int64_t);
+template void attention_decode_heads(const AttentionArguments<BFloat16>&, Rows<BFloat16>, const CachedKeys&, int64_t,
+                                     int64_t, int64_t);
 template void attention_decode(const AttentionArguments<float>&, Rows<float>, const CachedKeys&);
 template void attention_decode(const AttentionArguments<BFloat16>&, Rows<BFloat16>, const CachedKeys&);
 

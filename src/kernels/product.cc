@@ -91,6 +91,11 @@ inline F32x16 multiply_add(const BFloat16* x, const BFloat16* y, F32x16 sum) {
 #endif
 }
 
+template <class T>
+void prefetch_ahead(const T* from) {
+  __builtin_prefetch(reinterpret_cast<const char*>(from) + kPrefetchBytes, 0, 3);
+}
+
 // kColumns columns, whose matrix rows lie one behind the other, for kRows rows. Two sums each, so that one row alone
 // does not wait for its own additions; a sum's order does not depend on what is computed beside it.
 template <int kRows, int kColumns, class T, class C>
@@ -101,11 +106,13 @@ void multiply_few(const Product<T, C>& product, const T* a, const T* matrix_row,
   for (int row = 0; row < kRows; ++row)
     for (int column = 0; column < kColumns; ++column) sum[row][column][0] = sum[row][column][1] = splat(0.0f);
   for (int64_t i = 0; i < inner; i += 2 * kStep)
-    for (int part = 0; part < 2; ++part)
+    for (int part = 0; part < 2; ++part) {
+      for (int column = 0; column < kColumns; ++column) prefetch_ahead(matrix_row + column * inner + i + part * kStep);
       for (int row = 0; row < kRows; ++row)
         for (int column = 0; column < kColumns; ++column)
           sum[row][column][part] = multiply_add(a + row * inner + i + part * kStep,
                                                 matrix_row + column * inner + i + part * kStep, sum[row][column][part]);
+    }
   for (int row = 0; row < kRows; ++row)
     for (int column = 0; column < kColumns; ++column) {
       C* to = c + row * product.columns + column;
@@ -159,8 +166,7 @@ void multiply_few_rows(const Product<T, C>& product, const Item& item, const T* 
 // other: a second stream would slow the prefetcher. Only where the rows do not stay in the first-level cache it pays to
 // read them for two columns at once.
 template <class T, class C>
-void multiply_few(const Product<T, C>& product, const Item& item, const T* matrix) {
-  const int64_t first = item.panel * kPanel, end = first + panel_columns(product.columns, item.panel);
+void multiply_few(const Product<T, C>& product, const Item& item, const T* matrix, int64_t first, int64_t end) {
   const bool in_pairs = item.rows * product.inner * static_cast<int64_t>(sizeof(T)) > kNearBytes;
   int64_t column = first;
   for (; in_pairs && column + 2 <= end; column += 2) multiply_few_rows<2>(product, item, matrix, column);
@@ -220,7 +226,8 @@ void multiply(const Product<T, C>& product) {
         const Item& item = items[static_cast<size_t>(index)];
         const T* matrix = product.b + item.matrix * inner * columns;
         if (product.transposed && item.rows <= kFewRows && !product.packs_few)
-          return multiply_few(product, item, matrix);
+          return multiply_few(product, item, matrix, item.panel * kPanel,
+                              item.panel * kPanel + panel_columns(product.columns, item.panel));
         pack_panel(product, matrix, item.panel, packed.data());
         multiply_packed(product, item, packed.data(), tile.data());
       });
@@ -228,6 +235,15 @@ void multiply(const Product<T, C>& product) {
   }
   errors.rethrow();
 }
+
+template <class T>
+void multiply_columns(const Product<T>& product, int64_t begin, int64_t end) {
+  const Item item{.matrix = 0, .first_row = 0, .rows = product.num_rows[0], .panel = 0};
+  multiply_few(product, item, product.b, begin, end);
+}
+
+template void multiply_columns(const Product<float>&, int64_t, int64_t);
+template void multiply_columns(const Product<BFloat16>&, int64_t, int64_t);
 
 namespace {
 

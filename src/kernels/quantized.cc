@@ -86,26 +86,6 @@ float largest_magnitude(const BFloat16* row, int64_t count) {
   return to_float(BFloat16{bits});
 }
 
-// Rows as 16-bit integers, each with a scale. One with elements that are not finite is 0 with a scale of NaN.
-struct IntegerRows {
-  Scratch<int16_t> values;  // [rows, inner]
-  std::vector<float> scales;
-
-  IntegerRows(const BFloat16* rows, int64_t count, int64_t inner)
-      : values(std::max<int64_t>(1, count * inner)), scales(static_cast<size_t>(count)) {
-    for (int64_t row = 0; row < count; ++row, rows += inner) {
-      const float largest = largest_magnitude(rows, inner);
-      const float scale = largest / 32767.0f, inverse = largest > 0.0f ? 32767.0f / largest : 0.0f;
-      scales[static_cast<size_t>(row)] = std::isfinite(largest) ? scale : std::nanf("");
-      int16_t* to = values.data() + row * inner;
-      if (std::isfinite(largest))
-        for (int64_t i = 0; i < inner; ++i) to[i] = static_cast<int16_t>(std::nearbyint(to_float(rows[i]) * inverse));
-      else
-        std::fill_n(to, inner, int16_t{0});
-    }
-  }
-};
-
 #ifdef SWITCHYARD_LANES_AVX512
 
 inline __m512i dot_pairs(__m512i sum, __m512i a, __m512i b) {
@@ -154,6 +134,7 @@ void dot_int8(const int16_t* a, int64_t inner, const uint8_t* b, float* sums) {
     __m512i sum[kRows];
     for (int row = 0; row < kRows; ++row) sum[row] = _mm512_setzero_si512();
     for (int64_t i = first; i < end; i += 32) {
+      if (i % 64 == 0) _mm_prefetch(reinterpret_cast<const char*>(b) + i + kPrefetchBytes, _MM_HINT_T0);
       const __m512i values = _mm512_cvtepi8_epi16(load_bytes(b + i));
       for (int row = 0; row < kRows; ++row) sum[row] = dot_pairs(sum[row], values, load_words(a + row * inner + i));
     }
@@ -171,6 +152,7 @@ void dot_int4(const int16_t* a, int64_t inner, const uint8_t* b, float* sums) {
   F32x16 total[kRows];
   for (int row = 0; row < kRows; ++row) total[row] = splat(0.0f);
   for (int64_t i = 0; i < inner; i += kGroup, scales += 2) {
+    if (i % (2 * kGroup) == 0) _mm_prefetch(reinterpret_cast<const char*>(b) + i / 2 + kPrefetchBytes, _MM_HINT_T0);
     const __m256i bytes = load_bytes(b + i / 2);
     const auto digits = [&](__m256i half) {
       return _mm512_sub_epi16(_mm512_cvtepu8_epi16(_mm256_and_si256(half, low_half)), eight);
@@ -253,20 +235,16 @@ inline void put(BFloat16* to, float value) { *to = to_bfloat16(value); }
 // Of one matrix with few rows.
 template <class C>
 void multiply_few(const QuantizedProduct<C>& product, int64_t rows, const BFloat16* a, const uint8_t* b, C* c) {
-  const int64_t inner = product.inner, row_bytes = quantized_row_bytes(product.form, inner);
-  IntegerRows integers(a, rows, inner);
+  const int64_t inner = product.inner;
+  Scratch<int16_t> values(rows * inner);
+  float scales[kFewRows];
+  to_integers(a, rows, inner, values.data(), scales);
+  auto one = product;
+  one.b = b;
+  one.c = c;
 #pragma omp parallel for schedule(dynamic, 1) if (rows * inner * product.columns > kMinParallel)
   for (int64_t block = 0; block < product.columns; block += kBlock)
-    for (int64_t column = block; column < std::min(product.columns, block + kBlock); ++column) {
-      float sums[kFewRows];
-      dot_rows(product.form, integers.values.data(), rows, inner, b + column * row_bytes, sums);
-      for (int64_t row = 0; row < rows; ++row) {
-        C* to = c + row * product.columns + column;
-        float value = integers.scales[static_cast<size_t>(row)] * sums[row];
-        if (product.epilogue == Epilogue::kRelu && value < 0.0f) value = 0.0f;
-        put(to, product.epilogue == Epilogue::kAdd ? to_float(*to) + value : value);
-      }
-    }
+    multiply_columns(one, {values.data(), scales, rows}, block, std::min(product.columns, block + kBlock));
 }
 
 // Of one matrix, by its values in bf16.
@@ -289,6 +267,37 @@ void multiply_values(const QuantizedProduct<C>& product, int64_t rows, const BFl
 }
 
 }  // namespace
+
+// A row with elements that are not finite is 0 with a scale of NaN.
+void to_integers(const BFloat16* rows, int64_t count, int64_t inner, int16_t* values, float* scales) {
+  for (int64_t row = 0; row < count; ++row, rows += inner, values += inner) {
+    const float largest = largest_magnitude(rows, inner);
+    const float scale = largest / 32767.0f, inverse = largest > 0.0f ? 32767.0f / largest : 0.0f;
+    scales[row] = std::isfinite(largest) ? scale : std::nanf("");
+    if (std::isfinite(largest))
+      for (int64_t i = 0; i < inner; ++i) values[i] = static_cast<int16_t>(std::nearbyint(to_float(rows[i]) * inverse));
+    else
+      std::fill_n(values, inner, int16_t{0});
+  }
+}
+
+template <class C>
+void multiply_columns(const QuantizedProduct<C>& product, const IntegerRows& rows, int64_t begin, int64_t end) {
+  const int64_t row_bytes = quantized_row_bytes(product.form, product.inner);
+  for (int64_t column = begin; column < end; ++column) {
+    float sums[kFewRows];
+    dot_rows(product.form, rows.values, rows.count, product.inner, product.b + column * row_bytes, sums);
+    for (int64_t row = 0; row < rows.count; ++row) {
+      C* to = product.c + row * product.columns + column;
+      float value = rows.scales[row] * sums[row];
+      if (product.epilogue == Epilogue::kRelu && value < 0.0f) value = 0.0f;
+      put(to, product.epilogue == Epilogue::kAdd ? to_float(*to) + value : value);
+    }
+  }
+}
+
+template void multiply_columns(const QuantizedProduct<float>&, const IntegerRows&, int64_t, int64_t);
+template void multiply_columns(const QuantizedProduct<BFloat16>&, const IntegerRows&, int64_t, int64_t);
 
 void quantize_rows(QuantizedForm form, const float* rows, int64_t count, int64_t inner, uint8_t* to) {
   const int64_t row_bytes = quantized_row_bytes(form, inner);

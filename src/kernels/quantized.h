@@ -50,4 +50,15 @@ struct QuantizedProduct {
 template <class C>
 void multiply(const QuantizedProduct<C>& product);
 
+// A thread's part of a product of up to kFewRows rows with one matrix: the rows as integers, and columns [begin, end)
+// of c by them, with the bits of multiply(). values [rows, inner], scales [rows].
+void to_integers(const BFloat16* rows, int64_t count, int64_t inner, int16_t* values, float* scales);
+struct IntegerRows {
+  const int16_t* values;
+  const float* scales;
+  int64_t count;
+};
+template <class C>
+void multiply_columns(const QuantizedProduct<C>& product, const IntegerRows& rows, int64_t begin, int64_t end);
+
 }  // namespace switchyard::kernels

@@ -18,6 +18,7 @@ class Scratch {
   explicit Scratch(int64_t size)
       : data_(static_cast<T*>(::operator new (sizeof(T) * static_cast<size_t>(size), std::align_val_t{64}))) {}
   T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
 
  private:
   struct Free {

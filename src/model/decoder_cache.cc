@@ -8,8 +8,10 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "model/fused_decoding.h"
 #include "ops/attention.h"
 #include "ops/layers.h"
+#include "ops/product.h"
 #include "ops/quantized.h"
 
 namespace switchyard {
@@ -169,6 +171,16 @@ at::Tensor CachedRows::attend_encoder(size_t block, const at::Tensor& q, int64_t
   return ops::cached_attention(q, layer.cross_keys.slice(1, 0, longest_encoder_),
                                layer.cross_values.slice(1, 0, longest_encoder_), /*bias_by_distance=*/{}, mask,
                                {prompts_, num_encoder_keys_}, {.num_heads = num_heads});
+}
+
+FusedDecoding* CachedRows::fused(const ModelConfig& config, const ComputeWeights& weights) const {
+  if (new_length_ != 1 || static_cast<int64_t>(slots_.size()) > ops::kFewRows) return nullptr;
+  const void* const here = weights.output.const_data_ptr();
+  if (cache_.fused_weights_ != here) {
+    cache_.fused_ = FusedDecoding::make(config, weights, cache_);
+    cache_.fused_weights_ = here;
+  }
+  return cache_.fused_.get();
 }
 
 void CachedRows::advance() {

@@ -7,12 +7,15 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <vector>
 
 #include "model/config.h"
 #include "model/transformer.h"
 
 namespace switchyard {
+
+class FusedDecoding;
 
 class DecoderCache {
  public:
@@ -34,6 +37,8 @@ class DecoderCache {
 
  private:
   friend class CachedRows;
+  template <class T>
+  friend class FusedDecodingOf;
   struct Row {
     bool used = false;
     int64_t length = 0;
@@ -58,6 +63,9 @@ class DecoderCache {
   std::vector<Prompt> prompts_;  // [slots]: there are never more prompts than rows
   at::Tensor encoder_mask_;      // [slots, encoder_capacity] bool: undefined while no prompt has padding
   std::vector<Layer> layers_;
+  // What decode_step() keeps for the weights that it was last called with (model/fused_decoding.h).
+  std::shared_ptr<FusedDecoding> fused_;
+  const void* fused_weights_ = nullptr;
 };
 
 // Rows of a cache during one decode_step.
@@ -76,7 +84,12 @@ class CachedRows {
 
   void advance();  // counts the new positions, after all layers
 
+  // What computes a step of these rows by kernels alone; null where operations must.
+  FusedDecoding* fused(const ModelConfig& config, const ComputeWeights& weights) const;
+
  private:
+  template <class T>
+  friend class FusedDecodingOf;
   DecoderCache& cache_;
   std::vector<int64_t> slots_, prompts_;              // [rows]
   std::vector<int64_t> num_keys_, num_encoder_keys_;  // [rows], the new positions included

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "model/decoder_cache.h"
+#include "model/fused_decoding.h"
 #include "model/routing.h"
 #include "ops/attention.h"
 #include "ops/cross_entropy.h"
@@ -279,9 +280,11 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
                     .encoder_mask = encoder_mask});
 }
 
-at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
-                       const std::vector<int64_t>& slots, const at::Tensor& ids,
-                       std::vector<SparseLayer>* sparse_layers) {
+namespace {
+
+at::Tensor decode_new(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
+                      const std::vector<int64_t>& slots, const at::Tensor& ids, std::vector<SparseLayer>* sparse_layers,
+                      bool may_fuse) {
   const at::NoGradGuard no_grad;
   const TokenLayout tokens{ids};
   check_layout(tokens, "decoder input");
@@ -289,16 +292,37 @@ at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights,
            slots.size(), " slots");
   const ForwardOptions options{.drop_tokens = false};
   CachedRows rows(cache, slots, ids.size(1));
-  auto output = run_stack({.config = config,
-                           .model = weights,
-                           .weights = weights.decoder,
-                           .options = options,
-                           .tokens = tokens,
-                           .is_decoder = true,
-                           .cached = &rows});
+  if (sparse_layers != nullptr) sparse_layers->clear();
+  at::Tensor hidden;
+  if (auto* fused = may_fuse ? rows.fused(config, weights) : nullptr) {
+    hidden = fused->step(config, weights, rows, ids, sparse_layers);
+  } else {
+    auto output = run_stack({.config = config,
+                             .model = weights,
+                             .weights = weights.decoder,
+                             .options = options,
+                             .tokens = tokens,
+                             .is_decoder = true,
+                             .cached = &rows});
+    if (sparse_layers != nullptr) *sparse_layers = std::move(output.sparse_layers);
+    hidden = std::move(output.hidden);
+  }
   rows.advance();
-  if (sparse_layers != nullptr) *sparse_layers = std::move(output.sparse_layers);
-  return output.hidden;
+  return hidden;
+}
+
+}  // namespace
+
+at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
+                       const std::vector<int64_t>& slots, const at::Tensor& ids,
+                       std::vector<SparseLayer>* sparse_layers) {
+  return decode_new(config, weights, cache, slots, ids, sparse_layers, /*may_fuse=*/true);
+}
+
+at::Tensor decode_step_by_operations(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
+                                     const std::vector<int64_t>& slots, const at::Tensor& ids,
+                                     std::vector<SparseLayer>* sparse_layers) {
+  return decode_new(config, weights, cache, slots, ids, sparse_layers, /*may_fuse=*/false);
 }
 
 at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden) {

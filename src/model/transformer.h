@@ -65,6 +65,10 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
 at::Tensor decode_step(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
                        const std::vector<int64_t>& slots, const at::Tensor& ids,
                        std::vector<SparseLayer>* sparse_layers = nullptr);
+// The same by the operations that decode() is made of, where a step of one token has kernels of its own.
+at::Tensor decode_step_by_operations(const ModelConfig& config, const ComputeWeights& weights, DecoderCache& cache,
+                                     const std::vector<int64_t>& slots, const at::Tensor& ids,
+                                     std::vector<SparseLayer>* sparse_layers = nullptr);
 
 // Logits [..., vocab_size] f32 (f64 in f64) of hidden states [..., d_model] from a decoder: those that the loss is made
 // of, not rounded to the compute dtype.
