@@ -52,7 +52,7 @@ quickstart:  ## train a sparse model and its dense twin on text, compare them; T
 	@scripts/setup.sh program quickstart
 	@MINUTES="$(MINUTES)" scripts/quickstart.sh $(TEXT)
 
-bench: build  ## speed beside HF transformers in the same run; ARGS="--help" lists options
+bench: build  ## speed beside HF transformers and CTranslate2 in the same run; ARGS="--help" lists options
 	@$(PYTHON) tools/bench_peers.py $(ARGS)
 
 sanitize: setup  ## all tests of the C++ code under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -6,6 +6,8 @@ median over rounds and the ratio of each round's pair. Absolute figures move fro
 
   train     one optimiser step of switch-mini-8 (d_model 256, d_ff 1024, 4 heads of 64, 4 + 4 layers, 8 experts in every
             second block, vocabulary 32128) on 8 x (512 + 114) tokens with Adafactor: forward, backward, update
+  t5        greedy generation by t5-base, 128 tokens in, 64 out, batch 1 and 8, beside CTranslate2 in fp32 and int8, which has an environment of its own
+            (bench/ctranslate2.txt, made in build/ctranslate2 when it is missing); --no-ctranslate2 leaves it out
   decode    greedy decoding of switch-base-8, 128 tokens in, 64 out (--decode)
 
 transformers runs in each precision it offers (fp32, bf16 weights, bf16 autocast); its best counts for bf16.
@@ -20,6 +22,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -31,6 +34,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="times that every contender has its turn (default 3)")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="threads of both (default 2)")
     parser.add_argument("--decode", action="store_true", help="greedy decoding of switch-base-8 too (some minutes, 6 GB)")
+    parser.add_argument("--no-ctranslate2", action="store_true", help="leave CTranslate2 and t5-base out")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="of t5-base (default 1 8)")
+    parser.add_argument("--no-train", action="store_true", help="leave training out")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/peers.json", help="figures as JSON")
     chosen = parser.parse_args()
     if not chosen.program.is_file():
@@ -187,6 +193,57 @@ def bench_decode(chosen: argparse.Namespace) -> dict:
     return table("Greedy decoding, switch-base-8, 128 tokens in, 64 out", "tokens/s", rounds_of(contenders, chosen.rounds), pairs)
 
 
+CTRANSLATE2 = ROOT / "build/ctranslate2"
+
+
+def make_ctranslate2() -> bool:
+    """Its environment and a model of t5-base's shape, made once. False, with the reason told, where that does not work."""
+    python, model = CTRANSLATE2 / "bin/python3", CTRANSLATE2 / "t5-base"
+    own = pathlib.Path(sysconfig.get_paths()["purelib"])
+    commands = []
+    if not (CTRANSLATE2 / "complete").is_file():
+        commands += [[sys.executable, "-m", "venv", "--clear", CTRANSLATE2], [python, "-m", "pip", "install", "-q", "-r", ROOT / "bench/ctranslate2.txt"]]
+    if not (model / "model.bin").is_file() or commands:
+        commands.append([python, ROOT / "bench/ctranslate2_peer.py", "convert", model])
+    for command in commands:
+        # torch and transformers are found in this program's environment.
+        environment = dict(os.environ, PYTHONPATH=str(own)) if command[-2:-1] == ["convert"] else os.environ
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+        if done.returncode != 0:
+            print(f"bench: CTranslate2 is left out: {' '.join(map(str, command))} ended with {done.returncode}:\n{done.stderr[-1500:]}", file=sys.stderr)
+            return False
+    (CTRANSLATE2 / "complete").touch()
+    return True
+
+
+def ctranslate2(chosen: argparse.Namespace, compute_type: str, batch: int) -> float:
+    command = [CTRANSLATE2 / "bin/python3", ROOT / "bench/ctranslate2_peer.py", "run", CTRANSLATE2 / "t5-base", compute_type, batch, chosen.threads]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"bench: {' '.join(map(str, command))} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)["tokens_per_second"]
+
+
+def bench_t5(chosen: argparse.Namespace, batch: int) -> dict:
+    def ours(*options):
+        return lambda: switchyard(chosen, "generate", "--model", "t5-base", "--batch", batch, "--repeats", 3, *options)["tokens_per_second"]
+
+    contenders = {
+        "switchyard fp32": ours("--dtype", "fp32"),
+        "switchyard bf16": ours("--dtype", "bf16"),
+        "switchyard int8": ours("--dtype", "bf16", "--weights", "int8"),
+        "ctranslate2 fp32": lambda: ctranslate2(chosen, "float32", batch),
+        "ctranslate2 int8": lambda: ctranslate2(chosen, "int8", batch),
+    }
+    theirs = ["ctranslate2 fp32", "ctranslate2 int8"]
+    pairs = [
+        ("ratio, fp32", "switchyard fp32", theirs[:1]),
+        ("ratio, bf16", "switchyard bf16", theirs),
+        ("ratio, int8", "switchyard int8", theirs),
+    ]
+    return table(f"Greedy generation, t5-base, batch {batch}, 128 tokens in, 64 out", "tokens/s", rounds_of(contenders, chosen.rounds), pairs)
+
+
 def processor() -> str:
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
@@ -211,8 +268,11 @@ def main() -> None:
         "rounds": chosen.rounds,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "train": bench_train(chosen),
     }
+    if not chosen.no_train:
+        result["train"] = bench_train(chosen)
+    if not chosen.no_ctranslate2 and make_ctranslate2():
+        result["t5_base"] = {f"batch {batch}": bench_t5(chosen, batch) for batch in chosen.batches}
     if chosen.decode:
         result["decode"] = bench_decode(chosen)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
