@@ -80,23 +80,41 @@ inline void normalise(float* scores, int64_t keys) {
   for (int64_t key = 0; key < keys; key += kLanes) store(scores + key, load(scores + key) * factor);
 }
 
+// Adds keys [first, end) to kCount vectors of a head's sum.
+template <int kCount, class T>
+void mix_lanes(const float* probability, int64_t first, int64_t end, const T* values, int64_t stride, float* sum) {
+  F32x16 total[kCount];
+  for (int n = 0; n < kCount; ++n) total[n] = load(sum + n * kLanes);
+  for (int64_t key = first; key < end; ++key) {
+    if (probability[key] == 0.0f) continue;
+    const F32x16 factor = splat(probability[key]);
+    for (int n = 0; n < kCount; ++n) total[n] = fma(factor, load(values + key * stride + n * kLanes), total[n]);
+  }
+  for (int n = 0; n < kCount; ++n) store(sum + n * kLanes, total[n]);
+}
+
 template <class T>
 void mix_values(const Heads<T>& part, const float* probabilities, float* sums) {
   const auto& arguments = part.arguments;
   const int64_t d_kv = arguments.d_kv, whole = d_kv / kLanes * kLanes;
   std::fill(sums, sums + part.rows() * part.width, 0.0f);
-  for (int64_t key = 0; key < part.num_keys; ++key) {
-    if (!part.sees(key)) continue;
-    const T* row = head_rows(arguments.v, part.slot, part.first, d_kv) + key * arguments.v.row_stride;
+  // Few keys at a time, whose rows stay in cache for all heads; within them a sum stays in a register.
+  constexpr int64_t kKeys = 16;
+  for (int64_t first = 0; first < part.num_keys; first += kKeys) {
+    const int64_t end = std::min(part.num_keys, first + kKeys);
     for (int64_t query = 0; query < arguments.query_length; ++query)
       for (int64_t head = 0; head < part.heads; ++head) {
-        const float probability = probabilities[(query * part.heads + head) * part.keys + key];
-        if (probability == 0.0f) continue;
+        const float* probability = probabilities + (query * part.heads + head) * part.keys;
         float* sum = sums + (query * part.heads + head) * part.width;
-        const T* v_row = row + head * d_kv;
-        const F32x16 factor = splat(probability);
-        for (int64_t i = 0; i < whole; i += kLanes) store(sum + i, fma(factor, load(v_row + i), load(sum + i)));
-        for (int64_t i = whole; i < d_kv; ++i) sum[i] += probability * to_float(v_row[i]);
+        const T* values = head_rows(arguments.v, part.slot, part.first + head, d_kv);
+        const int64_t stride = arguments.v.row_stride;
+        int64_t i = 0;
+        for (; i + 4 * kLanes <= whole; i += 4 * kLanes)
+          mix_lanes<4>(probability, first, end, values + i, stride, sum + i);
+        for (; i < whole; i += kLanes) mix_lanes<1>(probability, first, end, values + i, stride, sum + i);
+        for (; i < d_kv; ++i)
+          for (int64_t key = first; key < end; ++key)
+            if (probability[key] != 0.0f) sum[i] += probability[key] * to_float(values[key * stride + i]);
       }
   }
 }

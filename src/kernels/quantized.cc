@@ -13,6 +13,8 @@ namespace {
 
 constexpr int64_t kGroup = kQuantizedGroup;
 constexpr int64_t kBlock = 64;             // columns of a thread's piece of work
+constexpr int64_t kNearWords = 8192;       // integers of rows that stay in the first-level cache
+constexpr int64_t kNearColumns = 8;        // rows of the matrix beside them
 constexpr int64_t kExact = 8192;           // products of 127 and 32767 in 16 lanes that fit 32 bits
 constexpr int64_t kMinParallel = 1 << 16;  // multiplications below which one thread is faster
 
@@ -212,21 +214,11 @@ void dot(QuantizedForm form, const int16_t* a, int64_t inner, const uint8_t* b, 
   form == QuantizedForm::kInt8 ? dot_int8<kRows>(a, inner, b, sums) : dot_int4<kRows>(a, inner, b, sums);
 }
 
-// Up to kFewRows rows, four at a time, which then read a row of the matrix from the nearest cache.
+// Up to kFewRows rows: all of them meet a row of the matrix while it is read.
+template <int kRows = kFewRows>
 void dot_rows(QuantizedForm form, const int16_t* a, int64_t rows, int64_t inner, const uint8_t* b, float* sums) {
-  for (int64_t row = 0; row < rows; row += 4, a += 4 * inner, sums += 4) switch (rows - row) {
-      case 1:
-        dot<1>(form, a, inner, b, sums);
-        break;
-      case 2:
-        dot<2>(form, a, inner, b, sums);
-        break;
-      case 3:
-        dot<3>(form, a, inner, b, sums);
-        break;
-      default:
-        dot<4>(form, a, inner, b, sums);
-    }
+  if (rows == kRows) return dot<kRows>(form, a, inner, b, sums);
+  if constexpr (kRows > 1) dot_rows<kRows - 1>(form, a, rows, inner, b, sums);
 }
 
 inline void put(float* to, float value) { *to = value; }
@@ -283,17 +275,22 @@ void to_integers(const BFloat16* rows, int64_t count, int64_t inner, int16_t* va
 
 template <class C>
 void multiply_columns(const QuantizedProduct<C>& product, const IntegerRows& rows, int64_t begin, int64_t end) {
-  const int64_t row_bytes = quantized_row_bytes(product.form, product.inner);
-  for (int64_t column = begin; column < end; ++column) {
-    float sums[kFewRows];
-    dot_rows(product.form, rows.values, rows.count, product.inner, product.b + column * row_bytes, sums);
-    for (int64_t row = 0; row < rows.count; ++row) {
-      C* to = product.c + row * product.columns + column;
-      float value = rows.scales[row] * sums[row];
-      if (product.epilogue == Epilogue::kRelu && value < 0.0f) value = 0.0f;
-      put(to, product.epilogue == Epilogue::kAdd ? to_float(*to) + value : value);
-    }
-  }
+  const int64_t inner = product.inner, row_bytes = quantized_row_bytes(product.form, inner);
+  // All rows at once, or as many as stay in the first-level cache beside a few rows of the matrix, which then do too.
+  const int64_t group = rows.count * inner <= kNearWords ? rows.count : kFewRows / 2;
+  for (int64_t block = begin; block < end; block += kNearColumns)
+    for (int64_t first = 0; first < rows.count; first += group)
+      for (int64_t column = block; column < std::min(end, block + kNearColumns); ++column) {
+        const int64_t count = std::min(group, rows.count - first);
+        float sums[kFewRows];
+        dot_rows(product.form, rows.values + first * inner, count, inner, product.b + column * row_bytes, sums);
+        for (int64_t row = first; row < first + count; ++row) {
+          C* to = product.c + row * product.columns + column;
+          float value = rows.scales[row] * sums[row - first];
+          if (product.epilogue == Epilogue::kRelu && value < 0.0f) value = 0.0f;
+          put(to, product.epilogue == Epilogue::kAdd ? to_float(*to) + value : value);
+        }
+      }
 }
 
 template void multiply_columns(const QuantizedProduct<float>&, const IntegerRows&, int64_t, int64_t);
