@@ -144,7 +144,7 @@ void run(const ForwardCommand& command) {
   } else {
     SY_CHECK(!command.gradients, "--gradients needs labels in ", command.inputs);
     encoder = encode(model.config, weights, input.encoder, options);
-    decoder = decode(model.config, weights, input.decoder, encoder.hidden, input.encoder.mask, options);
+    decoder = decode(model.config, weights, input.decoder, encoder.hidden, input.encoder, options);
   }
   add(out, "logits", output_logits(weights, decoder.hidden).detach());
   add(out, "encoder_last_hidden_state", encoder.hidden.detach());

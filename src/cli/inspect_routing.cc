@@ -110,7 +110,7 @@ void inspect_routing(const InspectRouting& command) {
     const auto batch = data.batch(n);
     const auto input = to_tensors(batch, 0, batch.batch_size, device_of(command.compute));
     const auto encoder = encode(model.config, model.weights, input.encoder, {});
-    const auto decoder = decode(model.config, model.weights, input.decoder, encoder.hidden, input.encoder.mask, {});
+    const auto decoder = decode(model.config, model.weights, input.decoder, encoder.hidden, input.encoder, {});
     usage.add(encoder, input.encoder.ids);
     usage.add(decoder, input.decoder.ids);
     progress.update(static_cast<double>(n + 1), "");

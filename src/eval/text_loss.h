@@ -10,7 +10,7 @@
 namespace switchyard {
 
 // Rows [first, first + count) of the batch as tensors. Padding (id 0) is masked in the encoder; in the decoder it is
-// neither routed nor counted in the loss. Masks stay undefined where nothing is padded.
+// neither routed nor counted in the loss. Masks stay undefined where nothing is padded, but for packed rows.
 LossInput to_tensors(const Batch& batch, int64_t first, int64_t count, at::Device device = at::kCPU);
 
 // What a part of a mixture, or one of several held-out texts, has in some batches; sums, which add up.
@@ -21,8 +21,8 @@ struct PartResult {
   double loss = 0.0;  // nats, over its labels
 };
 
-// Adds rows first, first + 1, ... of the batch to parts[batch.part[row]], which grows with them; token_losses: Loss's,
-// of these rows. Nothing for a batch without parts.
+// Adds the examples of rows first, first + 1, ... of the batch to parts[batch.part[example]], which grows with them;
+// token_losses: Loss's, of these rows. Nothing for a batch without parts.
 void add_parts(const Batch& batch, int64_t first, const at::Tensor& token_losses, std::vector<PartResult>& parts);
 
 struct TextLoss {

@@ -25,7 +25,8 @@ std::vector<TokenScore> score_encoded(const ModelConfig& config, const ComputeWe
   const auto ids = row_tensor(target, weights.output.device());
   // No decoder mask: a target may hold id 0.
   const auto hidden =
-      decode(config, weights, {shift_right(ids)}, encoded.hidden, encoded.mask, {.drop_tokens = false}).hidden;
+      decode(config, weights, {shift_right(ids)}, encoded.hidden, {.mask = encoded.mask}, {.drop_tokens = false})
+          .hidden;
   std::vector<TokenScore> scores;
   for (int64_t first = 0; first < ids.size(1); first += kTokensAtATime) {
     const int64_t count = std::min(kTokensAtATime, ids.size(1) - first);

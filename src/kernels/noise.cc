@@ -82,15 +82,17 @@ void fill_uniform(const StreamKey& key, uint64_t row, int64_t width, float* to, 
 }
 
 template <class X, class Y>
-void multiply_noise(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width,
-                    const ElementNoise& noise) {
+void multiply_noise(const StreamKey& key, uint64_t first_row, const int64_t* numbers, const X* x, Y* y, int64_t rows,
+                    int64_t width, const ElementNoise& noise) {
   ThreadScratch<float> buffer(width + kBatch);
 #pragma omp parallel if (rows * width > 8192)
   {
     float* factors = buffer.data();
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
-      fill_uniform(key, first_row + static_cast<uint64_t>(row), width, factors);
+      const uint64_t number =
+          numbers != nullptr ? static_cast<uint64_t>(numbers[row]) : first_row + static_cast<uint64_t>(row);
+      fill_uniform(key, number, width, factors);
       if (noise.rate > 0.0f) {
         uniform_to_dropout(factors, width, noise.rate);
       } else {
@@ -123,10 +125,11 @@ const float* DropoutRow::factors(int64_t row) {
   return buffer_;
 }
 
-template void multiply_noise(const StreamKey&, uint64_t, const float*, float*, int64_t, int64_t, const ElementNoise&);
-template void multiply_noise(const StreamKey&, uint64_t, const BFloat16*, float*, int64_t, int64_t,
+template void multiply_noise(const StreamKey&, uint64_t, const int64_t*, const float*, float*, int64_t, int64_t,
                              const ElementNoise&);
-template void multiply_noise(const StreamKey&, uint64_t, const float*, BFloat16*, int64_t, int64_t,
+template void multiply_noise(const StreamKey&, uint64_t, const int64_t*, const BFloat16*, float*, int64_t, int64_t,
+                             const ElementNoise&);
+template void multiply_noise(const StreamKey&, uint64_t, const int64_t*, const float*, BFloat16*, int64_t, int64_t,
                              const ElementNoise&);
 
 }  // namespace switchyard::kernels

@@ -21,11 +21,11 @@ struct ElementNoise {
   float rate = 0.0f;
 };
 
-// y[row] = x[row] * factors, from subsequence first_row + row. x, y [rows, width].
+// y[row] = x[row] * factors, from subsequence numbers[row], or first_row + row without a list. x, y [rows, width].
 // X and Y are float or BFloat16, not both BFloat16.
 template <class X, class Y>
-void multiply_noise(const StreamKey& key, uint64_t first_row, const X* x, Y* y, int64_t rows, int64_t width,
-                    const ElementNoise& noise);
+void multiply_noise(const StreamKey& key, uint64_t first_row, const int64_t* numbers, const X* x, Y* y, int64_t rows,
+                    int64_t width, const ElementNoise& noise);
 
 // Dropout: which subsequence each row draws from. Row r has number numbers[r], or r / rows_per_number without a list.
 struct RowDropout {

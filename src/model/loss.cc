@@ -81,7 +81,7 @@ Loss compute_loss(const ModelConfig& config, const ComputeWeights& weights, cons
                   const ForwardOptions& forward, const LossOptions& options) {
   Loss loss;
   loss.encoder = encode(config, weights, input.encoder, forward);
-  loss.decoder = decode(config, weights, input.decoder, loss.encoder.hidden, input.encoder.mask, forward);
+  loss.decoder = decode(config, weights, input.decoder, loss.encoder.hidden, input.encoder, forward);
   const auto hidden = loss.decoder.hidden.reshape({-1, config.d_model});
   const auto kept = input.labels.reshape({-1});
   const auto entropy =

@@ -52,13 +52,15 @@ ops::RouteOptions route_options(const RoutingConfig& config, const RouterWeights
   options.noise = batch.noise;
   options.noise.purpose = NoisePurpose::kExploration;
   options.first_token = batch.first_example * length;
+  options.number = batch.number;
   options.step_tokens = step.sequences * length;
   options.step_real_tokens = config.padding == PaddingRule::kRouted ? options.step_tokens : batch.step_real_tokens;
   return options;
 }
 
 ops::RouterInputNoise input_noise(const RoutingConfig& config, const RoutedBatch& batch) {
-  ops::RouterInputNoise noise{.key = batch.noise, .first_token = batch.first_example * batch.ids.size(1)};
+  ops::RouterInputNoise noise{
+      .key = batch.noise, .first_token = batch.first_example * batch.ids.size(1), .number = batch.number};
   noise.key.purpose =
       config.exploration == Exploration::kInputDropout ? NoisePurpose::kRouterDropout : NoisePurpose::kRouterJitter;
   if (batch.training && config.exploration == Exploration::kJitter) noise.jitter = config.jitter_noise;

@@ -21,6 +21,7 @@ struct RoutedBatch {
   bool training = false;
   bool drop_tokens = true;       // false: capacity is not enforced, and sequences do not compete
   int64_t first_example = 0;     // number of row 0 in the step's global batch
+  at::Tensor number = {};        // [batch * length] i64: of tokens in the step, where rows are packed
   int64_t encoder_length = 0;    // of the step's sequences: what groups are made by
   int64_t step_sequences = 0;    // of the whole step; 0: this batch is the step
   int64_t step_real_tokens = 0;  // of the whole step in this stack; 0: those of this batch

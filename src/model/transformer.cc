@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/zeros_like.h>
 
 #include "base/error.h"
 #include "model/decoder_cache.h"
@@ -39,8 +38,10 @@ struct StackPass {
   const TokenLayout& tokens;
   bool is_decoder = false;
   at::Tensor encoder_hidden = {};  // decoder over whole sequences
-  at::Tensor encoder_mask = {};
+  TokenLayout encoder_tokens = {};
   CachedRows* cached = nullptr;  // decoding step by step
+  PackedNoise noise = packed_noise(tokens);
+  PackedNoise encoder_noise = packed_noise(encoder_tokens);
 
   at::ScalarType dtype() const { return model.dtype; }
   // Heads whose part of the matrices is here.
@@ -55,7 +56,8 @@ struct StackPass {
   }
 
   at::Tensor dropout(const at::Tensor& x, size_t block, Place place) const {
-    return ops::dropout(x, dropout_rate(), key(NoisePurpose::kDropout, block, place), options.first_example);
+    return ops::dropout(x, dropout_rate(), key(NoisePurpose::kDropout, block, place), options.first_example,
+                        tokens.example);
   }
 };
 
@@ -67,14 +69,19 @@ struct BlockOutput {
 
 // Dropout of attention probabilities with one mask per (example, head, key), shared by all queries (Mesh broadcasts
 // over the query axis): the same as scaling the values, so the attention kernel needs no noise.
-at::Tensor drop_values(const StackPass& pass, const at::Tensor& values, size_t block, Place place) {
+at::Tensor drop_values(const StackPass& pass, const at::Tensor& values, const PackedNoise& noise, size_t block,
+                       Place place) {
   if (pass.dropout_rate() == 0.0) return values;
   const int64_t batch = values.size(0), length = values.size(1), d_kv = pass.config.d_kv;
   const int64_t all_heads = pass.config.num_heads, heads = values.size(2) / d_kv;
   const int64_t first_head = ops::first_here(pass.model.split, all_heads * d_kv, d_kv) / d_kv;
-  const auto mask = pass.dropout(at::ones({batch, 1, length * all_heads}, values.options()), block, place)
-                        .view({batch, length, all_heads, 1})
-                        .narrow(2, first_head, heads);
+  const bool packed = noise.number.defined();
+  const int64_t examples = packed ? noise.num_examples : batch, positions = packed ? noise.longest : length;
+  auto mask = ops::dropout(at::ones({examples, 1, positions * all_heads}, values.options()), pass.dropout_rate(),
+                           pass.key(NoisePurpose::kDropout, block, place),
+                           packed ? noise.first_example : pass.options.first_example);
+  if (packed) mask = mask.view({-1, all_heads}).index_select(0, noise.place);
+  mask = mask.view({batch, length, all_heads, 1}).narrow(2, first_head, heads);
   return (values.unflatten(2, {heads, d_kv}) * mask).view(values.sizes());
 }
 
@@ -91,6 +98,7 @@ SparseLayer route(const StackPass& pass, const at::Tensor& normed, const RouterW
                              .training = pass.options.training,
                              .drop_tokens = pass.options.drop_tokens,
                              .first_example = pass.options.first_example,
+                             .number = pass.noise.number,
                              .encoder_length = pass.encoder_length(),
                              .step_sequences = totals.sequences,
                              .step_real_tokens = pass.is_decoder ? totals.decoder_tokens : totals.encoder_tokens,
@@ -126,12 +134,15 @@ void self_attention(const StackPass& pass, const at::Tensor& position_bias, size
   const int64_t num_heads = pass.num_heads(o);
   const auto projections = self_projections(pass, out, block).chunk(3, 2);
   const auto &q = projections[0], &k = projections[1];
-  const auto v = drop_values(pass, projections[2], block, Place::kSelfAttention);
-  // A decoder's padding lies after its real positions, where causality hides it already.
-  const auto key_mask = pass.is_decoder ? at::Tensor() : pass.tokens.mask;
-  const auto mixed = pass.cached != nullptr ? pass.cached->attend_self(block, q, k, v, position_bias, num_heads)
-                                            : ops::attention(q, k, v, position_bias, key_mask,
-                                                             {.num_heads = num_heads, .causal = pass.is_decoder});
+  const auto v = drop_values(pass, projections[2], pass.noise, block, Place::kSelfAttention);
+  // A decoder's padding lies after its real positions, where causality hides it already; segments hide all padding.
+  const auto& segment = pass.tokens.segment;
+  const auto key_mask = pass.is_decoder || segment.defined() ? at::Tensor() : pass.tokens.mask;
+  const auto mixed =
+      pass.cached != nullptr
+          ? pass.cached->attend_self(block, q, k, v, position_bias, num_heads)
+          : ops::attention(q, k, v, position_bias, key_mask,
+                           {.num_heads = num_heads, .causal = pass.is_decoder, .segments = {segment, segment}});
   const auto output = ops::sum_of_parts(pass.model.split, ops::linear(mixed, o));
   out.x = ops::add_residual(out.x, pass.dropout(output, block, Place::kSelfOutput));
 }
@@ -147,8 +158,10 @@ void cross_attention(const StackPass& pass, size_t block, BlockOutput& out) {
     mixed = pass.cached->attend_encoder(block, q, num_heads);
   } else {
     const auto kv = ops::linear(ops::to_parts(split, pass.encoder_hidden), weights.cross_attention.kv).chunk(2, 2);
-    mixed = ops::attention(q, kv[0], drop_values(pass, kv[1], block, Place::kCrossAttention), /*bias_by_distance=*/{},
-                           pass.encoder_mask, {.num_heads = num_heads});
+    const auto v = drop_values(pass, kv[1], pass.encoder_noise, block, Place::kCrossAttention);
+    const auto& encoder = pass.encoder_tokens;
+    mixed = ops::attention(q, kv[0], v, /*bias_by_distance=*/{}, encoder.is_packed() ? at::Tensor() : encoder.mask,
+                           {.num_heads = num_heads, .segments = {pass.tokens.segment, encoder.segment}});
   }
   const auto output = ops::sum_of_parts(split, ops::linear(mixed, weights.cross_attention.o));
   out.x = ops::add_residual(out.x, pass.dropout(output, block, Place::kCrossOutput));
@@ -178,7 +191,8 @@ at::Tensor dense_feed_forward(const StackPass& pass, const at::Tensor& x, int64_
                             .hidden_dropout_rate = pass.dropout_rate(),
                             .key = pass.key(NoisePurpose::kDropout, block, Place::kHidden),
                             .first_example = pass.options.first_example,
-                            .first_feature = ops::first_here(pass.model.split, d_ff)});
+                            .first_feature = ops::first_here(pass.model.split, d_ff),
+                            .example = pass.tokens.example});
 }
 
 void feed_forward(const StackPass& pass, size_t block, BlockOutput& out) {
@@ -241,17 +255,6 @@ StackOutput run_stack(const StackPass& pass) {
 
 }  // namespace
 
-void check_layout(const TokenLayout& tokens, const char* what) {
-  const auto& [ids, mask, segment, example] = tokens;
-  SY_CHECK(ids.defined() && ids.dim() == 2 && ids.scalar_type() == at::kLong && ids.numel() > 0, what,
-           ": expected int64 ids [batch, length], got ", ids.defined() ? ids.toString() : "none", " ",
-           ids.defined() ? ids.sizes() : at::IntArrayRef());
-  SY_CHECK(!mask.defined() || (mask.sizes() == ids.sizes() && mask.scalar_type() == at::kBool), what,
-           ": expected a bool mask of shape ", ids.sizes());
-  SY_CHECK(!segment.defined() && !example.defined(), what,
-           ": packed rows are not computed; expected one example a row, without segment and example");
-}
-
 StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, const TokenLayout& tokens,
                    const ForwardOptions& options) {
   check_layout(tokens, "encoder input");
@@ -265,11 +268,13 @@ void check_decoder(const ModelConfig& config) {
 }
 
 StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const TokenLayout& tokens,
-                   const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask, const ForwardOptions& options) {
+                   const at::Tensor& encoder_hidden, const TokenLayout& encoder_tokens, const ForwardOptions& options) {
   check_decoder(config);
   check_layout(tokens, "decoder input");
   SY_CHECK(encoder_hidden.size(0) == tokens.batch_size(), "decoder input: ", tokens.batch_size(),
            " rows, the encoder had ", encoder_hidden.size(0));
+  SY_CHECK(tokens.is_packed() == encoder_tokens.is_packed(), "decoder input: rows are packed in ",
+           tokens.is_packed() ? "the decoder" : "the encoder", " alone");
   return run_stack({.config = config,
                     .model = weights,
                     .weights = weights.decoder,
@@ -277,7 +282,7 @@ StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, con
                     .tokens = tokens,
                     .is_decoder = true,
                     .encoder_hidden = encoder_hidden,
-                    .encoder_mask = encoder_mask});
+                    .encoder_tokens = encoder_tokens});
 }
 
 namespace {
@@ -331,12 +336,6 @@ at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden
   return ops::vocabulary_logits(hidden.reshape({-1, hidden.size(-1)}), weights.output, weights.output_scale,
                                 weights.vocabulary())
       .view(sizes);
-}
-
-at::Tensor shift_right(const at::Tensor& targets) {
-  auto inputs = at::zeros_like(targets);
-  inputs.slice(1, 1).copy_(targets.slice(1, 0, targets.size(1) - 1).clamp_min(0));
-  return inputs;
 }
 
 }  // namespace switchyard

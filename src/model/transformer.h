@@ -22,6 +22,7 @@ class DecoderCache;  // model/decoder_cache.h
 struct StepTotals {
   int64_t sequences = 0;
   int64_t encoder_tokens = 0, decoder_tokens = 0;  // without padding
+  int64_t examples = 0;                            // more than sequences where rows are packed
 };
 
 struct ForwardOptions {
@@ -54,9 +55,10 @@ StackOutput encode(const ModelConfig& config, const ComputeWeights& weights, con
 void check_decoder(const ModelConfig& config);
 
 // The decoder over whole sequences (teacher forcing). The tokens are the decoder's inputs (targets shifted right).
-// encoder_hidden as got from encode(), encoder_mask as given to it. Throws Error as check_decoder() does.
+// encoder_hidden as got from encode(), of whose `encoder_tokens` all but the ids is read. Throws Error as
+// check_decoder() does, and for packed rows whose encoder's are not.
 StackOutput decode(const ModelConfig& config, const ComputeWeights& weights, const TokenLayout& tokens,
-                   const at::Tensor& encoder_hidden, const at::Tensor& encoder_mask, const ForwardOptions& options);
+                   const at::Tensor& encoder_hidden, const TokenLayout& encoder_tokens, const ForwardOptions& options);
 
 // Advances the rows in `slots` [rows] of the cache, each from its own length, by ids [rows, new_length] i64 and returns
 // their hidden states [rows, new_length, d_model]. Equal to the same positions of decode() when no token is dropped.
@@ -73,8 +75,5 @@ at::Tensor decode_step_by_operations(const ModelConfig& config, const ComputeWei
 // Logits [..., vocab_size] f32 (f64 in f64) of hidden states [..., d_model] from a decoder: those that the loss is made
 // of, not rounded to the compute dtype.
 at::Tensor output_logits(const ComputeWeights& weights, const at::Tensor& hidden);
-
-// targets [batch, length] i64 shifted right: pad_id 0 first, -100 becomes 0 (T5's decoder inputs).
-at::Tensor shift_right(const at::Tensor& targets);
 
 }  // namespace switchyard

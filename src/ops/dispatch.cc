@@ -83,14 +83,17 @@ std::vector<int64_t> Dispatch::rows_by_expert() const {
   return result;
 }
 
-Dispatch make_dispatch(const at::Tensor& token, const std::vector<int64_t>& num_rows, int64_t first_token) {
+Dispatch make_dispatch(const at::Tensor& token, const std::vector<int64_t>& num_rows, int64_t first_token,
+                       const at::Tensor& number) {
   auto offsets = at::empty({static_cast<int64_t>(num_rows.size()) + 1}, at::kLong);
   auto* offset = write<int64_t>(offsets);
   *offset = 0;
   std::partial_sum(num_rows.begin(), num_rows.end(), offset + 1);
   SY_CHECK(token.dim() == 1 && offset[num_rows.size()] == token.size(0), "dispatch: ", num_rows.size(),
            " row counts that sum to ", offset[num_rows.size()], " for ", token.sizes(), " tokens");
-  return {.token = token, .number = token + first_token, .offsets = offsets};
+  return {.token = token,
+          .number = number.defined() ? number.cpu().index_select(0, token) : token + first_token,
+          .offsets = offsets};
 }
 
 at::Tensor dispatch_rows(const at::Tensor& x, const Dispatch& dispatch) {

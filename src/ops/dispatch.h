@@ -25,8 +25,9 @@ struct Dispatch {
 };
 
 // A dispatch of `token` [rows] i64 on the CPU, num_rows [num_experts] of them to each expert in turn; token t is number
-// first_token + t of the step.
-Dispatch make_dispatch(const at::Tensor& token, const std::vector<int64_t>& num_rows, int64_t first_token = 0);
+// first_token + t of the step, or with a list number[t].
+Dispatch make_dispatch(const at::Tensor& token, const std::vector<int64_t>& num_rows, int64_t first_token = 0,
+                       const at::Tensor& number = {});
 
 // rows[r] = x[token[r]]. x [tokens, d_model]; result [rows, d_model] in its dtype. Differentiable; sums have a fixed
 // order.

@@ -16,10 +16,13 @@ using torch::autograd::variable_list;
 
 // Keeps the input and, with plain ReLU, the hidden layer; else what entered the activation and the gate.
 struct FeedForward : torch::autograd::Function<FeedForward> {
+  // The tensors of the options must outlive it.
   static HiddenLayer layer(const FeedForwardOptions& options, int64_t length) {
-    return {kernel_activation(options.activation).value(),
-            {static_cast<float>(options.hidden_dropout_rate), stream_key(options.key), options.first_example, length,
-             /*numbers=*/nullptr, options.first_feature}};
+    const bool packed = options.example.defined();
+    return {
+        kernel_activation(options.activation).value(),
+        {static_cast<float>(options.hidden_dropout_rate), stream_key(options.key), packed ? 0 : options.first_example,
+         length, packed ? read<int64_t>(options.example) : nullptr, options.first_feature}};
   }
 
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& wi,
@@ -90,7 +93,9 @@ at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Ten
     return reference::feed_forward(x, values_of(wi, x.scalar_type()),
                                    wi_1.defined() ? values_of(wi_1, x.scalar_type()) : wi_1,
                                    values_of(wo, x.scalar_type()), options);
-  return FeedForward::apply(x, wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo, options);
+  auto contiguous = options;
+  if (options.example.defined()) contiguous.example = options.example.contiguous();
+  return FeedForward::apply(x, wi, wi_1.defined() ? std::optional(wi_1) : std::nullopt, wo, contiguous);
 }
 
 }  // namespace switchyard::ops

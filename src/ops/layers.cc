@@ -101,10 +101,13 @@ struct Embedding : torch::autograd::Function<Embedding> {
 };
 
 struct Dropout : torch::autograd::Function<Dropout> {
-  static at::Tensor drop(const at::Tensor& input, double rate, const kernels::StreamKey& key, int64_t first_example) {
+  static at::Tensor drop(const at::Tensor& input, double rate, const kernels::StreamKey& key, int64_t first_example,
+                         const at::Tensor& example) {
     const auto x = input.contiguous();
     auto y = at::empty_like(x);
-    const kernels::RowDropout dropout{static_cast<float>(rate), key, first_example, /*rows_per_number=*/x.size(1)};
+    const bool packed = example.defined();
+    const kernels::RowDropout dropout{static_cast<float>(rate), key, packed ? 0 : first_example,
+                                      /*rows_per_number=*/x.size(1), packed ? read<int64_t>(example) : nullptr};
     with_kernel_type(x.scalar_type(), [&](auto type) {
       using T = decltype(type);
       kernels::drop_channels(read<T>(x), dropout, write<T>(y), x.size(0) * x.size(1), x.size(2));
@@ -112,18 +115,19 @@ struct Dropout : torch::autograd::Function<Dropout> {
     return y;
   }
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, double rate, const kernels::StreamKey& key,
-                            int64_t first_example) {
+                            int64_t first_example, const std::optional<at::Tensor>& example) {
+    context->save_for_backward({example.value_or(at::Tensor())});
     context->saved_data["rate"] = rate;
     context->saved_data["key"] = static_cast<int64_t>(uint64_t{key[0]} << 32 | key[1]);
     context->saved_data["first_example"] = first_example;
-    return drop(x, rate, key, first_example);
+    return drop(x, rate, key, first_example, example.value_or(at::Tensor()));
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto key = static_cast<uint64_t>(context->saved_data["key"].toInt());
     return {drop(grads[0], context->saved_data["rate"].toDouble(),
                  {static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(key)},
-                 context->saved_data["first_example"].toInt()),
-            at::Tensor(), at::Tensor(), at::Tensor()};
+                 context->saved_data["first_example"].toInt(), context->get_saved_variables()[0]),
+            at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -184,12 +188,18 @@ at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids, const Voca
   return part.split->sum_of_parts(rows * is_here.unsqueeze(-1));
 }
 
-at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example) {
+at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example,
+                   const at::Tensor& example) {
   SY_CHECK(rate >= 0.0 && rate < 1.0, "dropout: rate ", rate, " is not in [0, 1)");
   if (rate == 0.0) return x;
   SY_CHECK(x.dim() == 3, "dropout: expected [batch, length, channels], got ", x.sizes());
-  if (!is_fused(x, Kernel::kVectors, {x.size(2)})) return reference::dropout(x, rate, key, first_example);
-  return Dropout::apply(x, rate, stream_key(key), first_example);
+  SY_CHECK(!example.defined() || (example.dim() == 2 && example.size(0) == x.size(0) && example.size(1) == x.size(1) &&
+                                  example.scalar_type() == at::kLong),
+           "dropout: expected int64 examples [", x.size(0), ", ", x.size(1), "]");
+  if (!is_fused(x, Kernel::kVectors, {x.size(2)}))
+    return reference::dropout(x, rate, key, first_example, /*first_channel=*/0, example);
+  return Dropout::apply(x, rate, stream_key(key), first_example,
+                        example.defined() ? std::optional(example.contiguous()) : std::nullopt);
 }
 
 at::Tensor activation(const at::Tensor& x, Activation activation) { return reference::activation(x, activation); }

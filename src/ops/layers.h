@@ -28,9 +28,10 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids, const VocabularyPart& part = {});
 
 // T5 dropout of x [batch, length, channels] with one mask per (example, channel), shared along the length axis (Mesh's
-// broadcast). Row b is example first_example + b of stream `key`. Identity if rate is 0. Kept values are scaled by
-// 1/(1-rate).
-at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example);
+// broadcast). Row b is example first_example + b of stream `key`, or position (b, t) of packed rows is of
+// example[b][t]: example [batch, length] i64 or undefined. Identity if rate is 0. Kept values are scaled by 1/(1-rate).
+at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example,
+                   const at::Tensor& example = {});
 
 at::Tensor activation(const at::Tensor& x, Activation activation);
 
@@ -43,6 +44,7 @@ struct FeedForwardOptions {
   NoiseKey key;
   int64_t first_example = 0;
   int64_t first_feature = 0;  // of the hidden layer, where wi and wo are a part of it (ops/feature_split.h)
+  at::Tensor example = {};    // [batch, length] i64, as in dropout()
 };
 at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                         const FeedForwardOptions& options);

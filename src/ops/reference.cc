@@ -39,15 +39,6 @@ at::Tensor by_expert(const at::Tensor& rows, const Dispatch& dispatch, Function&
   return at::cat(outputs);
 }
 
-// Uniform noise of the rows whose numbers are given. [rows, width] f32 on `device`
-at::Tensor uniform_noise_of(const NoiseKey& key, const at::Tensor& number, int64_t width, at::Device device) {
-  const auto numbers = number.cpu();
-  auto noise = at::empty({number.size(0), width}, at::kFloat);
-  for (int64_t row = 0; row < number.size(0); ++row)
-    noise.narrow(0, row, 1).copy_(uniform_noise(key, numbers.const_data_ptr<int64_t>()[row], 1, width));
-  return noise.to(device);
-}
-
 }  // namespace
 
 at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width, at::Device device) {
@@ -57,6 +48,14 @@ at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, i
     NoiseStream stream(key, static_cast<uint64_t>(first_row + row));
     for (int64_t column = 0; column < width; ++column) *values++ = stream.uniform();
   }
+  return noise.to(device);
+}
+
+at::Tensor uniform_noise_of(const NoiseKey& key, const at::Tensor& number, int64_t width, at::Device device) {
+  const auto numbers = number.cpu();
+  auto noise = at::empty({number.size(0), width}, at::kFloat);
+  for (int64_t row = 0; row < number.size(0); ++row)
+    noise.narrow(0, row, 1).copy_(uniform_noise(key, numbers.const_data_ptr<int64_t>()[row], 1, width));
   return noise.to(device);
 }
 
@@ -74,12 +73,17 @@ at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta) { return x
 
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids) { return at::embedding(weight, ids); }
 
-at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example,
-                   int64_t first_channel) {
+at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example, int64_t first_channel,
+                   const at::Tensor& example) {
   if (rate == 0.0) return x;
-  const auto noise = uniform_noise(key, first_example, x.size(0), first_channel + x.size(2), x.device())
-                         .narrow(1, first_channel, x.size(2));
-  return scaled_by(x, dropout_factors(noise, rate).unsqueeze(1));
+  const auto factors_of = [&](int64_t first, int64_t count) {  // [count, channels]
+    const auto noise = uniform_noise(key, first, count, first_channel + x.size(2), x.device());
+    return dropout_factors(noise.narrow(1, first_channel, x.size(2)), rate);
+  };
+  if (!example.defined()) return scaled_by(x, factors_of(first_example, x.size(0)).unsqueeze(1));
+  const int64_t first = example.min().item<int64_t>(), last = example.max().item<int64_t>();
+  const auto rows = (example - first).reshape({-1});
+  return scaled_by(x, factors_of(first, last - first + 1).index_select(0, rows).view(x.sizes()));
 }
 
 at::Tensor activation(const at::Tensor& x, Activation activation) {
@@ -100,7 +104,8 @@ at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Ten
                         const FeedForwardOptions& options) {
   auto hidden = activation(linear(x, wi), options.activation);
   if (wi_1.defined()) hidden = hidden * linear(x, wi_1);
-  return linear(dropout(hidden, options.hidden_dropout_rate, options.key, options.first_example, options.first_feature),
+  return linear(dropout(hidden, options.hidden_dropout_rate, options.key, options.first_example, options.first_feature,
+                        options.example),
                 wo);
 }
 
@@ -108,7 +113,9 @@ at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at
                          const RouterInputNoise& noise) {
   auto input = x.to(weight.scalar_type());
   if (noise.jitter > 0.0 || noise.dropout > 0.0) {
-    const auto uniform = uniform_noise(noise.key, noise.first_token, x.size(0), x.size(1), x.device());
+    const auto uniform = noise.number.defined()
+                             ? uniform_noise_of(noise.key, noise.number, x.size(1), x.device())
+                             : uniform_noise(noise.key, noise.first_token, x.size(0), x.size(1), x.device());
     const auto spread = static_cast<float>(noise.jitter);
     const auto factors =
         noise.dropout > 0.0 ? dropout_factors(uniform, noise.dropout) : uniform * (2.0F * spread) + (1.0F - spread);

@@ -17,7 +17,7 @@ at::Tensor add_residual(const at::Tensor& x, const at::Tensor& delta);
 at::Tensor embedding(const at::Tensor& weight, const at::Tensor& ids);
 // The channels of x begin with number first_channel of their noise.
 at::Tensor dropout(const at::Tensor& x, double rate, const NoiseKey& key, int64_t first_example,
-                   int64_t first_channel = 0);
+                   int64_t first_channel = 0, const at::Tensor& example = {});
 at::Tensor activation(const at::Tensor& x, Activation activation);
 at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
                         const FeedForwardOptions& options);
@@ -40,6 +40,9 @@ at::Tensor vocabulary_logits(const at::Tensor& hidden, const at::Tensor& weight,
 // `key`. Made on the CPU and moved, so that every device sees the same numbers.
 at::Tensor uniform_noise(const NoiseKey& key, int64_t first_row, int64_t rows, int64_t width,
                          at::Device device = at::kCPU);
+
+// Of the rows whose numbers [rows] i64 are given.
+at::Tensor uniform_noise_of(const NoiseKey& key, const at::Tensor& number, int64_t width, at::Device device);
 
 // What a dropout factor is from uniform noise of the same shape: 0 where noise < rate, else 1 / (1 - rate). f32.
 at::Tensor dropout_factors(const at::Tensor& noise, double rate);

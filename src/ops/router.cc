@@ -55,7 +55,9 @@ void check_route(const at::Tensor& logits, const at::Tensor& token_mask, const R
 
 // Gumbel noise: the best of logits + noise is a draw from their softmax, the k best are k draws without replacement.
 at::Tensor gumbel_noise(const RouteOptions& options, int64_t tokens, int64_t num_experts) {
-  auto noise = reference::uniform_noise(options.noise, options.first_token, tokens, num_experts);
+  auto noise = options.number.defined()
+                   ? reference::uniform_noise_of(options.noise, options.number, num_experts, at::kCPU)
+                   : reference::uniform_noise(options.noise, options.first_token, tokens, num_experts);
   auto* value = write<float>(noise);
   // In f64: in f32 the largest uniform, 1 - 2^-24, would be rounded to 1 and its noise be infinite.
   for (int64_t n = 0; n < noise.numel(); ++n)
@@ -104,8 +106,10 @@ at::Tensor apply_second_policy(const at::Tensor& choice, const at::Tensor& proba
   NoiseKey key = options.noise;
   key.purpose = NoisePurpose::kSecondExpert;
   const int64_t width = options.num_selected_experts;
+  const auto numbers = options.number.defined() ? options.number.cpu().contiguous() : at::Tensor();
   for (int64_t token = 0; token < choice.size(0); ++token) {
-    NoiseStream noise(key, static_cast<uint64_t>(options.first_token + token));
+    NoiseStream noise(
+        key, static_cast<uint64_t>(numbers.defined() ? read<int64_t>(numbers)[token] : options.first_token + token));
     for (int64_t n = 1; n < width; ++n) {
       const double bound =
           options.second_expert_policy == SecondExpertPolicy::kThreshold ? 1.0 : static_cast<double>(noise.uniform());
@@ -194,6 +198,10 @@ double sum_over_real(const at::Tensor& values, const at::Tensor& mask) {
   return real.sum(at::kDouble).item<double>();
 }
 
+Dispatch dispatch_of(const Assignment& assignment, const RouteOptions& options) {
+  return make_dispatch(assignment.token, assignment.num_rows, options.first_token, options.number);
+}
+
 at::Tensor cpu_mask(const at::Tensor& token_mask) {
   return token_mask.defined() ? token_mask.cpu().contiguous() : at::Tensor();
 }
@@ -249,7 +257,7 @@ Routing route(const at::Tensor& logits, const at::Tensor& token_mask, const Rout
   routing.counts.sums.narrow(0, RoutingCounts::kNumSums + num_experts, num_experts).copy_(outputs.importance);
   routing.counts.sums = routing.counts.sums.to(logits.device());
   routing.expert_index = index.to(logits.device());
-  routing.dispatch = make_dispatch(assignment.token, assignment.num_rows, options.first_token);
+  routing.dispatch = dispatch_of(assignment, options);
   return routing;
 }
 
@@ -275,7 +283,7 @@ Routing route_to(const at::Tensor& expert, int64_t num_experts, const at::Tensor
   routing.counts = count_choices(assignment, choice, routing.expert_index, real);
   routing.expert_index = routing.expert_index.to(expert.device());
   routing.counts.sums = routing.counts.sums.to(expert.device());
-  routing.dispatch = make_dispatch(assignment.token, assignment.num_rows, options.first_token);
+  routing.dispatch = dispatch_of(assignment, options);
   return routing;
 }
 

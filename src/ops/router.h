@@ -20,6 +20,7 @@ struct RouterInputNoise {
   double dropout = 0.0;  // rate: factors 0 or 1 / (1 - rate)
   NoiseKey key = {};
   int64_t first_token = 0;  // row t draws subsequence first_token + t
+  at::Tensor number = {};   // [tokens] i64: or number[t]
 };
 
 // The router's product in f32: (x * noise) weight^T + bias. x [tokens, d_model] any dtype (cast up, the caller's tensor
@@ -48,6 +49,7 @@ struct RouteOptions {
   at::ScalarType selection_dtype = at::kFloat;
   NoiseKey noise = {};      // of sampling; kSampled draws from the same under purpose kSecondExpert
   int64_t first_token = 0;  // token t draws subsequence first_token + t
+  at::Tensor number = {};   // [tokens] i64: or number[t]
   // What means divide by: tokens of the whole step that this call is a part of, with and without padding, so that the
   // parts' losses add up. 0: those of this call.
   int64_t step_tokens = 0, step_real_tokens = 0;

@@ -21,10 +21,12 @@ struct RouterLogits : torch::autograd::Function<RouterLogits> {
     explicit Noise(const RouterInputNoise& noise)
         : factors{static_cast<float>(noise.jitter), static_cast<float>(noise.dropout)},
           key(stream_key(noise.key)),
-          first_token(static_cast<uint64_t>(noise.first_token)) {}
+          first_token(static_cast<uint64_t>(noise.first_token)),
+          number(noise.number.defined() ? noise.number.contiguous() : noise.number) {}
     kernels::ElementNoise factors;
     kernels::StreamKey key;
     uint64_t first_token;
+    at::Tensor number;
 
     // x [tokens, d_model] times the factors, in `dtype`; one of the dtypes is f32.
     at::Tensor times(const at::Tensor& x, at::ScalarType dtype) const {
@@ -32,12 +34,14 @@ struct RouterLogits : torch::autograd::Function<RouterLogits> {
       const auto from = x.contiguous();
       auto to = at::empty(x.sizes(), x.options().dtype(dtype));
       const int64_t rows = x.size(0), width = x.size(1);
+      const auto* numbers = number.defined() ? read<int64_t>(number) : nullptr;
       if (dtype == at::kBFloat16)
-        kernels::multiply_noise(key, first_token, read<float>(from), write<kernels::BFloat16>(to), rows, width,
+        kernels::multiply_noise(key, first_token, numbers, read<float>(from), write<kernels::BFloat16>(to), rows, width,
                                 factors);
       else
         with_kernel_type(x.scalar_type(), [&](auto type) {
-          kernels::multiply_noise(key, first_token, read<decltype(type)>(from), write<float>(to), rows, width, factors);
+          kernels::multiply_noise(key, first_token, numbers, read<decltype(type)>(from), write<float>(to), rows, width,
+                                  factors);
         });
       return to;
     }
@@ -86,6 +90,8 @@ at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at
   for (const auto& [name, amount] : {std::pair{"jitter", noise.jitter}, std::pair{"dropout", noise.dropout}})
     SY_CHECK(amount >= 0.0 && amount < 1.0, "router_logits: ", name, " ", amount, " is not in [0, 1)");
   SY_CHECK(noise.jitter == 0.0 || noise.dropout == 0.0, "router_logits: jitter and dropout together; expected one");
+  SY_CHECK(!noise.number.defined() || (noise.number.numel() == x.size(0) && noise.number.scalar_type() == at::kLong),
+           "router_logits: expected an int64 number for each of ", x.size(0), " tokens");
   if (!is_fused(x) || weight.scalar_type() != at::kFloat) return reference::router_logits(x, weight, bias, noise);
   return RouterLogits::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt, noise);
 }

@@ -197,7 +197,8 @@ Json routing_json(const ModelConfig& config, const ComputeWeights& weights, cons
   Json json = {{"encoder", {{"tokens", tokens_json(input, vocabulary)}, {"layers", encoder_layers}}}};
   if (question.output.empty()) return json;
   const auto inputs = shift_right(row_tensor(question.output, weights.output.device()));
-  const auto decoded = decode(config, weights, {inputs}, encoded[0].hidden, encoded[0].mask, {.drop_tokens = false});
+  const auto decoded =
+      decode(config, weights, {inputs}, encoded[0].hidden, {.mask = encoded[0].mask}, {.drop_tokens = false});
   std::vector<int32_t> read = {0};
   read.insert(read.end(), question.output.begin(), question.output.end() - 1);
   json["decoder"] = {{"tokens", tokens_json(read, vocabulary)}, {"layers", layers_json(decoded.sparse_layers)}};

@@ -19,8 +19,7 @@ SoftTargets ModelTeacher::soft_targets(const LossInput& input, int64_t step, int
   const at::NoGradGuard no_grad;
   const ForwardOptions forward{.step = step, .first_example = first_example, .step_totals = totals};
   const auto encoder = encode(model_.config, model_.weights, input.encoder, forward);
-  const auto decoder =
-      decode(model_.config, model_.weights, input.decoder, encoder.hidden, input.encoder.mask, forward);
+  const auto decoder = decode(model_.config, model_.weights, input.decoder, encoder.hidden, input.encoder, forward);
   return {
       .weight = weight_,
       .temperature = temperature_,

@@ -51,15 +51,18 @@ void sum_parts(std::vector<PartResult>& parts, const Mesh& mesh) {
 
 StepTotals sum_totals(StepTotals totals, const Mesh& mesh) {
   if (mesh.world() == nullptr) return totals;
-  const auto sums = at::zeros({2}, at::kLong);
+  const auto sums = at::zeros({3}, at::kLong);
   auto* values = sums.mutable_data_ptr<int64_t>();
   if (speaks_for_its_part(mesh)) {
     values[0] = totals.encoder_tokens;
     values[1] = totals.decoder_tokens;
+    values[2] = totals.examples;
   }
   mesh.world()->all_reduce(sums);
-  return {
-      .sequences = totals.sequences * mesh.num_batch_parts(), .encoder_tokens = values[0], .decoder_tokens = values[1]};
+  return {.sequences = totals.sequences * mesh.num_batch_parts(),
+          .encoder_tokens = values[0],
+          .decoder_tokens = values[1],
+          .examples = values[2]};
 }
 
 void sum_results(StepResult& result, double& gradient_squares, const Mesh& mesh) {

@@ -8,7 +8,7 @@
 
 namespace switchyard {
 
-// The totals of the whole batch from those of this rank's part. One all-reduce of two numbers.
+// The totals of the whole batch from those of this rank's part. One all-reduce of three numbers.
 StepTotals sum_totals(StepTotals totals, const Mesh& mesh);
 
 // Losses and routing of the whole step in place of those of this rank's part, and the sum of squares of all gradients,

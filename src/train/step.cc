@@ -195,7 +195,8 @@ ComputeWeights Learner::shared_weights() const {
 StepTotals Learner::totals_of(const Batch& batch) const {
   return sum_totals({.sequences = batch.batch_size,
                      .encoder_tokens = count_real(batch.encoder_input_tokens),
-                     .decoder_tokens = count_real(batch.decoder_target_tokens)},
+                     .decoder_tokens = count_real(batch.decoder_target_tokens),
+                     .examples = batch.num_examples()},
                     mesh_);
 }
 
@@ -212,6 +213,8 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
   StepResult result;
   result.step = step;
   result.tokens = totals.sequences * (batch.encoder_length + batch.decoder_length);
+  result.real_tokens = totals.encoder_tokens + totals.decoder_tokens;
+  result.examples = totals.examples;
   for (int64_t first = 0; first < batch.batch_size; first += rows) {
     const auto input = to_tensors(batch, first, std::min(rows, batch.batch_size - first), weights_.shared.device());
     std::optional<SoftTargets> soft_targets;

@@ -48,6 +48,8 @@ struct StepOptions {
 struct StepResult {
   int64_t step = 0;                          // number of this update, from 1
   int64_t tokens = 0;                        // encoder and decoder positions of its whole batch, padding included
+  int64_t real_tokens = 0;                   // without padding
+  int64_t examples = 0;                      // of its whole batch: more than rows where they are packed
   double loss = 0.0, cross_entropy = 0.0;    // what was minimised; nats per target token
   std::optional<double> soft_cross_entropy;  // against a teacher's probabilities
   double load_balance_loss = 0.0;            // these without coefficients

@@ -61,6 +61,7 @@ Json to_json(const StepResult& result, const RunProgress& progress) {
   if (const auto& sent = result.wire_bytes; sent.all_to_all + sent.all_reduce + sent.broadcast > 0)
     line["wire_bytes"] = {
         {"all_to_all", sent.all_to_all}, {"all_reduce", sent.all_reduce}, {"broadcast", sent.broadcast}};
+  line["filled"] = static_cast<double>(result.real_tokens) / static_cast<double>(result.tokens);
   line["tokens_seen"] = progress.tokens_seen;
   if (progress.epochs > 0) line["epochs"] = progress.epochs;
   line["model_flops_utilization"] = progress.flops / result.seconds / progress.product_rate;

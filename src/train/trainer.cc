@@ -338,7 +338,7 @@ StepResult Trainer::train_step() {
              "; lower optimizer.learning_rate, set optimizer.gradient_clip_norm, or use train.dtype = \"fp32\""));
   }
   ++state.step;
-  state.examples_seen += state.examples->shape().batch_size;
+  state.examples_seen += result.examples;
   state.tokens_seen += result.tokens;
   for (size_t n = 0; n < result.parts.size(); ++n) {
     state.parts[n].examples += result.parts[n].examples;

@@ -166,7 +166,8 @@ TEST_F(Memory, Rows) {
     rms_norm_backward(x.data(), scale.data(), x.data(), y.data(), grad_scale.data(), rows, width, 1e-6f);
   });
   expect_bad_alloc("drop_channels", [&] { drop_channels(x.data(), dropout, y.data(), rows, width); });
-  expect_bad_alloc("multiply_noise", [&] { multiply_noise({}, 0, x.data(), y.data(), rows, width, {.spread = 0.1f}); });
+  expect_bad_alloc("multiply_noise",
+                   [&] { multiply_noise({}, 0, nullptr, x.data(), y.data(), rows, width, {.spread = 0.1f}); });
   expect_bad_alloc("hidden_layer",
                    [&] { hidden_layer<float>(Activation::kSilu, x.data(), nullptr, dropout, rows, width, y.data()); });
   expect_bad_alloc("hidden_layer_backward", [&] {

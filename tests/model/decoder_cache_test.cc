@@ -30,7 +30,7 @@ struct Model {
   }
   // The hidden state of the last of ids [1, length], by teacher forcing.
   at::Tensor last(const at::Tensor& ids, const at::Tensor& encoder_hidden, const at::Tensor& mask = {}) const {
-    return decode(config, weights, {ids}, encoder_hidden, mask, {.drop_tokens = false}).hidden.select(1, -1);
+    return decode(config, weights, {ids}, encoder_hidden, {.mask = mask}, {.drop_tokens = false}).hidden.select(1, -1);
   }
 };
 

@@ -179,7 +179,7 @@ TEST_P(ProductionKernels, DecodingStepByStepIsThatOfF64) {
       auto mask = at::ones({batch, 9}, at::kBool);
       mask[0].slice(0, 6).fill_(false);
       const auto encoded = encode(config, exact, {input.encoder.ids, mask}, {});
-      const auto whole = decode(config, exact, {input.decoder.ids}, encoded.hidden, mask, {});
+      const auto whole = decode(config, exact, {input.decoder.ids}, encoded.hidden, {.mask = mask}, {});
       // Rounding may choose other experts for single tokens; of as many as 65 x 6, for some.
       const auto is_near = [&](const at::Tensor& got, const at::Tensor& wanted) {
         const auto distance = (got.to(at::kDouble) - wanted).norm(2, -1) / wanted.norm(2, -1);

@@ -146,7 +146,7 @@ TEST(Transformer, StepwiseDecodingEqualsTheWholeSequence) {
   auto mask = at::ones({3, 9}, at::kBool);
   mask[1].slice(0, 6).fill_(false);
   const auto encoded = encode(config, weights, {input.encoder.ids, mask}, {});
-  const auto whole = decode(config, weights, {input.decoder.ids}, encoded.hidden, mask, {}).hidden;
+  const auto whole = decode(config, weights, {input.decoder.ids}, encoded.hidden, {.mask = mask}, {}).hidden;
   DecoderCache cache(weights, /*slots=*/3, /*max_length=*/11);
   const auto slots = cache.add_rows(weights, encoded.hidden, mask);
   for (int64_t start = 0; start < 11;) {  // one position at a time, once three

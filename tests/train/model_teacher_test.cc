@@ -17,7 +17,7 @@ namespace {
 
 at::Tensor logits_of(const InferenceModel& model, const LossInput& input) {
   const auto encoder = encode(model.config, model.weights, input.encoder, {});
-  const auto decoder = decode(model.config, model.weights, input.decoder, encoder.hidden, input.encoder.mask, {});
+  const auto decoder = decode(model.config, model.weights, input.decoder, encoder.hidden, input.encoder, {});
   return output_logits(model.weights, decoder.hidden).reshape({-1, model.config.vocab_size});
 }
 
