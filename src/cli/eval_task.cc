@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "tasks/long_texts.h"
 #include "tasks/predictions.h"
 #include "tasks/score.h"
 #include "tasks/split_files.h"
@@ -22,7 +23,7 @@ namespace fs = std::filesystem;
 struct Scored {
   std::string task, split;
   size_t examples = 0, bad_rows = 0;
-  int64_t truncated_inputs = 0;
+  size_t truncated_inputs = 0, skipped_inputs = 0, long_targets = 0;
   MetricValues metrics;
 };
 
@@ -32,6 +33,8 @@ Json to_json(const Scored& scored) {
   Json json = {{"task", scored.task}, {"split", scored.split}, {"examples", scored.examples}, {"metrics", metrics}};
   if (scored.bad_rows > 0) json["bad_rows"] = scored.bad_rows;
   if (scored.truncated_inputs > 0) json["truncated_inputs"] = scored.truncated_inputs;
+  if (scored.skipped_inputs > 0) json["skipped_inputs"] = scored.skipped_inputs;
+  if (scored.long_targets > 0) json["long_targets"] = scored.long_targets;
   return json;
 }
 
@@ -45,6 +48,14 @@ void write_predictions(const fs::path& path, const std::vector<TaskExample>& exa
   write_file_atomically(path, lines);
 }
 
+// Names the first few rows, and counts the others.
+void tell(const char* what, const std::vector<BadRow>& rows) {
+  constexpr size_t kShown = 10;
+  for (size_t n = 0; n < std::min(kShown, rows.size()); ++n)
+    std::cerr << what << ' ' << rows[n].place << ": " << rows[n].problem << '\n';
+  if (rows.size() > kShown) std::cerr << what << ' ' << rows.size() - kShown << " more rows\n";
+}
+
 // Scores splits with one model, opened when it is first needed, or with given predictions.
 class Evaluation {
  public:
@@ -54,31 +65,55 @@ class Evaluation {
   // `given` and `written` are files of predictions; empty: none.
   Scored score_split(const Task& task, const std::string& split, const fs::path& given, const fs::path& written) {
     const auto bad_rows = options_.bad_rows == "skip" ? BadRows::kSkip : BadRows::kRefuse;
-    const auto read = read_examples(task, options_.data, split, {.bad_rows = bad_rows});
-    constexpr size_t kShown = 10;
-    for (size_t n = 0; n < std::min(kShown, read.bad_rows.size()); ++n)
-      std::cerr << "skipped " << read.bad_rows[n].place << ": " << read.bad_rows[n].problem << '\n';
-    if (read.bad_rows.size() > kShown) std::cerr << "skipped " << read.bad_rows.size() - kShown << " more rows\n";
+    auto read = read_examples(task, options_.data, split, {.bad_rows = bad_rows});
+    tell("skipped", read.bad_rows);
 
-    Scored scored{task.name, split, read.examples.size(), read.bad_rows.size(), 0, {}};
+    Scored scored{.task = task.name, .split = split, .bad_rows = read.bad_rows.size(), .metrics = {}};
     std::vector<std::string> predictions;
     if (!given.empty()) {
       predictions = read_predictions(given, read.examples.size());
     } else {
       if (!model_) model_.emplace(model_folder_, compute_, options_.model);
-      auto outputs = model_->predict(task, read.examples);
-      predictions = std::move(outputs.texts);
-      scored.truncated_inputs = outputs.truncated_inputs;
-      if (scored.truncated_inputs > 0)
-        std::cerr << task.name << ": " << scored.truncated_inputs << " inputs were cut at "
-                  << options_.model.encoder_length << " tokens (--encoder-length)\n";
+      fit_inputs(read.examples, scored);
+      count_long_targets(read.examples, scored);
+      predictions = model_->predict(task, read.examples);
     }
+    scored.examples = read.examples.size();
     if (!written.empty()) write_predictions(written, read.examples, predictions);
     scored.metrics = score(task, read.examples, predictions);
     return scored;
   }
 
  private:
+  // Before the model runs: what it can't read whole is named, and cut, left out or refused.
+  void fit_inputs(std::vector<TaskExample>& examples, Scored& scored) const {
+    const int64_t length = options_.model.encoder_length;
+    const auto found = find_long_texts(examples, &TaskExample::inputs, model_->vocabulary(), length - 1);
+    if (found.empty()) return;
+    if (options_.long_inputs == "refuse") refuse_long_inputs(examples, found, length);
+    if (options_.long_inputs == "skip") {
+      scored.skipped_inputs = found.size();
+      return tell("skipped", leave_out(examples, found, length));
+    }
+    scored.truncated_inputs = found.size();
+    std::cerr << scored.task << ": " << found.size() << " inputs are cut at " << length
+              << " tokens (--encoder-length); the first is " << examples[found.front().example].place << '\n';
+  }
+
+  // Targets stay whole; but an output of --max-tokens can't equal a longer one.
+  void count_long_targets(const std::vector<TaskExample>& examples, Scored& scored) const {
+    if (options_.model.rank) return;
+    const auto found =
+        find_long_texts(examples, &TaskExample::targets, model_->vocabulary(), options_.model.max_tokens);
+    scored.long_targets = found.size();
+    if (found.empty()) return;
+    const auto longest =
+        std::max_element(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.tokens < b.tokens; });
+    std::cerr << scored.task << ": " << found.size() << " targets are longer than any output: up to " << longest->tokens
+              << " tokens, outputs end at " << options_.model.max_tokens << " (--max-tokens); the first is "
+              << examples[found.front().example].place << '\n';
+  }
+
   const EvalTaskOptions& options_;
   std::string model_folder_;
   const ComputeOptions& compute_;
@@ -181,6 +216,12 @@ void add_eval_task_options(CLI::App& eval, EvalTaskOptions& options) {
                   "refuse, or skip: rows with a missing, mistyped or empty field or an unknown label")
       ->check(CLI::IsMember({"refuse", "skip"}))
       ->capture_default_str();
+  eval.add_option("--long-inputs", options.long_inputs,
+                  "cut, skip or refuse inputs of more than --encoder-length tokens")
+      ->needs(task)
+      ->excludes(given)
+      ->check(CLI::IsMember({"cut", "skip", "refuse"}))
+      ->capture_default_str();
   eval.add_option("--max-tokens", options.model.max_tokens, "most tokens of an output")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -197,6 +238,10 @@ void eval_task(const EvalTaskOptions& options, const std::string& model, const C
            "--task needs --model, or --from-predictions with outputs");
   SY_CHECK(model.empty() || options.from_predictions.empty(),
            "--from-predictions scores given outputs; leave --model out, or use --predictions to write its outputs");
+  SY_CHECK(
+      options.predictions.empty() || options.long_inputs != "skip",
+      "--long-inputs skip leaves rows out that only the model's vocabulary tells, so a file of --predictions could "
+      "not be scored again; use cut or refuse with it");
   Evaluation evaluation(options, model, compute);
   if (const auto* benchmark = find_benchmark(options.task))
     return eval_benchmark(*benchmark, options, evaluation, json);

@@ -9,7 +9,7 @@
 namespace switchyard {
 
 struct EvalTaskOptions {
-  std::string task, data = ".", split, from_predictions, predictions, bad_rows = "refuse";
+  std::string task, data = ".", split, from_predictions, predictions, bad_rows = "refuse", long_inputs = "cut";
   TaskOutputOptions model;  // batch_size and encoder_length are eval's own
 };
 

@@ -24,7 +24,7 @@ TaskModel::TaskModel(const std::filesystem::path& folder, const ComputeOptions& 
       vocabulary_(open_vocabulary(resolve_model_folder(folder), model_.config)),
       options_(options) {}
 
-TaskOutputs TaskModel::predict(const Task& task, std::span<const TaskExample> examples) const {
+std::vector<std::string> TaskModel::predict(const Task& task, std::span<const TaskExample> examples) const {
   const bool show = isatty(STDERR_FILENO) != 0;
   auto outputs = task_outputs(model_.config, model_.weights, vocabulary_, task, examples, options_, [&](size_t done) {
     if (show) std::cerr << "\r" << done << " of " << examples.size() << " examples" << std::flush;

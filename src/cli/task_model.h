@@ -17,7 +17,9 @@ class TaskModel {
   // Throws Error as open_for_inference() and open_vocabulary() do.
   TaskModel(const std::filesystem::path& folder, const ComputeOptions& compute, const TaskOutputOptions& options);
 
-  TaskOutputs predict(const Task& task, std::span<const TaskExample> examples) const;
+  std::vector<std::string> predict(const Task& task, std::span<const TaskExample> examples) const;
+
+  const Vocabulary& vocabulary() const { return vocabulary_; }
 
  private:
   InferenceModel model_;

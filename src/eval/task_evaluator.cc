@@ -14,7 +14,7 @@ TaskEvaluator::TaskEvaluator(Task task, std::vector<TaskExample> examples, const
 std::vector<NamedNumber> TaskEvaluator::evaluate(const ModelConfig& config, const ComputeWeights& weights) const {
   const auto outputs = task_outputs(config, weights, vocabulary_, task_, examples_, options_);
   std::vector<NamedNumber> numbers;
-  for (const auto& [name, value] : score(task_, examples_, outputs.texts))
+  for (const auto& [name, value] : score(task_, examples_, outputs))
     if (std::isfinite(value)) numbers.push_back({join("eval_", task_.name, "_", name), value});
   return numbers;
 }

@@ -14,20 +14,16 @@ struct Answering {
   const ComputeWeights& weights;
   const Vocabulary& vocabulary;
   const TaskOutputOptions& options;
-  int64_t truncated = 0;
 
-  std::vector<int32_t> input_ids(const std::string& text) {
+  std::vector<int32_t> input_ids(const std::string& text) const {
     auto ids = vocabulary.encode(text);
     const auto longest = static_cast<size_t>(options.encoder_length - 1);
-    if (ids.size() > longest) {
-      ids.resize(longest);
-      ++truncated;
-    }
+    if (ids.size() > longest) ids.resize(longest);
     ids.push_back(vocabulary.eos_id());
     return ids;
   }
 
-  void generate(std::span<const TaskExample> examples, std::vector<std::string>& texts) {
+  void generate(std::span<const TaskExample> examples, std::vector<std::string>& texts) const {
     std::vector<Request> requests;
     for (const auto& example : examples)
       requests.push_back({.ids = input_ids(example.inputs),
@@ -37,7 +33,7 @@ struct Answering {
       texts.push_back(vocabulary.decode(results.at(0).ids));
   }
 
-  std::string likeliest(const std::string& input, const std::vector<std::string>& candidates) {
+  std::string likeliest(const std::string& input, const std::vector<std::string>& candidates) const {
     std::vector<std::vector<int32_t>> targets;
     for (const auto& text : candidates) {
       targets.push_back(vocabulary.encode(text));
@@ -52,27 +48,27 @@ struct Answering {
 
 }  // namespace
 
-TaskOutputs task_outputs(const ModelConfig& config, const ComputeWeights& weights, const Vocabulary& vocabulary,
-                         const Task& task, std::span<const TaskExample> examples, const TaskOutputOptions& options,
-                         const std::function<void(size_t)>& progress) {
+std::vector<std::string> task_outputs(const ModelConfig& config, const ComputeWeights& weights,
+                                      const Vocabulary& vocabulary, const Task& task,
+                                      std::span<const TaskExample> examples, const TaskOutputOptions& options,
+                                      const std::function<void(size_t)>& progress) {
   SY_CHECK(options.encoder_length > 1, "an input has at least 2 tokens, got an encoder length of ",
            options.encoder_length);
   SY_CHECK(!options.rank || task.kind == TargetKind::kLabel || task.kind == TargetKind::kChoice,
            "ranking chooses among labels or choices, and ", task.name, " has none");
   constexpr size_t kBatchesARun = 8;
   const size_t run = static_cast<size_t>(options.batch_size) * kBatchesARun;
-  Answering answering{config, weights, vocabulary, options};
-  TaskOutputs outputs;
+  const Answering answering{config, weights, vocabulary, options};
+  std::vector<std::string> texts;
   for (size_t begin = 0; begin < examples.size(); begin += run) {
     const auto part = examples.subspan(begin, std::min(run, examples.size() - begin));
-    if (!options.rank) answering.generate(part, outputs.texts);
+    if (!options.rank) answering.generate(part, texts);
     for (size_t n = 0; options.rank && n < part.size(); ++n)
-      outputs.texts.push_back(
+      texts.push_back(
           answering.likeliest(part[n].inputs, task.kind == TargetKind::kLabel ? task.labels : part[n].references));
-    if (progress) progress(outputs.texts.size());
+    if (progress) progress(texts.size());
   }
-  outputs.truncated_inputs = answering.truncated;
-  return outputs;
+  return texts;
 }
 
 }  // namespace switchyard

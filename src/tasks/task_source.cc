@@ -29,28 +29,39 @@ TaskSource::TaskSource(std::span<const TaskExample> examples, const Vocabulary& 
   }
   if (failure) std::rethrow_exception(failure);
 
-  const TaskExample* first_long = nullptr;
-  size_t longest = 0;
+  const auto note = [](Long& found, const TaskExample& example) {
+    if (found.count++ == 0) found.first = example.place;
+  };
+  Long refused_inputs, refused_targets;
+  size_t most_input = 0, most_target = 0;
   for (size_t n = 0; n < ids.size(); ++n) {
     auto& [input, target] = ids[n];
-    longest = std::max(longest, target.size());
-    if (target.size() > longest_target) {
-      if (first_long == nullptr) first_long = &examples[n];
-      ++left_out_;
+    most_input = std::max(most_input, input.size());
+    most_target = std::max(most_target, target.size());
+    const bool long_input = input.size() > longest_input, long_target = target.size() > longest_target;
+    if (long_input && options.long_inputs == LongInputs::kRefuse) note(refused_inputs, examples[n]);
+    if (long_target && options.long_targets == LongTargets::kRefuse) note(refused_targets, examples[n]);
+    if (long_target || (long_input && options.long_inputs != LongInputs::kCut)) {
+      note(skipped_, examples[n]);
       continue;
     }
-    if (input.size() > longest_input) {
+    if (long_input) {
       input.resize(longest_input);
-      if (truncated_inputs_++ == 0) first_truncated_ = examples[n].place;
+      note(cut_, examples[n]);
     }
     input.push_back(vocabulary.eos_id());
     target.push_back(vocabulary.eos_id());
     examples_.push_back(std::move(ids[n]));
   }
-  SY_CHECK(first_long == nullptr || options.long_targets == LongTargets::kLeaveOut, first_long->place, ": a target of ",
-           "more than decoder_length - 1 = ", longest_target, " tokens, as ", left_out_, " of ", ids.size(),
-           " are; targets are never cut: set decoder_length to ", longest + 1, ", or leave such examples out");
-  SY_CHECK(!examples_.empty(), "no example is left to train on", left_out_ > 0 ? ": every target is too long" : "");
+  SY_CHECK(refused_targets.count == 0, refused_targets.first,
+           ": a target of more than decoder_length - 1 = ", longest_target, " tokens, as ", refused_targets.count,
+           " of ", ids.size(), " are; targets are never cut: set decoder_length to ", most_target + 1,
+           ", or long_targets to skip, which leaves such examples out");
+  SY_CHECK(refused_inputs.count == 0, refused_inputs.first,
+           ": an input of more than encoder_length - 1 = ", longest_input, " tokens, as ", refused_inputs.count, " of ",
+           ids.size(), " are; set encoder_length to ", most_input + 1, ", or long_inputs to cut or skip");
+  SY_CHECK(!examples_.empty(), "no example is left to train on",
+           skipped_.count > 0 ? join(": all ", skipped_.count, " are too long, the first is ", skipped_.first) : "");
 }
 
 Batch TaskSource::rows(int64_t step, int64_t first, int64_t count) const {

@@ -10,6 +10,7 @@
 #include "data/mixture.h"
 #include "model/config.h"
 #include "optim/optimizer.h"
+#include "tasks/task_source.h"
 
 namespace switchyard {
 
@@ -51,6 +52,8 @@ struct DataConfig {
   std::string vocab;  // spiece.model, a model directory or a run's folder
   int64_t encoder_length = 512;
   int64_t decoder_length = 0;  // 0: what span corruption needs for encoder_length (114 for 512)
+  LongInputs long_inputs = LongInputs::kCut;
+  LongTargets long_targets = LongTargets::kRefuse;
   double noise_density = 0.15;
   double mean_noise_span_length = 3.0;
   std::string cache;  // folder of tokenised shards; empty: `.cache` beside the run's folder
@@ -73,6 +76,8 @@ struct DataConfig {
     field("vocab", self.vocab, "SentencePiece model, made by `switchyard vocab train`, or a model directory or run");
     field("encoder_length", self.encoder_length, "encoder tokens an example");
     field("decoder_length", self.decoder_length, "decoder tokens an example; 0: as many as span corruption gives");
+    field("long_inputs", self.long_inputs, "inputs of a task that encoder_length does not hold: cut, skip or refuse");
+    field("long_targets", self.long_targets, "targets that decoder_length does not hold: refuse or skip, never cut");
     field("noise_density", self.noise_density, "share of tokens that span corruption masks");
     field("mean_noise_span_length", self.mean_noise_span_length, "mean length of a masked span, tokens");
     field("cache", self.cache, "folder for tokenised text; empty: .cache beside the run's folder");

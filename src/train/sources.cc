@@ -69,10 +69,14 @@ std::unique_ptr<ExampleSource> open_task(const TaskPlace& place, const RunConfig
       TaskSourceOptions{.encoder_length = run.data.encoder_length,
                         .decoder_length = run.data.decoder_length > 0 ? run.data.decoder_length : kTargetLength,
                         .seed = static_cast<uint64_t>(run.train.seed),
-                        .batch_size = batch_size});
-  if (source->truncated_inputs() > 0)
-    say(place.task, ": ", source->truncated_inputs(), " of ", source->examples_per_epoch(), " inputs cut to ",
-        run.data.encoder_length, " tokens, the first is ", source->first_truncated(), "; targets are never cut");
+                        .batch_size = batch_size,
+                        .long_inputs = run.data.long_inputs,
+                        .long_targets = run.data.long_targets});
+  if (const auto& cut = source->cut_inputs(); cut.count > 0)
+    say(place.task, ": ", cut.count, " of ", source->examples_per_epoch(), " inputs cut to ", run.data.encoder_length,
+        " tokens, the first is ", cut.first, "; targets are never cut");
+  if (const auto& skipped = source->skipped_examples(); skipped.count > 0)
+    say(place.task, ": ", skipped.count, " examples skipped that are too long, the first is ", skipped.first);
   return source;
 }
 

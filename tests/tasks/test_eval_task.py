@@ -141,3 +141,26 @@ def test_a_models_outputs(data, model):
     assert chosen <= {"negative", "positive"}
     assert ranked["truncated_inputs"] == 4
     assert "ranking chooses among labels" in evaluate("--task", "glue_stsb", "--data", data, *common, "--rank", code=2).stderr
+
+
+def test_what_is_too_long_is_named(data, model):
+    rows = [{"sentence": "a b", "label": 1}, {"sentence": "the old red bridge " * 8, "label": 0}]
+    write_lines(data / "glue_sst2/dev.jsonl", rows)
+    task = ["--task", "glue_sst2", "--data", data, "--model", model, "--dtype", "fp32", "--threads", "1"]
+    short = [*task, "--encoder-length", "40", "--max-tokens", "2"]
+    run = evaluate(*short, "--json")
+    assert "1 inputs are cut at 40 tokens (--encoder-length); the first is " in run.stderr
+    assert "dev.jsonl:2\n" in run.stderr
+    assert "1 targets are longer than any output: up to " in run.stderr
+    result = json.loads(run.stdout)
+    assert (result["examples"], result["truncated_inputs"], result["long_targets"]) == (2, 1, 1)
+    run = evaluate(*short, "--long-inputs", "skip", "--json")
+    assert "dev.jsonl:2: an input of " in run.stderr
+    result = json.loads(run.stdout)
+    assert (result["examples"], result["skipped_inputs"]) == (1, 1)
+    refusal = evaluate(*short, "--long-inputs", "refuse", code=2).stderr
+    assert "1 of 2 inputs are longer than 40 tokens" in refusal and "dev.jsonl:2: an input of " in refusal
+    whole = scored(*task, "--encoder-length", "400", "--long-inputs", "refuse")
+    assert whole["examples"] == 2 and "long_targets" not in whole
+    written = ["--predictions", data / "written.jsonl"]
+    assert "could not be scored again" in evaluate(*short, "--long-inputs", "skip", *written, code=2).stderr
