@@ -72,6 +72,8 @@ void check_sources(const DataConfig& data) {
   SY_CHECK(given == 1, "data.text, data.task and data.mixture: keep one");
   SY_CHECK(data.task.empty() || !data.folder.empty(),
            "data.folder is missing: name the folder that holds the folder of task ", data.task);
+  SY_CHECK(!data.pack || data.text.empty(),
+           "data.pack = true: text fills its rows already; packing is for a task or a mixture");
   check_mixture(data);
   SY_CHECK(!data.eval_each_file || !data.eval_text.empty(), "data.eval_each_file wants files in data.eval_text");
 }

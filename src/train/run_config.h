@@ -49,6 +49,7 @@ struct DataConfig {
   MixtureRule mixture_rule = MixtureRule::kRates;
   int64_t mixture_maximum = 0;
   double mixture_temperature = 1.0;
+  bool pack = false;
   std::string vocab;  // spiece.model, a model directory or a run's folder
   int64_t encoder_length = 512;
   int64_t decoder_length = 0;  // 0: what span corruption needs for encoder_length (114 for 512)
@@ -73,6 +74,7 @@ struct DataConfig {
     field("mixture_maximum", self.mixture_maximum, "proportional: no source counts as more examples; 0: no limit");
     field("mixture_temperature", self.mixture_temperature,
           "proportional: rates are to the power 1 / temperature (mT5's exponent 0.3: 3.333)");
+    field("pack", self.pack, "several examples of a task or mixture one behind the other in a row, as they fit");
     field("vocab", self.vocab, "SentencePiece model, made by `switchyard vocab train`, or a model directory or run");
     field("encoder_length", self.encoder_length, "encoder tokens an example");
     field("decoder_length", self.decoder_length, "decoder tokens an example; 0: as many as span corruption gives");

@@ -31,6 +31,7 @@ std::string data_line(const Trainer& trainer) {
   const int64_t epoch = trainer.examples().examples_per_epoch();
   const std::string step = join(short_count(tokens), " tokens a step (", shape.batch_size, " x ", shape.encoder_length,
                                 " + ", shape.decoder_length, ")");
+  if (trainer.run().data.pack) return "data        " + step + ", examples packed";
   if (epoch == 0) return "data        " + step;
   const double steps = static_cast<double>(epoch) / static_cast<double>(shape.batch_size);
   return join("data        ", short_count(tokens * steps), " tokens an epoch, ", step);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/messages.h"
+#include "data/packing.h"
 #include "data/pretraining.h"
 #include "data/token_store.h"
 #include "eval/held_out_loss.h"
@@ -111,7 +112,7 @@ std::vector<MixtureEntry> with_files_apart(const std::vector<MixtureEntry>& mixt
 }
 
 std::unique_ptr<ExampleSource> open_mixture(const RunConfig& run, const Vocabulary& vocabulary,
-                                            const std::filesystem::path& cache_folder) {
+                                            const std::filesystem::path& cache_folder, int64_t batch_size) {
   const auto& data = run.data;
   std::vector<MixturePart> parts;
   std::vector<int64_t> sizes;
@@ -131,7 +132,15 @@ std::unique_ptr<ExampleSource> open_mixture(const RunConfig& run, const Vocabula
     const auto rates = proportional_rates(sizes, data.mixture_maximum, data.mixture_temperature);
     for (size_t n = 0; n < parts.size(); ++n) parts[n].rate = rates[n];
   }
-  return std::make_unique<MixtureSource>(std::move(parts), static_cast<uint64_t>(run.train.seed), run.train.batch_size);
+  return std::make_unique<MixtureSource>(std::move(parts), static_cast<uint64_t>(run.train.seed), batch_size);
+}
+
+std::unique_ptr<ExampleSource> open_examples(const RunConfig& run, const Vocabulary& vocabulary,
+                                             const std::filesystem::path& cache_folder, int64_t batch_size) {
+  const auto& data = run.data;
+  if (!data.mixture.empty()) return open_mixture(run, vocabulary, cache_folder, batch_size);
+  if (!data.task.empty()) return open_task({data.task, data.folder, data.split}, run, vocabulary, batch_size);
+  return open_training_text(data.text, run, vocabulary, cache_folder, batch_size);
 }
 
 std::unique_ptr<Evaluator> open_held_out_loss(const RunConfig& run, const Vocabulary& vocabulary,
@@ -151,10 +160,8 @@ std::unique_ptr<Evaluator> open_held_out_loss(const RunConfig& run, const Vocabu
 
 std::unique_ptr<ExampleSource> open_training_examples(const RunConfig& run, const Vocabulary& vocabulary,
                                                       const std::filesystem::path& cache_folder) {
-  const auto& data = run.data;
-  if (!data.mixture.empty()) return open_mixture(run, vocabulary, cache_folder);
-  if (!data.task.empty()) return open_task({data.task, data.folder, data.split}, run, vocabulary, run.train.batch_size);
-  return open_training_text(data.text, run, vocabulary, cache_folder, run.train.batch_size);
+  if (!run.data.pack) return open_examples(run, vocabulary, cache_folder, run.train.batch_size);
+  return std::make_unique<PackedSource>(open_examples(run, vocabulary, cache_folder, 1), run.train.batch_size);
 }
 
 std::vector<std::unique_ptr<Evaluator>> open_evaluators(const RunConfig& run, const Vocabulary& vocabulary,

@@ -122,6 +122,43 @@ def test_a_mixture_of_text_and_a_task_resumes_exactly(tuned, workshop):
     assert metrics(tuned / "mixed_again") == whole[:3], "run.toml is read back to the same run"
 
 
+@pytest.mark.parametrize("kind", ["task", "mixture"])
+def test_packed_examples_learn_and_resume_exactly(tuned, workshop, kind):
+    (tuned / "text.txt").write_bytes((workshop / "train.txt").read_bytes())
+    run = tuned / "tune.toml" if kind == "task" else mixture_run(tuned, "packed", "")
+    out, pack = tuned / f"packed_{kind}", ["--quiet", "--set", "data.pack=true", "--set", "data.decoder_length=48", "--set", "train.steps=40", "--set", "train.batch_size=4"]
+    done = switchyard("train", run, "--out", out, *pack)
+    assert done.returncode == 0, done.stderr
+    whole = metrics(out)
+    plain = 40 * 4
+    if kind == "task":
+        assert whole[-1]["epochs"] * 40 > 1.5 * plain, "rows hold several examples"
+        assert whole[-1]["cross_entropy"] < 0.3 * whole[0]["cross_entropy"]
+    else:
+        seen = whole[-1]["part_examples_seen"]
+        assert sum(seen.values()) > plain and 1.8 < seen["text"] / seen["glue_sst2"] < 5, seen
+        assert all(line["filled"] > 0.5 for line in whole)
+    cut = tuned / f"packed_{kind}_cut"
+    switchyard("train", run, "--out", cut, *pack, "--set", "train.steps=15")
+    done = switchyard("train", run, "--out", cut, *pack, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert metrics(cut) == whole
+    assert "data.pack" in refused("train", run, "--out", cut, "--quiet", "--set", "train.steps=50", "--resume")
+
+
+def test_packing_is_for_short_examples(workshop):
+    assert "text fills its rows already" in refused("train", workshop / "tiny.toml", "--out", workshop / "packed", "--set", "data.pack=true")
+
+
+def test_texts_of_a_task_that_are_too_long(tuned):
+    train = ["train", tuned / "tune.toml", "--set", "train.steps=1"]
+    message = refused(*train, "--out", tuned / "long", "--set", "data.encoder_length=8", "--set", "data.long_inputs=refuse")
+    assert "train.jsonl:1: an input of more than encoder_length - 1 = 7 tokens" in message
+    done = switchyard(*train, "--out", tuned / "long_cut", "--set", "data.encoder_length=8")
+    assert done.returncode == 0 and "inputs cut to 8 tokens, the first is" in done.stderr, done.stderr
+    assert "no example is left" in refused(*train, "--out", tuned / "long", "--set", "data.decoder_length=2", "--set", "data.long_targets=skip")
+
+
 def test_mixture_rules(tuned, workshop):
     (tuned / "text.txt").write_bytes((workshop / "train.txt").read_bytes())
     run = mixture_run(tuned, "rules", "")
