@@ -1,11 +1,9 @@
 // switchyard bench: speed of training and generation at a preset's shape, random weights, next to the machine's own
 // limits.
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -20,9 +18,9 @@
 #include "checkpoint/weight_memory.h"
 #include "cli/commands.h"
 #include "cli/compute_options.h"
+#include "cli/timed_steps.h"
 #include "generate/session.h"
 #include "model/flops.h"
-#include "model/loss.h"
 #include "train/trainer.h"
 
 namespace switchyard {
@@ -86,29 +84,8 @@ void bench_train(const BenchCommand& command) {
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "bf16" : command.compute.dtype);
   const auto config = preset(command.model);
   const int64_t batch = command.batch > 0 ? command.batch : 8;
-  auto weights = initialize(config, 0);
-  const auto parameters = list_parameters(config, weights);
-  for (const auto& parameter : parameters) parameter.tensor->requires_grad_(!parameter.spec.is_buffer());
-  const OptimizerConfig optimizer_config;
-  Optimizer optimizer(optimizer_config, optimized_parameters(parameters, optimizer_config));
-  const auto ids = [&](int64_t length) { return at::randint(3, config.vocab_size, {batch, length}, at::kLong); };
-  const auto labels = ids(command.decoder_length);
-  const LossInput input{{ids(command.encoder_length)}, {shift_right(labels)}, labels};
-  std::vector<double> seconds;
-  double last_loss = 0.0;
-  for (int64_t step = 1; step <= command.repeats + 2; ++step) {
-    const double start = steady_seconds();
-    const auto cast = cast_weights(config, weights, dtype);
-    const auto loss = compute_loss(config, cast, input, {.training = true, .step = step}, {.z_loss = 1e-4});
-    loss.total.backward();
-    std::vector<at::Tensor> gradients;
-    for (const auto& parameter : parameters) gradients.push_back(parameter.tensor->grad());
-    optimizer.step_(gradients, step, 1.0);
-    for (const auto& parameter : parameters) parameter.tensor->mutable_grad() = at::Tensor();
-    last_loss = loss.total.item<double>();
-    if (step > 2) seconds.push_back(steady_seconds() - start);
-  }
-  const auto time = spread(seconds);
+  const auto steps = timed_steps(config, dtype, batch, command.encoder_length, command.decoder_length, command.repeats);
+  const auto time = spread(steps.seconds);
   const double gemm = gemm_gflops(dtype);
   const double flops = 3.0 * static_cast<double>(batch) *
                        (forward_flops(config, command.encoder_length, command.decoder_length) +
@@ -123,7 +100,7 @@ void bench_train(const BenchCommand& command) {
                   {"step_seconds_max", time.high},
                   {"model_flops_utilization", flops / time.median / 1e9 / gemm},
                   {"gemm_gflops", gemm},
-                  {"loss", last_loss}});
+                  {"loss", steps.last_loss}});
 }
 
 // Bytes of a value where a step reads it.
@@ -228,6 +205,7 @@ void add_bench(CLI::App& app) {
       ->check(CLI::IsMember({"int8", "int4"}));
   generate->callback([command] { bench_generate(*command); });
   add_bench_routing(*bench);
+  add_bench_input(*bench);
   bench->footer("Example: switchyard bench train --model switch-mini-8 --json");
 }
 

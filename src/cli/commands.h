@@ -17,6 +17,7 @@ void add_inspect(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_bench_routing(CLI::App& bench);  // its jobs variants and routing
+void add_bench_input(CLI::App& bench);    // its job input
 void add_report(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_serve(CLI::App& app);
