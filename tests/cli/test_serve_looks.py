@@ -132,3 +132,19 @@ def test_a_completion_has_a_longest_time(small_run):
 ], ids=range(14))
 def test_bad_questions_are_refused_by_name(server, path, body, words):
     assert words in server.refusal(path, body)
+
+
+def test_experts_in_bounded_memory_change_no_answer(server, small_run):
+    """serve and eval; generate: test_large_models.py."""
+    tensors = json.loads(switchyard("inspect", small_run, "--json").stdout)["tensors"]
+    values = sum(numpy.prod(tensor["shape"]) for tensor in tensors if tensor["name"].startswith("encoder.block.1.") and ".expert_0." in tensor["name"])
+    limit = int(3 * 4 * values)  # three experts in fp32
+    bounded = serve(small_run, "--slots", 2, "--max-length", 3000, "--expert-memory", limit)
+    for prompt in (PROMPT, TEXT, OTHER * 20):
+        assert bounded.complete(prompt=prompt)["choices"] == server.complete(prompt=prompt)["choices"]
+    assert 0 < bounded.metric("switchyard_experts_read_total") <= bounded.metric("switchyard_experts_wanted_total")
+    assert bounded.metric("switchyard_expert_bytes_read_total") > limit >= bounded.metric("switchyard_expert_bytes") > 0
+    assert bounded.end() == 0
+    told = [json.loads(switchyard("eval", "--model", small_run, "--json", *options).stdout) for options in ((), ("--expert-memory", limit))]
+    memory = told[1].pop("expert_memory")
+    assert told[0] == told[1] and memory["limit"] == limit >= memory["peak_bytes"] and memory["bytes_read"] > limit
