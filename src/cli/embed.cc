@@ -134,7 +134,7 @@ class EachText {
 // Of each token: computed as they are written, so that no more than one text's states are in memory.
 void write_states(const EmbedCommand& command, const Encoder& encoder, const Texts& texts) {
   const auto each = std::make_shared<EachText>("embed", texts.ids.size());
-  const auto shape_only = [&](std::vector<int64_t> shape) {
+  const auto shape_only = [&](const std::vector<int64_t>& shape) {
     return at::empty(shape, at::TensorOptions().dtype(encoder.dtype()).device(at::kMeta));
   };
   std::vector<TensorToWrite> tensors;

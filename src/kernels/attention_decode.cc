@@ -29,6 +29,15 @@ struct Heads {
   }
 };
 
+// Keys whose values are mixed head by head, and by which memory is asked for before it is read: a thread's heads are a
+// part of each row, which the processor's prefetcher does not foresee.
+constexpr int64_t kKeysAhead = 16;
+
+template <class T>
+void prefetch(const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(from + i, 0, 3);
+}
+
 template <class T>
 void copy_queries(const Heads<T>& part) {
   const int64_t d_kv = part.arguments.d_kv;
@@ -51,6 +60,7 @@ void make_scores(const Heads<T>& part, float* scores) {
   for (int64_t key = 0; key < part.num_keys; ++key) {
     if (!part.sees(key)) continue;
     const T* row = head_rows(arguments.k, part.slot, part.first, d_kv) + key * arguments.k.row_stride;
+    prefetch(row + kKeysAhead * arguments.k.row_stride, part.heads * d_kv);
     for (int64_t query = 0; query < queries; ++query)
       for (int64_t head = 0; head < part.heads; ++head) {
         const float* q_row = q + (query * part.heads + head) * part.width;
@@ -86,6 +96,7 @@ void mix_lanes(const float* probability, int64_t first, int64_t end, const T* va
   F32x16 total[kCount];
   for (int n = 0; n < kCount; ++n) total[n] = load(sum + n * kLanes);
   for (int64_t key = first; key < end; ++key) {
+    prefetch(values + (key + kKeysAhead) * stride, kCount * kLanes);
     if (probability[key] == 0.0f) continue;
     const F32x16 factor = splat(probability[key]);
     for (int n = 0; n < kCount; ++n) total[n] = fma(factor, load(values + key * stride + n * kLanes), total[n]);
@@ -99,9 +110,8 @@ void mix_values(const Heads<T>& part, const float* probabilities, float* sums) {
   const int64_t d_kv = arguments.d_kv, whole = d_kv / kLanes * kLanes;
   std::fill(sums, sums + part.rows() * part.width, 0.0f);
   // Few keys at a time, whose rows stay in cache for all heads; within them a sum stays in a register.
-  constexpr int64_t kKeys = 16;
-  for (int64_t first = 0; first < part.num_keys; first += kKeys) {
-    const int64_t end = std::min(part.num_keys, first + kKeys);
+  for (int64_t first = 0; first < part.num_keys; first += kKeysAhead) {
+    const int64_t end = std::min(part.num_keys, first + kKeysAhead);
     for (int64_t query = 0; query < arguments.query_length; ++query)
       for (int64_t head = 0; head < part.heads; ++head) {
         const float* probability = probabilities + (query * part.heads + head) * part.keys;
