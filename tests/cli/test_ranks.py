@@ -132,6 +132,21 @@ def assert_same_run(left, right):
                 assert numbers(other[key]) == pytest.approx(numbers(one[key]), rel=1e-5, abs=1e-7), (one["step"], key)
 
 
+@pytest.mark.parametrize("layout", [(2, 1, 1), (1, 2, 1), (1, 1, 2)])
+def test_packed_rows_are_those_of_one_rank(layout, run, workshop, tmp_path):
+    (workshop / "glue_sst2").mkdir(exist_ok=True)
+    rows = [json.dumps({"sentence": "a lamp " * (1 + n % 3), "label": n % 2}) for n in range(40)]
+    (workshop / "glue_sst2/train.jsonl").write_text("\n".join(rows) + "\n")
+    packed = workshop / "packed.toml"
+    parts = '\n[[data.mixture]]\ntext = ["train.txt"]\nrate = 1\n[[data.mixture]]\ntask = "glue_sst2"\nrate = 3\n'
+    packed.write_text(run.read_text().replace('text = ["train.txt"]', 'folder = "."\ndecoder_length = 32\npack = true', 1) + parts)
+    train((1, 1, 1), packed, tmp_path / "one", "train.steps=6")
+    train(layout, packed, tmp_path / "more", "train.steps=6")
+    steps = [line for line in metrics(tmp_path / "one") if "filled" in line]
+    assert sum(steps[-1]["part_examples_seen"].values()) > 6 * 8 and len(steps) == 6
+    assert_same_run(tmp_path / "one", tmp_path / "more")
+
+
 def tensors(folder):
     step = (folder / "latest").read_text().strip()
     found = {}
