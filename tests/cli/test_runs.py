@@ -36,6 +36,17 @@ def checkpoints(out):
     return sorted(path.name for path in (out / "checkpoints").iterdir())
 
 
+def test_input_is_made_faster_than_a_step_reads_it(workshop):
+    done = switchyard("bench", "input", "--text", workshop / "train.txt", "--vocab", workshop / "spiece.model", "--model", "switch-tiny-4",
+                      "--encoder-length", 64, "--batch", 2, "--steps", 5, "--repeats", 1, "--threads", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    rates = json.loads(done.stdout)
+    parts = [rates[f"{part}_tokens_per_second"] for part in ("tokenise", "corrupt", "pack")]
+    assert rates["input_tokens_per_second"] == pytest.approx(1 / sum(1 / rate for rate in parts))
+    assert rates["input_over_step"] == pytest.approx(rates["input_tokens_per_second"] / rates["step_tokens_per_second"])
+    assert 0.5 < rates["packed_rows_filled"] <= 1
+
+
 def test_one_process_a_folder(workshop, tmp_path):
     out = tmp_path / "run"
     first = start("train", workshop / "tiny.toml", "--out", out, "--quiet", "--set", "train.steps=100000")
