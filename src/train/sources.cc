@@ -55,11 +55,17 @@ std::unique_ptr<Evaluator> open_task_evaluator(const std::string& name, const Ru
       !cut.empty())
     say(name, ", split ", split, ": ", cut.size(), " of ", examples.size(), " inputs cut to ", run.data.encoder_length,
         " tokens, the first is ", examples[cut.front().example].place);
-  return std::make_unique<TaskEvaluator>(
-      task, std::move(examples), vocabulary,
-      TaskOutputOptions{.encoder_length = run.data.encoder_length,
-                        .max_tokens = run.data.decoder_length > 0 ? run.data.decoder_length : kTargetLength,
-                        .rank = run.train.eval_rank});
+  const TaskOutputOptions options{.encoder_length = run.data.encoder_length,
+                                  .max_tokens = run.data.decoder_length > 0 ? run.data.decoder_length : kTargetLength,
+                                  .rank = run.train.eval_rank};
+  const auto out_of_reach = options.rank
+                                ? std::vector<LongText>()
+                                : find_long_texts(examples, &TaskExample::targets, vocabulary, options.max_tokens);
+  if (!out_of_reach.empty())
+    say(name, ", split ", split, ": ", out_of_reach.size(), " of ", examples.size(),
+        " targets are longer than outputs, ", options.max_tokens, " tokens, the first is ",
+        examples[out_of_reach.front().example].place);
+  return std::make_unique<TaskEvaluator>(task, std::move(examples), vocabulary, options);
 }
 
 std::unique_ptr<ExampleSource> open_task(const TaskPlace& place, const RunConfig& run, const Vocabulary& vocabulary,

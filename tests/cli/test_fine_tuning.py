@@ -159,6 +159,14 @@ def test_texts_of_a_task_that_are_too_long(tuned):
     assert "no example is left" in refused(*train, "--out", tuned / "long", "--set", "data.decoder_length=2", "--set", "data.long_targets=skip")
 
 
+def test_targets_that_no_output_reaches_are_named(tuned, workshop):
+    settings = ["train.steps=1", "data.encoder_length=8", "data.decoder_length=6", f'data.folder="{tuned / "data"}"',
+                'data.eval_tasks=["glue_sst2"]', "data.eval_split=dev", "train.eval_task_examples=2"]
+    done = switchyard("train", workshop / "tiny.toml", "--out", tuned / "short", *(word for setting in settings for word in ("--set", setting)))
+    assert done.returncode == 0, done.stderr
+    assert "of 2 targets are longer than outputs, 6 tokens, the first is" in done.stderr, done.stderr
+
+
 def test_mixture_rules(tuned, workshop):
     (tuned / "text.txt").write_bytes((workshop / "train.txt").read_bytes())
     run = mixture_run(tuned, "rules", "")

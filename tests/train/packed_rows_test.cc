@@ -1,6 +1,7 @@
 // Packed rows compute what the same examples compute in rows of their own: losses, routing, noise and gradients.
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
 
 #include "base/random.h"
@@ -236,6 +237,27 @@ TEST(PackedRows, DecoderInputsBeginWithPaddingInEverySegment) {
   EXPECT_EQ(list(input.encoder.example), (Row{5, 5, 5, 5, 6, 6, 6, 6, 6, 5}));
   const auto noise = packed_noise(input.encoder);  // positions 0123012340
   EXPECT_EQ(list(noise.number), (Row{50, 51, 52, 53, 60, 61, 62, 63, 64, 50}));
+}
+
+std::vector<int64_t> shifted(const std::vector<int64_t>& targets, const std::vector<int64_t>& segments = {}) {
+  const auto row = [](const std::vector<int64_t>& ids) {
+    auto tensor = at::empty({1, static_cast<int64_t>(ids.size())}, at::kLong);
+    std::copy(ids.begin(), ids.end(), tensor.mutable_data_ptr<int64_t>());
+    return tensor;
+  };
+  const auto inputs = shift_right(row(targets), segments.empty() ? at::Tensor() : row(segments)).contiguous();
+  return {inputs.const_data_ptr<int64_t>(), inputs.const_data_ptr<int64_t>() + inputs.numel()};
+}
+
+// seqio's fixtures of decoder inputs; in rows that are not packed the last EOS stays in.
+TEST(PackedRows, ShiftsAreSeqios) {
+  using Row = std::vector<int64_t>;
+  EXPECT_EQ(shifted({3, 8, 9, 5, 1, 0, 0}), (Row{0, 3, 8, 9, 5, 1, 0}));
+  EXPECT_EQ(shifted({3, 9, 4, 1, 0}), (Row{0, 3, 9, 4, 1}));
+  EXPECT_EQ(shifted({3, 9, 4, 5, 1}), (Row{0, 3, 9, 4, 5}));
+  const Row segments = {1, 1, 1, 2, 2, 3, 3, 3, 0, 0};
+  EXPECT_EQ(shifted({3, 8, 1, 9, 1, 5, 4, 1, 0, 0}, segments), (Row{0, 3, 8, 0, 9, 0, 5, 4, 0, 0}));
+  EXPECT_EQ(shifted({3, 8, 1, 9, 6, 5, 4, 1, 0, 0}, segments), (Row{0, 3, 8, 0, 9, 0, 5, 4, 0, 0}));
 }
 
 struct Outcome {
