@@ -82,7 +82,7 @@ Pass pass(PythonModel& self, LossInput input) {
   } else {
     result.encoder = encode(config, weights, input.encoder, {});
     if (input.decoder.ids.defined())
-      result.decoder = decode(config, weights, input.decoder, result.encoder.hidden, input.encoder.mask, {});
+      result.decoder = decode(config, weights, input.decoder, result.encoder.hidden, input.encoder, {});
   }
   if (result.decoder.hidden.defined()) result.logits = output_logits(weights, result.decoder.hidden);
   return result;
