@@ -90,6 +90,7 @@ void adafactor_step_(const OptimizerConfig& config, const std::vector<OptimizedP
   std::vector<kernels::AdafactorMatrix> matrices;
   std::vector<at::Tensor> contiguous;  // keeps copies of strided gradients alive
   for (size_t index = 0; index < parameters.size(); ++index) {
+    if (config.name == "muon" && parameters[index].is_hidden_matrix) continue;
     if (!has_kernel(parameters[index], gradients[index])) {
       adafactor_reference_step_(config, parameters[index], slots[index], gradients[index], step, gradient_scale);
       continue;

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "optim/update_kernels.h"
@@ -21,6 +22,18 @@ void update_with_aten_(const at::Tensor& weights, const at::Tensor& m, const at:
   v.mul_(step.beta2).addcmul_(g, g, 1.0 - step.beta2);
   const auto denominator = v.sqrt() / std::sqrt(step.correction2) + step.epsilon;
   weights.mul_(step.shrink).sub_(m / denominator, step.rate / step.correction1);
+}
+
+// One tensor's, or one expert's.
+void update_(const OptimizerConfig& config, const at::Tensor& weights, const at::Tensor& m, const at::Tensor& v,
+             const at::Tensor& gradient, kernels::AdamWStep step) {
+  if (config.adamw_scale_by_parameter)
+    step.rate *= std::max(config.epsilon2, weights.square().mean().sqrt().item<double>());
+  if (has_kernel(weights) && has_kernel(gradient))
+    kernels::adamw_update(weights.mutable_data_ptr<float>(), gradient.const_data_ptr<float>(),
+                          m.mutable_data_ptr<float>(), v.mutable_data_ptr<float>(), weights.numel(), step);
+  else
+    update_with_aten_(weights, m, v, gradient, step);
 }
 
 }  // namespace
@@ -46,11 +59,12 @@ void adamw_step_(const OptimizerConfig& config, const std::vector<OptimizedParam
     const auto& weights = parameters[index].tensor;
     const auto &m = slots[index].at(0).second, &v = slots[index].at(1).second;
     const auto gradient = gradients[index].contiguous();
-    if (has_kernel(weights) && has_kernel(gradient))
-      kernels::adamw_update(weights.mutable_data_ptr<float>(), gradient.const_data_ptr<float>(),
-                            m.mutable_data_ptr<float>(), v.mutable_data_ptr<float>(), weights.numel(), numbers);
-    else
-      update_with_aten_(weights, m, v, gradient, numbers);
+    if (!config.adamw_scale_by_parameter || !parameters[index].is_expert) {
+      update_(config, weights, m, v, gradient, numbers);
+      continue;
+    }
+    for (int64_t expert = 0; expert < weights.size(0); ++expert)
+      update_(config, weights[expert], m[expert], v[expert], gradient[expert], numbers);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "base/config.h"
 #include "optim/adafactor.h"
 #include "optim/adamw.h"
+#include "optim/muon.h"
 
 namespace switchyard {
 namespace {
@@ -42,16 +43,18 @@ at::Tensor checked_gradient(const at::Tensor& gradient, const OptimizedParameter
 
 void validate(const OptimizerConfig& config) {
   constexpr double kLarge = 1e18;
-  check_known("name", config.name, {"adafactor", "adamw"});
-  check_known("schedule", config.schedule, {"inverse_sqrt", "constant", "linear", "cosine"});
+  check_known("name", config.name, {"adafactor", "adamw", "muon"});
+  check_known("schedule", config.schedule, {"inverse_sqrt", "constant", "linear", "cosine", "trapezoid"});
   check_range("learning_rate", config.learning_rate, 0.0, 1e6);
   check_range("warmup_steps", static_cast<double>(config.warmup_steps), 0.0, kLarge);
   check_range("linear_warmup_steps", static_cast<double>(config.linear_warmup_steps), 0.0, kLarge);
   check_range("decay_steps", static_cast<double>(config.decay_steps), 0.0, kLarge);
   check_range("final_fraction", config.final_fraction, 0.0, 1.0);
+  check_range("cooldown_fraction", config.cooldown_fraction, 0.0, 1.0);
   check_range("gradient_clip_norm", config.gradient_clip_norm, 0.0, kLarge);
   check_range("weight_decay", config.weight_decay, 0.0, kLarge);
   check_range("router_learning_rate_scale", config.router_learning_rate_scale, 0.0, 1e6);
+  check_range("expert_learning_rate_scale", config.expert_learning_rate_scale, 0.0, 1e6);
   check_range("decay_rate", config.decay_rate, 0.0, 10.0);
   check_range("clipping_threshold", config.clipping_threshold, 0.0, kLarge);
   check_range("min_dim_size_to_factor", static_cast<double>(config.min_dim_size_to_factor), 0.0, kLarge);
@@ -61,6 +64,8 @@ void validate(const OptimizerConfig& config) {
   check_range("beta1", config.beta1, 0.0, 1.0 - 1e-12);
   check_range("beta2", config.beta2, 0.0, 1.0 - 1e-12);
   check_range("epsilon", config.epsilon, 1e-37, 1.0);
+  check_range("muon_learning_rate_scale", config.muon_learning_rate_scale, 0.0, 1e6);
+  check_range("momentum", config.momentum, 0.0, 1.0 - 1e-12);
 }
 
 Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizedParameter> parameters)
@@ -70,7 +75,9 @@ Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizedParamet
     SY_CHECK(parameter.tensor.defined(), "optimizer: parameter ", parameter.name, " has no tensor");
     SY_CHECK(!parameter.is_expert || parameter.tensor.dim() > 0, "optimizer: expert parameter ", parameter.name,
              " has no axis");
-    slots_.push_back(config_.name == "adamw" ? adamw_slots(parameter) : adafactor_slots(config_, parameter));
+    slots_.push_back(config_.name == "adamw"                                ? adamw_slots(parameter)
+                     : config_.name == "muon" && parameter.is_hidden_matrix ? muon_slots(parameter)
+                                                                            : adafactor_slots(config_, parameter));
   }
 }
 
@@ -82,6 +89,7 @@ void Optimizer::step_(const std::vector<at::Tensor>& gradients, int64_t step, do
   std::vector<at::Tensor> checked;
   for (size_t index = 0; index < gradients.size(); ++index)
     checked.push_back(checked_gradient(gradients[index], parameters_[index]));
+  if (config_.name == "muon") muon_step_(config_, parameters_, slots_, checked, step, gradient_scale);
   if (config_.name == "adamw")
     adamw_step_(config_, parameters_, slots_, checked, step, gradient_scale);
   else

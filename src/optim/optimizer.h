@@ -18,11 +18,13 @@ struct OptimizerConfig {
   std::string schedule = "inverse_sqrt";
   int64_t warmup_steps = 10000;     // of inverse_sqrt: the rate is flat up to here
   int64_t linear_warmup_steps = 0;  // any schedule: times min(1, step / linear_warmup_steps)
-  int64_t decay_steps = 0;          // of linear and cosine; the trainer puts train.steps in place of 0
-  double final_fraction = 0.0;      // of linear and cosine: rate at decay_steps over learning_rate
+  int64_t decay_steps = 0;          // of linear, cosine and trapezoid; the trainer puts train.steps in place of 0
+  double final_fraction = 0.0;      // of these: rate at decay_steps over learning_rate
+  double cooldown_fraction = 0.2;   // of trapezoid: share of decay_steps over which the rate falls
   double gradient_clip_norm = 0.0;
   double weight_decay = 0.0;
   double router_learning_rate_scale = 1.0;
+  double expert_learning_rate_scale = 1.0;
   double decay_rate = 0.8;  // Adafactor: beta2_t = 1 - t^-decay_rate, t from 1
   double clipping_threshold = 1.0;
   bool scale_by_parameter = true;
@@ -32,20 +34,26 @@ struct OptimizerConfig {
   double beta1 = 0.9;  // AdamW
   double beta2 = 0.999;
   double epsilon = 1e-8;
+  bool adamw_scale_by_parameter = false;
+  double momentum = 0.95;  // Muon
+  double muon_learning_rate_scale = 1.0;
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
-    field("name", self.name, "adafactor or adamw");
+    field("name", self.name, "adafactor, adamw or muon");
     field("learning_rate", self.learning_rate, "the schedule's highest rate");
-    field("schedule", self.schedule, "inverse_sqrt, constant, linear or cosine");
+    field("schedule", self.schedule, "inverse_sqrt, constant, linear, cosine or trapezoid");
     field("warmup_steps", self.warmup_steps, "inverse_sqrt: rate * sqrt(warmup_steps / max(step, warmup_steps))");
     field("linear_warmup_steps", self.linear_warmup_steps, "any schedule: rate grows linearly over these steps");
-    field("decay_steps", self.decay_steps, "linear, cosine: step at which final_fraction is reached; 0: train.steps");
-    field("final_fraction", self.final_fraction, "linear, cosine: share of the rate that is left at decay_steps");
+    field("decay_steps", self.decay_steps,
+          "linear, cosine, trapezoid: step at which final_fraction is reached; 0: train.steps");
+    field("final_fraction", self.final_fraction, "of these: share of the rate that is left at decay_steps");
+    field("cooldown_fraction", self.cooldown_fraction, "trapezoid: share of decay_steps over which the rate falls");
     field("gradient_clip_norm", self.gradient_clip_norm, "gradients are scaled down to this global norm; 0: off");
     field("weight_decay", self.weight_decay,
           "decoupled: weights *= 1 - rate * weight_decay each step, but norms and biases");
     field("router_learning_rate_scale", self.router_learning_rate_scale, "multiplies the rate of router weights");
+    field("expert_learning_rate_scale", self.expert_learning_rate_scale, "multiplies the rate of experts' weights");
     field("decay_rate", self.decay_rate, "adafactor: second moments decay by 1 - step^-decay_rate");
     field("clipping_threshold", self.clipping_threshold, "adafactor: largest RMS of an update before the rate; 0: off");
     field("scale_by_parameter", self.scale_by_parameter, "adafactor: updates *= max(epsilon2, RMS(weights))");
@@ -56,6 +64,10 @@ struct OptimizerConfig {
     field("beta1", self.beta1, "adamw: decay of the first moment");
     field("beta2", self.beta2, "adamw: decay of the second moment");
     field("epsilon", self.epsilon, "adamw: added to the root of the second moment");
+    field("adamw_scale_by_parameter", self.adamw_scale_by_parameter,
+          "adamw: updates *= max(epsilon2, RMS(weights)), as adafactor's");
+    field("momentum", self.momentum, "muon: decay of the momentum");
+    field("muon_learning_rate_scale", self.muon_learning_rate_scale, "muon: multiplies the rate of hidden matrices");
   }
 };
 
@@ -72,6 +84,7 @@ struct OptimizedParameter {
   bool is_expert = false;   // [num_experts, ...]: every expert is a tensor of its own for factors, RMS and clipping
   double rate_scale = 1.0;  // multiplies the learning rate
   bool decays = true;       // weight_decay applies
+  bool is_hidden_matrix = false;  // a layer's matrix, or one an expert: what Muon orthogonalises
 };
 
 using SlotTensors = std::vector<std::pair<std::string, at::Tensor>>;

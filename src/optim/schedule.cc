@@ -15,12 +15,22 @@ double decay_progress(const OptimizerConfig& config, int64_t step) {
   return std::clamp(static_cast<double>(step - config.linear_warmup_steps) / length, 0.0, 1.0);
 }
 
+// Flat up to the last cooldown_fraction of decay_steps, then linear.
+double trapezoid_factor(const OptimizerConfig& config, int64_t step) {
+  SY_CHECK(config.decay_steps > 0, "optimizer.schedule = \"trapezoid\" needs optimizer.decay_steps");
+  const auto end = static_cast<double>(config.decay_steps);
+  const double cooldown = std::max(1.0, config.cooldown_fraction * end);
+  const double left = std::clamp((end - static_cast<double>(step)) / cooldown, 0.0, 1.0);
+  return config.final_fraction + (1.0 - config.final_fraction) * left;
+}
+
 double schedule_factor(const OptimizerConfig& config, int64_t step) {
   if (config.schedule == "constant") return 1.0;
   if (config.schedule == "inverse_sqrt") {
     const auto flat = static_cast<double>(std::max<int64_t>(1, config.warmup_steps));
     return std::sqrt(flat / std::max(static_cast<double>(step), flat));
   }
+  if (config.schedule == "trapezoid") return trapezoid_factor(config, step);
   const double progress = decay_progress(config, step);
   const double left =
       config.schedule == "linear" ? 1.0 - progress : 0.5 * (1.0 + std::cos(std::numbers::pi * progress));

@@ -35,8 +35,11 @@ OptimizedParameter optimized(const ParameterSpec& spec, const UpdateUnit& unit, 
   return {.name = is_whole ? spec.name : join(spec.name, "[", unit.experts.begin, ":", unit.experts.end, "]"),
           .tensor = values.detach(),
           .is_expert = spec.is_expert(),
-          .rate_scale = spec.is_router() ? config.router_learning_rate_scale : 1.0,
-          .decays = !is_norm_or_bias};
+          .rate_scale = spec.is_router()   ? config.router_learning_rate_scale
+                        : spec.is_expert() ? config.expert_learning_rate_scale
+                                           : 1.0,
+          .decays = !is_norm_or_bias,
+          .is_hidden_matrix = !spec.is_router() && (spec.role == Role::kAttention || spec.role == Role::kFeedForward)};
 }
 
 ParameterValues values_of(const ModelConfig& model, const ModelWeights& weights) {

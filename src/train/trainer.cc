@@ -291,7 +291,8 @@ Trainer::Trainer(const RunConfig& run, const std::filesystem::path& out, const R
   fit_vocabulary(state.run, state.vocabulary);
   validate(state.run.model);
   state.run.train.dtype = resolved_dtype(state.run.train.dtype);
-  const bool decays = state.run.optimizer.schedule == "linear" || state.run.optimizer.schedule == "cosine";
+  const bool decays = state.run.optimizer.schedule == "linear" || state.run.optimizer.schedule == "cosine" ||
+                      state.run.optimizer.schedule == "trapezoid";
   if (decays && state.run.optimizer.decay_steps == 0) state.run.optimizer.decay_steps = state.run.train.steps;
   state.open_examples();
   const auto shape = state.examples->shape();

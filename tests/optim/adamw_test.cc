@@ -4,6 +4,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/rand.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
@@ -61,6 +62,25 @@ TEST(AdamW, ReferenceMatchesTheKernel) {
     plain.step_({gradient}, step);
   }
   EXPECT_TRUE(weights.to(at::kDouble).allclose(reference, 2e-6, 1e-7));
+}
+
+// nanoT5's form: each tensor, or expert, moves by a share of its own size.
+TEST(AdamW, ScaledByParameterIsTheSameStepTimesItsSize) {
+  auto config = adamw_config();
+  config.weight_decay = 0.0;
+  const auto base = at::stack({random_tensor({50, 60}, 1), random_tensor({50, 60}, 2) * 30}), scaled = base.clone();
+  const auto before = base.clone();
+  Optimizer plain(config, {{.name = "w", .tensor = base, .is_expert = true}});
+  config.adamw_scale_by_parameter = true;
+  Optimizer other(config, {{.name = "w", .tensor = scaled, .is_expert = true}});
+  const auto gradient = random_tensor({2, 50, 60}, 3);
+  plain.step_({gradient}, 1);
+  other.step_({gradient}, 1);
+  for (int64_t expert = 0; expert < 2; ++expert) {
+    const auto size = before[expert].square().mean().sqrt();
+    const auto expected = (base - before)[expert] * size;
+    EXPECT_TRUE((scaled - before)[expert].allclose(expected, 1e-3, 1e-6 * size.item<double>()));
+  }
 }
 
 TEST(AdamW, LeavesWhatDoesNotDecay) {

@@ -24,10 +24,11 @@ TEST(LearningRate, InverseSqrtIsT5s) {  // 1 / sqrt(max(step, 10000))
 }
 
 TEST(LearningRate, LinearWarmupRampsAnySchedule) {
-  for (const std::string name : {"inverse_sqrt", "constant", "linear", "cosine"}) {
+  for (const std::string name : {"inverse_sqrt", "constant", "linear", "cosine", "trapezoid"}) {
     auto config = scheduled(name);
     config.linear_warmup_steps = 4;
     config.decay_steps = 10;
+    config.cooldown_fraction = 0.5;
     EXPECT_DOUBLE_EQ(learning_rate(config, 1), 0.0025) << name;
     EXPECT_DOUBLE_EQ(learning_rate(config, 3), 0.0075) << name;
     EXPECT_DOUBLE_EQ(learning_rate(config, 4), 0.01) << name;
@@ -49,6 +50,23 @@ TEST(LearningRate, LinearAndCosineReachTheirFinalFraction) {
   EXPECT_NEAR(learning_rate(cosine, 35), 0.01 * (0.2 + 0.8 * (0.5 + std::sqrt(0.125))), 1e-12);
   linear.decay_steps = 0;
   EXPECT_THROW(learning_rate(linear, 1), Error);
+}
+
+TEST(LearningRate, TrapezoidIsFlatAndThenFallsInALine) {
+  auto config = scheduled("trapezoid");
+  config.decay_steps = 1000;
+  config.linear_warmup_steps = 10;
+  config.cooldown_fraction = 0.2;
+  EXPECT_DOUBLE_EQ(learning_rate(config, 5), 0.005);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 10), 0.01);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 800), 0.01);
+  EXPECT_NEAR(learning_rate(config, 900), 0.005, 1e-15);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 1000), 0.0);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 2000), 0.0);
+  config.final_fraction = 0.1;
+  EXPECT_NEAR(learning_rate(config, 900), 0.0055, 1e-15);
+  config.decay_steps = 0;
+  EXPECT_THROW(learning_rate(config, 1), Error);
 }
 
 TEST(OptimizerConfig, RefusesWhatItCannotMean) {
