@@ -69,6 +69,33 @@ TEST(Muon, AStepHasTheRateAsItsSize) {
   }
 }
 
+// Matrices of one shape, upright and lying, go through the products together.
+TEST(Muon, AStepIsTheSameAloneAndBesideOthers) {
+  const std::vector<std::vector<int64_t>> shapes = {{64, 64}, {64, 192}, {64, 64}, {192, 64}, {3, 64, 192}, {128, 64}};
+  std::vector<at::Tensor> together, gradients;
+  std::vector<OptimizedParameter> parameters;
+  for (size_t n = 0; n < shapes.size(); ++n) {
+    together.push_back(random_tensor(shapes[n], n + 1));
+    gradients.push_back(random_tensor(shapes[n], n + 100));
+    parameters.push_back({.name = "w" + std::to_string(n),
+                          .tensor = together[n],
+                          .is_expert = shapes[n].size() == 3,
+                          .is_hidden_matrix = true});
+  }
+  std::vector<at::Tensor> alone;
+  for (const auto& tensor : together) alone.push_back(tensor.clone());
+  Optimizer all(muon_config(), parameters);
+  all.step_(gradients, 1);
+  for (size_t n = 0; n < shapes.size(); ++n) {
+    auto parameter = parameters[n];
+    parameter.tensor = alone[n];
+    Optimizer one(muon_config(), {parameter});
+    one.step_({gradients[n]}, 1);
+    // A step of 0.01 of weights up to 0.5, whose direction is made by products in bf16.
+    EXPECT_TRUE(alone[n].allclose(together[n], 0, 1e-4)) << n;
+  }
+}
+
 // The step is of the gradient's momentum, not of its last value.
 TEST(Muon, RemembersEarlierGradients) {
   const auto weights = random_tensor({64, 64}, 1);
