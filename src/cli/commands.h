@@ -9,6 +9,7 @@ void add_vocab(CLI::App& app);
 void add_train(CLI::App& app);
 void add_distill(CLI::App& app);
 void add_compare(CLI::App& app);
+void add_ladder(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_embed(CLI::App& app);

@@ -46,6 +46,7 @@ int run(int argc, char** argv) {
   add_train(app);
   add_distill(app);
   add_compare(app);
+  add_ladder(app);
   add_eval(app);
   add_generate(app);
   add_embed(app);

@@ -8,6 +8,7 @@
 #include "report/chart.h"
 #include "report/heat_map.h"
 #include "report/html.h"
+#include "report/ladder_section.h"
 #include "report/page_assets.h"
 #include "report/parts_section.h"
 #include "report/scaling_section.h"
@@ -291,7 +292,10 @@ std::string make_sections(const ReportInput& input) {
       std::any_of(runs.begin(), runs.end(), [](const RunLog& run) { return !run.scalar("cross_entropy").empty(); })
           ? "cross_entropy"
           : "loss";
-  std::string html = runs_table(runs) + equal_terms_table(runs);
+  std::string html;
+  for (const auto& [source, document] : input.ladders) html += draw_ladder(document, source);
+  if (runs.empty()) return html;
+  html += runs_table(runs) + equal_terms_table(runs);
   html += section("Learning",
                   "Solid lines are moving means over a fortieth of the run; the values themselves are faint. The first "
                   "twentieth may leave the plot. Time is training time: evaluation and saving are left out.",

@@ -49,6 +49,7 @@ struct ReportInput {
   std::vector<RunLog> runs;
   std::vector<BlankSample> samples;
   std::vector<std::pair<std::string, Json>> scaling;  // path and content of each folder's scaling.json
+  std::vector<std::pair<std::string, Json>> ladders;  // ladder.json
 };
 
 // Reads each folder: a run's (with metrics.jsonl), or one of `switchyard compare` that holds runs. Samples come from
