@@ -71,7 +71,8 @@ Subject read_subject(const PlanCommand& command) {
                                                           .mean_noise_span_length = run.data.mean_noise_span_length})
             .targets_length;
   workload.is_bf16 = resolved_dtype(run.train.dtype) == "bf16";
-  workload.is_adamw = run.optimizer.name == "adamw";
+  workload.optimizer = run.optimizer.name;
+  workload.muon_experts = run.optimizer.muon_experts;
   workload.min_dim_size_to_factor = run.optimizer.min_dim_size_to_factor;
   subject.devices = run.parallel.data.value_or(1) * run.parallel.expert.value_or(1) * run.parallel.tensor.value_or(1);
   return subject;
@@ -83,7 +84,7 @@ Workload make_workload(const PlanCommand& command, Workload workload) {
   workload.encoder_length = command.encoder_length.value_or(workload.encoder_length);
   workload.decoder_length = command.decoder_length.value_or(workload.decoder_length);
   if (!command.dtype.empty()) workload.is_bf16 = command.dtype == "bf16";
-  if (!command.optimizer.empty()) workload.is_adamw = command.optimizer == "adamw";
+  if (!command.optimizer.empty()) workload.optimizer = command.optimizer;
   workload.dropped_fraction = command.dropped;
   workload.load_imbalance = command.imbalance;
   return workload;
@@ -135,7 +136,7 @@ Json plans_json(const PlanCommand& command, const Workload& workload, const Clus
           {"encoder_length", workload.encoder_length},
           {"decoder_length", workload.decoder_length},
           {"dtype", workload.is_bf16 ? "bf16" : "fp32"},
-          {"optimizer", workload.is_adamw ? "adamw" : "adafactor"},
+          {"optimizer", workload.optimizer},
           {"cluster", to_json(cluster)},
           {"assumptions", assumptions(cluster)},
           {"layouts", layouts}};
@@ -201,7 +202,7 @@ void print_text(const PlanCommand& command, const Workload& workload, const Clus
   std::printf("%" PRId64 " x %s, %s GiB each, %s FLOP/s at %.0f%%; batch of %" PRId64 " sequences, %s, %s\n\n",
               cluster.num_devices, cluster.device.c_str(), gib(cluster.memory_bytes).c_str(),
               format_number(workload.is_bf16 ? cluster.flops : cluster.fp32_flops, 4).c_str(), 100 * cluster.efficiency,
-              workload.batch_size, workload.is_bf16 ? "bf16" : "fp32", workload.is_adamw ? "adamw" : "adafactor");
+              workload.batch_size, workload.is_bf16 ? "bf16" : "fp32", workload.optimizer.c_str());
   print_fitting(command, workload, plans);
   print_others(command, plans);
   if (!plans.empty()) print_best(plans.front(), cluster);
@@ -317,7 +318,8 @@ void add_workload_options(CLI::App& plan, PlanCommand& command) {
   plan.add_option("--encoder-length", command.encoder_length, "encoder tokens of a sequence; a preset's: 512");
   plan.add_option("--decoder-length", command.decoder_length, "decoder tokens of a sequence; a preset's: 114");
   plan.add_option("--dtype", command.dtype, "compute precision")->check(CLI::IsMember({"bf16", "fp32"}));
-  plan.add_option("--optimizer", command.optimizer, "adafactor or adamw")->check(CLI::IsMember({"adafactor", "adamw"}));
+  plan.add_option("--optimizer", command.optimizer, "adafactor, adamw or muon")
+      ->check(CLI::IsMember({"adafactor", "adamw", "muon"}));
   plan.add_option("--dropped", command.dropped, "share of rows that find no slot at an expert")->capture_default_str();
   plan.add_option("--imbalance", command.imbalance, "rows of the busiest rank's experts over the mean")
       ->capture_default_str();

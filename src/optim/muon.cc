@@ -26,10 +26,10 @@ at::Tensor as_stack(const at::Tensor& tensor) {
 }
 
 // Of a stack whose rows are no more than its columns.
-at::Tensor orthogonal_rows(at::Tensor x) {
+at::Tensor orthogonal_rows(at::Tensor x, at::ScalarType product_dtype) {
   const auto dtype = x.scalar_type();
   x = x / (x.square().sum({1, 2}, /*keepdim=*/true).sqrt() + 1e-30);
-  if (dtype == at::kFloat) x = x.to(at::kBFloat16);
+  if (dtype == at::kFloat) x = x.to(product_dtype);
   x = x.contiguous();
   for (int iteration = 0; iteration < kIterations; ++iteration) {
     const auto gram = at::bmm(x, x.transpose(1, 2));
@@ -65,14 +65,14 @@ SlotTensors muon_slots(const OptimizedParameter& parameter) {
   return {{"momentum", at::zeros(parameter.tensor.sizes(), parameter.tensor.options())}};
 }
 
-at::Tensor orthogonalized(const at::Tensor& matrices) {
-  const auto rows = orthogonal_rows(as_stack(matrices));
+at::Tensor orthogonalized(const at::Tensor& matrices, at::ScalarType product_dtype) {
+  const auto rows = orthogonal_rows(as_stack(matrices), product_dtype);
   return (is_tall(matrices) ? rows.transpose(1, 2) : rows).reshape(matrices.sizes());
 }
 
 void muon_step_(const OptimizerConfig& config, const std::vector<OptimizedParameter>& parameters,
                 const std::vector<SlotTensors>& slots, const std::vector<at::Tensor>& gradients, int64_t step,
-                double gradient_scale) {
+                double gradient_scale, at::ScalarType product_dtype) {
   // Matrices of one shape go through the products together, as far as they fit a cache: small ones are quick then.
   std::map<std::pair<int64_t, int64_t>, std::vector<size_t>> by_shape;
   for (size_t index = 0; index < parameters.size(); ++index) {
@@ -89,7 +89,7 @@ void muon_step_(const OptimizerConfig& config, const std::vector<OptimizedParame
         stacks.push_back(as_stack(remember_(slots[index].at(0).second, gradients[index].to(parameters[index].tensor),
                                             config.momentum, gradient_scale)));
       }
-      const auto directions = orthogonal_rows(stacks.size() == 1 ? stacks.front() : at::cat(stacks));
+      const auto directions = orthogonal_rows(stacks.size() == 1 ? stacks.front() : at::cat(stacks), product_dtype);
       int64_t first = 0;
       for (size_t n = begin; n < end; ++n) {
         const auto& parameter = parameters[indices[n]];

@@ -12,10 +12,11 @@ SlotTensors muon_slots(const OptimizedParameter& parameter);  // "momentum": zer
 // One update of the parameters that are hidden matrices, every expert on its own; the others are left alone.
 void muon_step_(const OptimizerConfig& config, const std::vector<OptimizedParameter>& parameters,
                 const std::vector<SlotTensors>& slots, const std::vector<at::Tensor>& gradients, int64_t step,
-                double gradient_scale);
+                double gradient_scale, at::ScalarType product_dtype);
 
 // The nearest matrix with orthonormal rows (columns, where there are fewer) to each of `matrices` [..., rows, columns],
 // roughly: five steps of a quintic Newton-Schulz iteration leave singular values between 0.7 and 1.2. Zeros stay zeros.
-at::Tensor orthogonalized(const at::Tensor& matrices);
+// Products are in product_dtype, bf16 for speed; f64 matrices keep theirs.
+at::Tensor orthogonalized(const at::Tensor& matrices, at::ScalarType product_dtype);
 
 }  // namespace switchyard

@@ -68,8 +68,9 @@ void validate(const OptimizerConfig& config) {
   check_range("momentum", config.momentum, 0.0, 1.0 - 1e-12);
 }
 
-Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizedParameter> parameters)
-    : config_(config), parameters_(std::move(parameters)) {
+Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizedParameter> parameters,
+                     at::ScalarType product_dtype)
+    : config_(config), parameters_(std::move(parameters)), product_dtype_(product_dtype) {
   validate(config_);
   for (const auto& parameter : parameters_) {
     SY_CHECK(parameter.tensor.defined(), "optimizer: parameter ", parameter.name, " has no tensor");
@@ -89,7 +90,7 @@ void Optimizer::step_(const std::vector<at::Tensor>& gradients, int64_t step, do
   std::vector<at::Tensor> checked;
   for (size_t index = 0; index < gradients.size(); ++index)
     checked.push_back(checked_gradient(gradients[index], parameters_[index]));
-  if (config_.name == "muon") muon_step_(config_, parameters_, slots_, checked, step, gradient_scale);
+  if (config_.name == "muon") muon_step_(config_, parameters_, slots_, checked, step, gradient_scale, product_dtype_);
   if (config_.name == "adamw")
     adamw_step_(config_, parameters_, slots_, checked, step, gradient_scale);
   else

@@ -37,6 +37,7 @@ struct OptimizerConfig {
   bool adamw_scale_by_parameter = false;
   double momentum = 0.95;  // Muon
   double muon_learning_rate_scale = 1.0;
+  bool muon_experts = true;
 
   template <class Self, class Field>
   static void visit(Self& self, Field&& field) {
@@ -68,6 +69,7 @@ struct OptimizerConfig {
           "adamw: updates *= max(epsilon2, RMS(weights)), as adafactor's");
     field("momentum", self.momentum, "muon: decay of the momentum");
     field("muon_learning_rate_scale", self.muon_learning_rate_scale, "muon: multiplies the rate of hidden matrices");
+    field("muon_experts", self.muon_experts, "muon: also for experts' matrices; false: these take adafactor's step");
   }
 };
 
@@ -91,8 +93,10 @@ using SlotTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 class Optimizer {
  public:
-  // Slots start at zero, on the parameters' devices. Throws Error as validate() does.
-  Optimizer(const OptimizerConfig& config, std::vector<OptimizedParameter> parameters);
+  // Slots start at zero, on the parameters' devices. product_dtype: of Muon's products. Throws Error as validate()
+  // does.
+  Optimizer(const OptimizerConfig& config, std::vector<OptimizedParameter> parameters,
+            at::ScalarType product_dtype = at::kBFloat16);
 
   // Update number `step`, from 1. gradients: one a parameter in the constructor's order, of its shape; an undefined one
   // counts as zeros. Each is multiplied by gradient_scale (clipping; 1 / loss scale). Bit-equal for any number of
@@ -111,6 +115,7 @@ class Optimizer {
  private:
   OptimizerConfig config_;
   std::vector<OptimizedParameter> parameters_;
+  at::ScalarType product_dtype_;
   std::vector<std::vector<std::pair<std::string, at::Tensor>>> slots_;  // [parameter][slot]
 };
 

@@ -27,7 +27,9 @@ int64_t part_numel(const ParameterSpec& spec, const Layout& layout, int64_t tens
 // Optimiser slots of one matrix, in values.
 int64_t slot_numel(const ParameterSpec& spec, const Workload& workload) {
   const int64_t numel = matrix_numel(spec);
-  if (workload.is_adamw) return 2 * numel;
+  if (workload.optimizer == "adamw") return 2 * numel;
+  const bool is_layer_matrix = spec.role == Role::kAttention || spec.role == Role::kFeedForward;
+  if (workload.optimizer == "muon" && is_layer_matrix && (workload.muon_experts || !spec.is_expert())) return numel;
   const std::vector<int64_t> sides(spec.shape.begin() + (spec.is_expert() ? 1 : 0), spec.shape.end());
   const bool is_factored =
       sides.size() == 2 && std::min(sides[0], sides[1]) >= std::max<int64_t>(1, workload.min_dim_size_to_factor);

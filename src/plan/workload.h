@@ -1,6 +1,7 @@
 // What one training step computes, and how much of it falls to one device.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "model/config.h"
@@ -13,8 +14,9 @@ struct Workload {
   int64_t batch_size = 2048;     // sequences a step, over all devices
   int64_t micro_batch_size = 0;  // sequences a forward pass on one device; 0: the planner's choice
   int64_t encoder_length = 512, decoder_length = 114;
-  bool is_bf16 = true;  // compute dtype; weights, gradients and optimiser are f32
-  bool is_adamw = false;
+  bool is_bf16 = true;                   // compute dtype; weights, gradients and optimiser are f32
+  std::string optimizer = "adafactor";   // or adamw, muon
+  bool muon_experts = true;              // as the optimiser's key
   int64_t min_dim_size_to_factor = 128;  // Adafactor: smaller sides keep a second moment for every value
   double dropped_fraction = 0.0;         // of the rows that ask for experts
   double load_imbalance = 1.0;           // rows of the busiest rank's experts over the mean

@@ -31,6 +31,7 @@ OptimizedParameter optimized(const ParameterSpec& spec, const UpdateUnit& unit, 
                              const OptimizerConfig& config) {
   const bool is_norm_or_bias =
       spec.role == Role::kNorm || spec.role == Role::kPositionBias || spec.role == Role::kRouterBias;
+  const bool is_layer_matrix = spec.role == Role::kAttention || spec.role == Role::kFeedForward;
   const bool is_whole = !spec.is_expert() || unit.experts.size() == spec.shape[0];
   return {.name = is_whole ? spec.name : join(spec.name, "[", unit.experts.begin, ":", unit.experts.end, "]"),
           .tensor = values.detach(),
@@ -39,7 +40,7 @@ OptimizedParameter optimized(const ParameterSpec& spec, const UpdateUnit& unit, 
                         : spec.is_expert() ? config.expert_learning_rate_scale
                                            : 1.0,
           .decays = !is_norm_or_bias,
-          .is_hidden_matrix = !spec.is_router() && (spec.role == Role::kAttention || spec.role == Role::kFeedForward)};
+          .is_hidden_matrix = is_layer_matrix && (config.muon_experts || !spec.is_expert())};
 }
 
 ParameterValues values_of(const ModelConfig& model, const ModelWeights& weights) {
@@ -157,7 +158,7 @@ Learner::Learner(const ModelConfig& model, const ParameterValues& values, const 
         optimized(parameters_[own_units()[unit].parameter].spec, own_units()[unit], own_[unit], optimizer_config_));
   }
   if (options_.low_rank.rank > 0) list = open_low_rank();
-  optimizer_.emplace(optimizer_config_, std::move(list));
+  optimizer_.emplace(optimizer_config_, std::move(list), options_.dtype);
   if (mesh_.experts() != nullptr) {
     to_experts_.emplace(*mesh_.experts(), /*carries_numbers=*/model_.expert_dropout_rate > 0.0);
     shared_tokens_.emplace(*mesh_.experts());

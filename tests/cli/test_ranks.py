@@ -18,6 +18,7 @@ ROUTERS = {
     "expert_choice": ["routing.router=expert_choice"],
     "every_part": ["model.gated=true", "model.tie_output=false", "model.encoder_attention_sparse_step=1", "routing.shared_expert_d_ff=64",
                    "routing.selection_bias_rate=0.001", "routing.router_bias=true", "optimizer.name=adamw"],
+    "muon": ["optimizer.name=muon"],
     "frozen_experts": ['train.frozen=["experts"]'],
 }
 # data, expert, tensor: every factoring of 1, 2, 4 and 8.

@@ -33,7 +33,7 @@ double root_mean_square(const at::Tensor& tensor) { return tensor.square().mean(
 TEST(Muon, SingularValuesBecomeOne) {
   for (const auto& shape : {std::vector<int64_t>{5, 9}, {64, 64}, {128, 512}, {192, 64}}) {
     const auto matrix = random_tensor(shape, 1).to(at::kDouble);
-    const auto result = orthogonalized(matrix);
+    const auto result = orthogonalized(matrix, at::kBFloat16);
     const auto values = at::linalg_svdvals(result);
     // A random matrix has singular values down to a hundredth of the largest; what begins below that ends below 0.7.
     EXPECT_LT(values.max().item<double>(), 1.25) << at::IntArrayRef(shape);
@@ -47,10 +47,10 @@ TEST(Muon, SingularValuesBecomeOne) {
 
 TEST(Muon, EveryExpertIsAMatrixOfItsOwn) {
   const auto first = random_tensor({64, 128}, 1), second = random_tensor({64, 128}, 2) * 100;
-  const auto together = orthogonalized(at::stack({first, second, at::zeros({64, 128})}));
+  const auto together = orthogonalized(at::stack({first, second, at::zeros({64, 128})}), at::kBFloat16);
   // The products of a stack may add up in another order than those of one matrix, in bf16 (2^-8).
-  EXPECT_TRUE(together[0].allclose(orthogonalized(first), 0, 0.01));
-  EXPECT_TRUE(together[1].allclose(orthogonalized(second), 0, 0.01));
+  EXPECT_TRUE(together[0].allclose(orthogonalized(first, at::kBFloat16), 0, 0.01));
+  EXPECT_TRUE(together[1].allclose(orthogonalized(second, at::kBFloat16), 0, 0.01));
   EXPECT_EQ(together[2].abs().max().item<float>(), 0.0f);
 }
 

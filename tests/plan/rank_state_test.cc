@@ -125,9 +125,10 @@ TEST(RankStates, OneRankSendsNothingAndHoldsTheWholeModel) {
 TEST(RankStates, CountsTheOptimisersSlots) {
   auto workload = small_workload(/*sparse=*/false);
   workload.model.num_decoder_layers = 1;
-  double all = 0, vectors = 0, factored = 0;
+  double all = 0, vectors = 0, factored = 0, momentum = 0;
   for (const auto& spec : parameter_specs(workload.model)) {
     all += static_cast<double>(spec.numel());
+    if (spec.role == Role::kAttention || spec.role == Role::kFeedForward) momentum += static_cast<double>(spec.numel());
     if (spec.shape.size() == 1)
       vectors += static_cast<double>(spec.numel());
     else
@@ -137,7 +138,12 @@ TEST(RankStates, CountsTheOptimisersSlots) {
   EXPECT_EQ(rank_states(workload, {})[0].slots, 4 * (factored + vectors));
   workload.min_dim_size_to_factor = 1000;
   EXPECT_EQ(rank_states(workload, {})[0].slots, 4 * all);
-  workload.is_adamw = true;
+  workload.optimizer = "muon";  // one momentum a value of a layer's matrix, of the rest what Adafactor keeps
+  EXPECT_EQ(rank_states(workload, {})[0].slots, 4 * all);
+  workload.min_dim_size_to_factor = 1;
+  EXPECT_LT(rank_states(workload, {})[0].slots, 4 * all);
+  EXPECT_GT(rank_states(workload, {})[0].slots, 4 * momentum);
+  workload.optimizer = "adamw";
   EXPECT_EQ(rank_states(workload, {})[0].slots, 8 * all);
   EXPECT_EQ(total(rank_states(workload, {.data = 4}), &RankState::slots), 8 * all) << "shared over data ranks";
 }
