@@ -23,7 +23,7 @@ BLANKS = {"preset": "switch-nano-8", "folder": "runs/study", "steps": "500", "se
 
 
 def run_files() -> list[pathlib.Path]:
-    return sorted(path for path in (ROOT / "configs").rglob("*.toml") if path.parent.name != "tasks")
+    return sorted(path for path in (ROOT / "configs").rglob("*.toml") if path.parent.name != "tasks" and path.name != "ladder.toml")
 
 
 def resolve(program: pathlib.Path, path: pathlib.Path) -> dict[str, str]:
