@@ -25,7 +25,10 @@ void run(const ReportCommand& command) {
     if (auto parts = parts_to_json(input.runs); !parts.empty()) result["parts"] = std::move(parts);
     std::cout << result.dump() << "\n";
   } else {
-    say(command.out, ": ", input.runs.size(), input.runs.size() == 1 ? " run, " : " runs, ", page.size() / 1000, " KB");
+    say(command.out, ": ",
+        input.runs.empty() ? std::string("a ladder, ")
+                           : join(input.runs.size(), input.runs.size() == 1 ? " run, " : " runs, "),
+        page.size() / 1000, " KB");
   }
 }
 

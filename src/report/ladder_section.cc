@@ -138,7 +138,7 @@ std::string loss_chart(const std::vector<const Group*>& groups, const std::strin
               .y_label = "nats per token",
               .lines = {}};
   chart.x_is_seconds = over_time;
-  chart.unscaled_start = 0.15;
+  chart.unscaled_start = 0.05;
   for (size_t n = 0; n < groups.size(); ++n)
     if (!over_time || groups[n]->step_seconds)
       chart.lines.push_back(
@@ -194,10 +194,10 @@ std::string draw_ladder(const Json& document, const std::string& source) {
   return "<h2>Ladder</h2>\n<p class=quiet>Held-out loss at the end of each run, mean over seeds and its standard "
          "error; every contender at "
          "the best rate of its own sweep. Time is steps times a step's time on a quiet machine.</p>\n"
-         "<div class='scroll'><table><tr><th>Rung<th>Contender<th>Parameters<th>Rate<th>Steps<th>ms a "
+         "<div class='scroll left'><table><tr><th>Rung<th>Contender<th>Parameters<th>Rate<th>Steps<th>ms a "
          "step<th>Time<th>Seeds<th>Held-out "
          "loss<th>Against " +
-         escape_html(baseline) + "</tr>\n" + rows + "</table></div>\n<div class=grid-2>\n" + charts +
+         escape_html(baseline) + "</tr>\n" + rows + "</table></div>\n<h3>Curves</h3>\n<div class=grid-2>\n" + charts +
          experts_chart(groups, rungs, baseline) + "</div>\n";
 }
 

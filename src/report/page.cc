@@ -321,13 +321,16 @@ std::string make_sections(const ReportInput& input) {
 std::string make_page(const ReportInput& input) {
   std::string title;
   for (const auto& run : input.runs) title += (title.empty() ? "" : ", ") + run.name;
+  const std::string subtitle =
+      input.runs.empty() ? ""
+                         : join("<p class=quiet>", input.runs.size(), input.runs.size() == 1 ? " run" : " runs", ": ",
+                                escape_html(title), "</p>\n");
+  if (title.empty()) title = "Ladder";
   const std::string html =
       "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width, "
       "initial-scale=1'>\n<title>" +
       escape_html(title) + " - Switchyard report</title>\n<style>" + kPageStyle + "</style></head><body>\n" +
-      join("<h1>Training report</h1>\n<p class=quiet>", input.runs.size(), input.runs.size() == 1 ? " run" : " runs",
-           ": ", escape_html(title), "</p>\n") +
-      make_sections(input);
+      "<h1>Training report</h1>\n" + subtitle + make_sections(input);
   return html + "<script>" + kPageScript + "</script>\n</body></html>\n";
 }
 
