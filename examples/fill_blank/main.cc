@@ -24,7 +24,7 @@ std::vector<int32_t> encode(const Vocabulary& vocabulary, const std::string& tex
 void fill_blank(const std::filesystem::path& folder, const std::string& sentence,
                 const std::vector<std::string>& words) {
   const auto vocabulary = Vocabulary::load(folder);
-  const auto [config, weights] = open_for_inference(folder, at::kFloat);
+  const auto [config, weights, experts] = open_for_inference(folder, at::kFloat);
   const auto prompt = encode(vocabulary, sentence);
 
   const auto results = generate_all(config, weights, &vocabulary, {{.ids = prompt, .search = {.max_tokens = 16}}}, {});

@@ -1,4 +1,4 @@
-// The optimisers of a run: Adafactor as T5 uses it, and AdamW. Both take the gradients of one step and change
+// The optimisers of a run: Adafactor as T5 uses it, AdamW and Muon. All take the gradients of one step and change
 // parameters in place; what they remember is a list of named tensors, so that checkpoints need not know which one it
 // is.
 #pragma once
@@ -100,12 +100,13 @@ class Optimizer {
 
   // Update number `step`, from 1. gradients: one a parameter in the constructor's order, of its shape; an undefined one
   // counts as zeros. Each is multiplied by gradient_scale (clipping; 1 / loss scale). Bit-equal for any number of
-  // threads. Throws Error if the number of gradients, a shape or a dtype differs.
+  // threads, but for Muon's products, which are libtorch's. Throws Error if the number of gradients, a shape or a dtype
+  // differs.
   void step_(const std::vector<at::Tensor>& gradients, int64_t step, double gradient_scale = 1.0);
 
   // Slots named "<parameter>.<slot>", sharing storage with the optimiser: v_row, v_col or v (Adafactor), m and v
-  // (AdamW). v_row has the size of the smaller side of a matrix, v_col of the larger (T5X); expert slots lead with
-  // [num_experts].
+  // (AdamW), momentum (Muon). v_row has the size of the smaller side of a matrix, v_col of the larger (T5X); expert
+  // slots lead with [num_experts].
   SlotTensors state() const;
 
   // Copies the slots of that name; others in `tensors` are ignored. Throws Error, before anything is changed, if one is
