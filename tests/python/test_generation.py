@@ -109,7 +109,7 @@ def test_other_threads_run_while_the_library_computes(model):
     counted, done = 0, threading.Event()
 
     def generate():
-        model.generate(PROMPTS * 4, max_tokens=60, min_tokens=59)
+        model.generate(PROMPTS * 40, max_tokens=60, min_tokens=59)
         done.set()
 
     threading.Thread(target=generate).start()
