@@ -74,7 +74,8 @@ def test_a_student_learns_from_kept_answers_without_its_teacher(taught):
 
     def distill(out, *more, teacher="teacher", top_k=8):
         keep = ["--cache-teacher", top_k] if top_k else []
-        return ["distill", taught / "student.toml", "--teacher", taught / teacher, "--out", folder / out, "--quiet", *keep,
+        # One thread: with two on a busy machine libtorch's fp32 products moved a gradient's last bits once in sixty runs.
+        return ["distill", taught / "student.toml", "--teacher", taught / teacher, "--out", folder / out, "--quiet", "--threads", 1, *keep,
                 "--set", "distill.inherit=false", "--set", 'model.preset="t5-tiny"', *more]
 
     for arguments in (distill("whole"), distill("live", top_k=0)):
