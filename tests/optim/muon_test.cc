@@ -8,16 +8,13 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
-#include "base/random.h"
+#include "testing/tensors.h"
 
 namespace switchyard {
 namespace {
 
 at::Tensor random_tensor(at::IntArrayRef shape, uint64_t seed) {
-  NoiseStream noise({.seed = seed});
-  auto tensor = at::zeros(shape);
-  for (int64_t i = 0; i < tensor.numel(); ++i) tensor.mutable_data_ptr<float>()[i] = noise.uniform() - 0.5f;
-  return tensor;
+  return test::random_tensor(shape, seed, at::kFloat, 0.3);
 }
 
 OptimizerConfig muon_config() {

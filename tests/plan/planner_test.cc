@@ -5,23 +5,15 @@
 
 #include <cmath>
 
-#include "base/error.h"
 #include "model/flops.h"
 #include "plan/models.h"
+#include "testing/errors.h"
 
 namespace switchyard {
 namespace {
 
+using test::error_of;
 using testing::HasSubstr;
-
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 const PlannedLayout& find(const std::vector<PlannedLayout>& plans, const Layout& layout) {
   for (const auto& plan : plans)

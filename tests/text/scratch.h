@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "base/error.h"
+#include "testing/errors.h"
 #include "testing/scratch_folder.h"
 
 namespace switchyard {
@@ -37,17 +37,7 @@ inline std::string zstd(std::string_view text) {
   return out;
 }
 
-// The message of the Error that `action` throws; a failure if it throws none.
-template <class Action>
-std::string error_of(Action&& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "expected an Error";
-  return "";
-}
+using test::error_of;
 
 // Folder of shared data, or an empty path where it is absent.
 inline std::filesystem::path data_folder() {

@@ -4,10 +4,9 @@
 #include <ATen/ops/allclose.h>
 #include <gtest/gtest.h>
 
-#include "base/random.h"
 #include "model/routing_groups.h"
 #include "model/routing_variants.h"
-#include "testing/model.h"
+#include "train/teaching.h"
 
 namespace switchyard {
 namespace {
@@ -18,20 +17,6 @@ ModelConfig tiny() {
   config.expert_dropout_rate = 0.1;
   config.routing.group_size = 24;  // two sequences of the encoder
   return config;
-}
-
-// Eight sequences of 12 + 6 tokens; later ones end earlier, so that parts of the batch hold unequal numbers of tokens.
-Batch padded_batch() {
-  Batch batch{.batch_size = 8, .encoder_length = 12, .decoder_length = 6};
-  NoiseStream noise({.seed = 5, .purpose = NoisePurpose::kShuffle});
-  const auto fill = [&](std::vector<int32_t>& ids, int64_t length) {
-    for (int64_t row = 0; row < batch.batch_size; ++row)
-      for (int64_t n = 0; n < length; ++n)
-        ids.push_back(n < length - row / 2 ? static_cast<int32_t>(3 + noise.below(60)) : 0);
-  };
-  fill(batch.encoder_input_tokens, batch.encoder_length);
-  fill(batch.decoder_target_tokens, batch.decoder_length);
-  return batch;
 }
 
 struct Outcome {

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "base/files.h"
+#include "testing/errors.h"
 #include "testing/scratch_folder.h"
 #include "train/model_teacher.h"
 #include "train/step.h"
@@ -18,17 +19,9 @@
 namespace switchyard {
 namespace {
 
+using test::error_of;
 using testing::AllOf;
 using testing::HasSubstr;
-
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 TeacherCacheKey key_for(int64_t top_k) {
   TeacherCacheKey key{.top_k = top_k, .shape = {8, 12, 6}, .vocab_size = dense_student().vocab_size};

@@ -26,7 +26,7 @@ inline InferenceModel model_of(const ModelConfig& config, uint64_t seed, at::Sca
   return {config, cast_weights(config, initialize(config, seed), dtype)};
 }
 
-// Eight sequences of 12 + 6 tokens, some of them shorter.
+// Eight sequences of 12 + 6 tokens; later ones end earlier, so that parts of the batch hold unequal numbers of tokens.
 inline Batch padded_batch() {
   Batch batch{.batch_size = 8, .encoder_length = 12, .decoder_length = 6};
   NoiseStream noise({.seed = 5, .purpose = NoisePurpose::kShuffle});
