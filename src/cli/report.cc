@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "report/page.h"
 #include "report/parts_section.h"
+#include "report/study_section.h"
 
 namespace switchyard {
 namespace {
@@ -23,12 +24,17 @@ void run(const ReportCommand& command) {
   if (command.json) {
     Json result{{"out", command.out}, {"runs", input.runs.size()}, {"bytes", page.size()}};
     if (auto parts = parts_to_json(input.runs); !parts.empty()) result["parts"] = std::move(parts);
+    for (const auto& [source, document] : input.studies) result["studies"].push_back(study_tables(document, source));
     std::cout << result.dump() << "\n";
   } else {
-    say(command.out, ": ",
-        input.runs.empty() ? std::string("a ladder, ")
-                           : join(input.runs.size(), input.runs.size() == 1 ? " run, " : " runs, "),
-        page.size() / 1000, " KB");
+    std::string content;
+    const auto add = [&](size_t count, const char* one, const char* several) {
+      if (count > 0) content += join(count, " ", count == 1 ? one : several, ", ");
+    };
+    add(input.runs.size(), "run", "runs");
+    add(input.ladders.size(), "ladder", "ladders");
+    add(input.studies.size(), "study", "studies");
+    say(command.out, ": ", content, page.size() / 1000, " KB");
   }
 }
 
@@ -37,7 +43,8 @@ void run(const ReportCommand& command) {
 void add_report(CLI::App& app) {
   auto command = std::make_shared<ReportCommand>();
   auto* report = app.add_subcommand("report", "Make one HTML page of runs: curves, routing, samples");
-  report->add_option("folders", command->folders, "folders of runs, or of `switchyard compare`")->required();
+  report->add_option("folders", command->folders, "folders of runs, of `switchyard compare` or `ladder`, or of a study")
+      ->required();
   report->add_option("--out", command->out, "the page")->capture_default_str();
   report->add_flag("--json", command->json, "print one JSON object, nothing else");
   report->footer("Example: switchyard report runs/sparse runs/dense --out report.html");

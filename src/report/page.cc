@@ -12,6 +12,7 @@
 #include "report/page_assets.h"
 #include "report/parts_section.h"
 #include "report/scaling_section.h"
+#include "report/study_section.h"
 #include "report/summary.h"
 
 namespace switchyard {
@@ -294,6 +295,7 @@ std::string make_sections(const ReportInput& input) {
           : "loss";
   std::string html;
   for (const auto& [source, document] : input.ladders) html += draw_ladder(document, source);
+  for (const auto& [source, document] : input.studies) html += draw_study(document, source);
   if (runs.empty()) return html;
   html += runs_table(runs) + equal_terms_table(runs);
   html += section("Learning",
@@ -325,7 +327,7 @@ std::string make_page(const ReportInput& input) {
       input.runs.empty() ? ""
                          : join("<p class=quiet>", input.runs.size(), input.runs.size() == 1 ? " run" : " runs", ": ",
                                 escape_html(title), "</p>\n");
-  if (title.empty()) title = "Ladder";
+  if (title.empty()) title = input.studies.empty() ? "Ladder" : "Study";
   const std::string html =
       "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width, "
       "initial-scale=1'>\n<title>" +

@@ -194,8 +194,9 @@ ReportInput read_runs(const std::vector<std::filesystem::path>& folders) {
         if (holds_run(entry.path())) found.push_back(entry.path());
       std::sort(found.begin(), found.end());
     }
-    const bool has_ladder = std::filesystem::exists(folder / "ladder.json");
-    SY_CHECK(!found.empty() || has_ladder, folder.string(),
+    const bool has_ladder = std::filesystem::exists(folder / "ladder.json"),
+               has_study = std::filesystem::exists(folder / "study.json");
+    SY_CHECK(!found.empty() || has_ladder || has_study, folder.string(),
              ": holds no metrics.jsonl, nor does a folder in it; name the --out folder of `switchyard train`");
     for (const auto& path : found) input.runs.push_back(RunReader(path).read());
     for (const char* name : {"samples.json", "comparison.json"}) read_samples(folder / name, input.samples);
@@ -203,6 +204,8 @@ ReportInput read_runs(const std::vector<std::filesystem::path>& folders) {
       input.scaling.emplace_back(path.string(), parse_json(read_file(path, 1 << 26), path.string()));
     if (const auto path = folder / "ladder.json"; has_ladder)
       input.ladders.emplace_back(path.string(), parse_json(read_file(path, 1 << 26), path.string()));
+    if (const auto path = folder / "study.json"; has_study)
+      input.studies.emplace_back(path.string(), parse_json(read_file(path, 1 << 26), path.string()));
   }
   std::map<std::string, int> uses;
   for (auto& run : input.runs)

@@ -50,11 +50,12 @@ struct ReportInput {
   std::vector<BlankSample> samples;
   std::vector<std::pair<std::string, Json>> scaling;  // path and content of each folder's scaling.json
   std::vector<std::pair<std::string, Json>> ladders;  // ladder.json
+  std::vector<std::pair<std::string, Json>> studies;  // study.json
 };
 
-// Reads each folder: a run's (with metrics.jsonl), or one of `switchyard compare` that holds runs. Samples come from
-// samples.json or comparison.json. A last line that is still being written is left out. Runs of one name are numbered.
-// Throws Error naming file and line if a folder holds no run, or a file is not what it should be.
+// Reads each folder: a run's (with metrics.jsonl), or one that holds runs, a ladder.json or a study.json. Samples come
+// from samples.json or comparison.json. A last line that is still being written is left out. Runs of one name are
+// numbered. Throws Error naming file and line if a folder holds no run, or a file is not what it should be.
 ReportInput read_runs(const std::vector<std::filesystem::path>& folders);
 
 }  // namespace switchyard

@@ -60,7 +60,7 @@ TEST(CompareParts, WantsBothKindsOfRuns) {
 TEST(PartsSection, IsOnThePage) {
   const RunFolder scratch;
   const auto runs = two_seeds(scratch);
-  const auto page = make_page({.runs = runs, .samples = {}, .scaling = {}, .ladders = {}});
+  const auto page = make_page({.runs = runs, .samples = {}, .scaling = {}, .ladders = {}, .studies = {}});
   for (const char* text : {"<h2>By part</h2>", "Of 2 held-out texts the sparse model is better on 1.", ">de</text>",
                            ">zu</text>", "mean speed-up 1.25x", ">0.5x</text>"})
     EXPECT_THAT(page, HasSubstr(text));
