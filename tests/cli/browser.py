@@ -95,6 +95,17 @@ class Browser:
         picture = self.send("Page.captureScreenshot", captureBeyondViewport=True, clip={"x": 0, "y": 0, "scale": 1, **{side: content[side] for side in ("width", "height")}})
         path.write_bytes(base64.b64decode(picture["data"]))
 
+    def colours(self, picture, points):
+        """What a screenshot shows at these places [x, y]: [red, green, blue] each. The browser reads its own picture."""
+        source = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+        return self.value(f"""(async () => {{
+          const image = new Image();
+          image.src = '{source}';
+          await image.decode();
+          const canvas = new OffscreenCanvas(image.width, image.height).getContext('2d');
+          canvas.drawImage(image, 0, 0);
+          return {json.dumps(points)}.map(([x, y]) => [...canvas.getImageData(x, y, 1, 1).data].slice(0, 3)); }})()""")
+
     def close(self):
         os.close(self.to)
         self.process.wait(30)

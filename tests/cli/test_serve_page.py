@@ -1,6 +1,7 @@
 """The page of `switchyard serve` in headless Chromium: typed, streamed, looked at by its structure; keyboard alone."""
 
 import json
+import re
 
 import pytest
 
@@ -36,7 +37,7 @@ def fill_in(page, prompt, tokens=12):
     page.press("Enter", control=True)
 
 
-def test_a_prompt_is_filled_in_and_its_tokens_are_coloured(server, page, tmp_path):
+def test_a_prompt_is_filled_in_and_its_tokens_are_coloured(server, page):
     fill_in(page, PROMPT)
     page.wait("!running && document.querySelectorAll('[role=grid]').length === 2")
     expected = server.complete(max_tokens=12)["choices"][0]
@@ -54,8 +55,29 @@ def test_a_prompt_is_filled_in_and_its_tokens_are_coloured(server, page, tmp_pat
     page.wait("document.querySelectorAll('.load .bars i').length > 0")
     layers = len(routing["encoder"]["layers"]) + len(routing["decoder"]["layers"])
     assert page.value("document.querySelectorAll('.load .bars i').length") == 4 * layers
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_picture_shows_tokens_and_loads_in_their_colours(page, tmp_path, dark):
+    """A screenshot against the page's structure: what should be drawn where, and is."""
+    page.set_dark(dark)
+    fill_in(page, PROMPT)
+    page.wait("!running && document.querySelectorAll('[role=grid]').length === 2 && document.querySelectorAll('.load .bars i').length > 0")
+    page.value("document.activeElement.blur()")
     page.screenshot(tmp_path / "page.png")
-    assert (tmp_path / "page.png").stat().st_size > 20000
+    # Above a token's letters, and at the foot of a bar, there is nothing but its colour.
+    boxes = page.value("""[['.token:not(.none)', box => box.top + 3], ['.load .bars i', box => box.bottom - 1]].flatMap(([what, height]) =>
+      [...document.querySelectorAll(what)].map(element => [element, element.getBoundingClientRect()]).filter(([_, box]) => box.height >= 2)
+      .map(([element, box]) => [what, [(box.left + box.right) / 2 + scrollX, height(box) + scrollY].map(Math.floor), getComputedStyle(element).backgroundColor]))""")
+    assert {what for what, _, _ in boxes} == {".token:not(.none)", ".load .bars i"} and len(boxes) > 20
+    shown = page.colours(tmp_path / "page.png", [place for _, place, _ in boxes])
+    for (what, place, expected), seen in zip(boxes, shown):
+        wanted = [int(value) for value in re.findall(r"\d+", expected)]
+        assert max(abs(a - b) for a, b in zip(seen, wanted)) <= 3, (what, place, expected, seen)
+    assert len({colour for _, _, colour in boxes}) > 4
+    assert page.value("document.documentElement.scrollWidth <= innerWidth")
+    corner, = page.colours(tmp_path / "page.png", [[2, 2]])
+    assert (sum(corner) < 3 * 80) == dark
 
 
 def test_the_keyboard_is_enough(page):
