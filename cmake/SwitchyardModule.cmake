@@ -1,5 +1,7 @@
 # One static library a folder of src/, one test program a folder of tests/.
 
+include(SwitchyardKernels)
+
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
@@ -45,21 +47,28 @@ function(switchyard_module name)
   set_property(GLOBAL APPEND PROPERTY SWITCHYARD_MODULES ${name})
 endfunction()
 
-# switchyard_test(NAME sources... [LINK targets...] [LABELS labels...]): program NAME_test and one ctest entry.
-# The entry sees SWITCHYARD_DATA, SWITCHYARD_PROGRAM and SWITCHYARD_SOURCE. Its threads sleep at barriers: where they spin,
+# switchyard_test(NAME sources... [LINK targets...] [LABELS labels...] [EACH_INSTRUCTION_SET]): program NAME_test and one
+# ctest entry, or one for each set of instructions that kernels are compiled for. The entry sees SWITCHYARD_DATA, SWITCHYARD_PROGRAM and SWITCHYARD_SOURCE. Its threads sleep at barriers: where they spin,
 # a busy machine makes tests take minutes.
 function(switchyard_test name)
-  cmake_parse_arguments(arg "" "" "LINK;LABELS" ${ARGN})
+  cmake_parse_arguments(arg "EACH_INSTRUCTION_SET" "" "LINK;LABELS" ${ARGN})
   add_executable(${name}_test ${arg_UNPARSED_ARGUMENTS})
   target_include_directories(${name}_test PRIVATE "${CMAKE_SOURCE_DIR}/tests")
   target_compile_options(${name}_test PRIVATE ${SWITCHYARD_COLD})
   target_link_libraries(${name}_test PRIVATE ${arg_LINK} GTest::gmock GTest::gtest GTest::gtest_main)
-  add_test(NAME ${name} COMMAND ${name}_test)
   if(DEFINED ENV{SWITCHYARD_DATA})
     set(data "$ENV{SWITCHYARD_DATA}")
   else()
     set(data "${CMAKE_SOURCE_DIR}/../shared/data")
   endif()
-  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" ENVIRONMENT
+  set(environment
     "SWITCHYARD_DATA=${data};SWITCHYARD_PROGRAM=${CMAKE_BINARY_DIR}/switchyard;SWITCHYARD_SOURCE=${CMAKE_SOURCE_DIR};OMP_WAIT_POLICY=passive")
+  add_test(NAME ${name} COMMAND ${name}_test)
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" ENVIRONMENT "${environment}")
+  if(arg_EACH_INSTRUCTION_SET)  # the highest one is what the entry above runs with
+    foreach(set avx2 plain)
+      add_test(NAME ${name}_${set} COMMAND ${name}_test)
+      set_tests_properties(${name}_${set} PROPERTIES LABELS "${arg_LABELS}" ENVIRONMENT "${environment};SWITCHYARD_ISA=${set}")
+    endforeach()
+  endif()
 endfunction()

@@ -12,7 +12,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(cmake ninja-build g++ make git python3 python3-venv python3-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev
           libsentencepiece-dev libcpp-httplib-dev zlib1g-dev libzstd-dev libgtest-dev libgmock-dev libbenchmark-dev)
-helpful=(ccache mold)  # only make builds faster: skipped where the system does not offer them
+# Faster builds, and a test on emulated processors: skipped where the system does not offer them.
+helpful=(ccache mold qemu-user)
 requirements=(-r requirements.txt)
 for group in "$@"; do
   case "$group" in

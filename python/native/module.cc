@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "kernels/instruction_set.h"
 #include "native/bindings.h"
 #include "native/json_objects.h"
 
@@ -17,6 +18,7 @@ NB_MODULE(_native, module) {
   });
   module.attr("__version__") = SWITCHYARD_VERSION;
   module.attr("torch_version") = SWITCHYARD_TORCH_VERSION;
+  module.attr("instructions") = nb::str(switchyard::kernels::instruction_set());
   switchyard::bind_messages(module);
   switchyard::bind_vocabulary(module);
   switchyard::bind_model(module);

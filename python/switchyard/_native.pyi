@@ -7,6 +7,7 @@ import torch
 
 __version__: str
 torch_version: str
+instructions: str
 
 def plan(arguments: collections.abc.Sequence[str]) -> dict[str, typing.Any]: ...
 def request_keys() -> list[str]: ...

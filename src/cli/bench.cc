@@ -20,6 +20,7 @@
 #include "cli/compute_options.h"
 #include "cli/timed_steps.h"
 #include "generate/session.h"
+#include "kernels/instruction_set.h"
 #include "model/flops.h"
 #include "train/trainer.h"
 
@@ -71,7 +72,8 @@ double read_bandwidth() {
   return best;
 }
 
-void print(const BenchCommand& command, const Json& result) {
+void print(const BenchCommand& command, Json result) {
+  result["instructions"] = kernels::instruction_set();
   if (command.json) {
     std::cout << result.dump() << "\n";
     return;

@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/standard_output.h"
+#include "kernels/instruction_set.h"
 #include "parallel/collective_failure.h"
 
 namespace switchyard {
@@ -34,6 +35,7 @@ void check_command(const CLI::App& app, std::span<char* const> words) {
 }
 
 int run(int argc, char** argv) {
+  (void)kernels::instruction_set();  // refuses a wrong SWITCHYARD_ISA
   CLI::App app(
       "Switchyard: train, run and study Switch Transformers (sparse T5 models).\n"
       "Example: switchyard train run.toml --out runs/mini",

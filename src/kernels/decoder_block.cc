@@ -1,8 +1,8 @@
 #include "kernels/decoder_block.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "kernels/lanes.h"
 #include "kernels/product.h"
 #include "kernels/rms_norm.h"
 
@@ -10,11 +10,6 @@ namespace switchyard::kernels {
 namespace {
 
 constexpr int64_t kBlock = 64;  // columns that threads share out
-
-inline void put(float* to, float value) { *to = value; }
-inline void put(BFloat16* to, float value) { *to = to_bfloat16(value); }
-inline float rounded(float value, const float*) { return value; }
-inline float rounded(float value, const BFloat16*) { return to_float(to_bfloat16(value)); }
 
 // The matrix of expert `number`, where `first` is that of expert 0.
 template <class T>
@@ -206,16 +201,19 @@ void StepThread<T>::combine(const StepRows& rows) {
   const int64_t d_model = shape_.d_model, begin = share(d_model, thread_), end = share(d_model, thread_ + 1);
   for (int64_t token = 0; token < shape_.rows; ++token) {
     float* x = memory_.x.data() + token * d_model;
-    for (int64_t column = begin; column < end; ++column) {
-      float sum = 0.0F;
+    for (int64_t column = begin; column < end; column += kLanes) {
+      F32x16 sum = splat(0.0F);
       bool is_first = true;
       for (size_t row = 0; row < rows.token.size(); ++row) {
         if (rows.token[row] != token) continue;
-        const float value = to_float(memory_.delta.data()[static_cast<int64_t>(row) * d_model + column]);
-        sum = is_first ? value * rows.gate[row] : std::fma(value, rows.gate[row], sum);
+        const F32x16 value = load(memory_.delta.data() + static_cast<int64_t>(row) * d_model + column);
+        const F32x16 gate = splat(rows.gate[row]);
+        sum = is_first ? value * gate : fma(value, gate, sum);
         is_first = false;
       }
-      x[column] += rounded(sum, static_cast<const T*>(nullptr));
+      T rounded[kLanes];
+      store(rounded, sum);
+      store(x + column, load(x + column) + load(rounded));
     }
   }
   wait();

@@ -18,6 +18,30 @@ inline constexpr int64_t round_up(int64_t size, int64_t multiple) {
 template <class T>
 inline constexpr int64_t kPerWord = 4 / sizeof(T);
 
+#ifdef SWITCHYARD_LANES_AVX2
+// to[column][row] = from[row][column] for a 8 x 8 block of words.
+inline void transpose_8x8(const char* from, int64_t from_stride, char* to, int64_t to_stride) {
+  __m256 a[8], b[8];
+  for (int64_t i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(reinterpret_cast<const float*>(from + 4 * i * from_stride));
+  for (int i = 0; i < 8; i += 2) {
+    b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    a[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
+    a[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xEE);
+    a[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
+    a[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xEE);
+  }
+  for (int64_t j = 0; j < 4; ++j) {
+    // a[j] holds columns j and j + 4 of rows 0-3 in 128-bit pieces, a[j + 4] those of rows 4-7.
+    auto* column = reinterpret_cast<float*>(to + 4 * j * to_stride);
+    _mm256_storeu_ps(column, _mm256_permute2f128_ps(a[j], a[j + 4], 0x20));
+    _mm256_storeu_ps(column + 4 * to_stride, _mm256_permute2f128_ps(a[j], a[j + 4], 0x31));
+  }
+}
+#endif
+
 // to[column][row] = from[row][column] for a 16 x 16 block of words.
 inline void transpose_16x16(const void* from, int64_t from_stride, void* to, int64_t to_stride) {
   const auto* source = static_cast<const char*>(from);
@@ -45,6 +69,11 @@ inline void transpose_16x16(const void* from, int64_t from_stride, void* to, int
     _mm512_storeu_si512(target + 4 * j * to_stride, _mm512_shuffle_i32x4(b[j], b[j + 8], 0x88));
     _mm512_storeu_si512(target + 4 * (j + 8) * to_stride, _mm512_shuffle_i32x4(b[j], b[j + 8], 0xDD));
   }
+#elif defined(SWITCHYARD_LANES_AVX2)
+  for (int64_t row = 0; row < 16; row += 8)
+    for (int64_t column = 0; column < 16; column += 8)
+      transpose_8x8(source + 4 * (row * from_stride + column), from_stride, target + 4 * (column * to_stride + row),
+                    to_stride);
 #else
   for (int64_t row = 0; row < 16; ++row)
     for (int64_t column = 0; column < 16; ++column)

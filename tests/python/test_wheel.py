@@ -54,7 +54,7 @@ def python(tmp_path_factory):
     site = next((folder / "lib").glob("python3*")) / "site-packages"
     for name in ("torch", "numpy", "scikit-build-core", "nanobind"):
         lend(name, site)
-    names = ("SWITCHYARD_WERROR", "SWITCHYARD_NATIVE", "SWITCHYARD_PYTHON", "TORCH_WHEEL_DIR")
+    names = ("SWITCHYARD_WERROR", "SWITCHYARD_PYTHON", "TORCH_WHEEL_DIR")
     settings = [f"--config-settings=cmake.define.{name}={cached(name)}" for name in names]
     # The compiler by the same name and, since paths count as relative, from a folder as deep.
     environment = dict(os.environ, CXX=cached("CMAKE_CXX_COMPILER"), CCACHE_BASEDIR=str(SOURCE), CCACHE_NOHASHDIR="1",
