@@ -1,4 +1,4 @@
-# `cmake --install`: the program, the headers, the static libraries and a relocatable package, found by
+# `cmake --install`: the program with its manual page and completion for bash, the headers, the static libraries and a relocatable package, found by
 # find_package(Switchyard). Its target Switchyard::switchyard carries every module and what they link.
 
 include(CMakePackageConfigHelpers)
@@ -25,3 +25,15 @@ configure_package_config_file(cmake/SwitchyardConfig.cmake.in SwitchyardConfig.c
 write_basic_package_version_file(SwitchyardConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/SwitchyardConfig.cmake" "${CMAKE_CURRENT_BINARY_DIR}/SwitchyardConfigVersion.cmake"
               cmake/FindTorchWheel.cmake DESTINATION "${package}")
+
+# Both are made of what the program's --help says.
+foreach(made "manual.py;switchyard.1;${CMAKE_INSTALL_MANDIR}/man1" "completion.py;switchyard;${CMAKE_INSTALL_DATADIR}/bash-completion/completions")
+  list(GET made 0 script)
+  list(GET made 1 name)
+  list(GET made 2 place)
+  set(file "${CMAKE_CURRENT_BINARY_DIR}/install/${name}")
+  install(CODE "file(MAKE_DIRECTORY \"${CMAKE_CURRENT_BINARY_DIR}/install\")
+    execute_process(COMMAND \"${SWITCHYARD_PYTHON}\" \"${CMAKE_SOURCE_DIR}/scripts/${script}\" \"$<TARGET_FILE:switchyard>\"
+                    OUTPUT_FILE \"${file}\" COMMAND_ERROR_IS_FATAL ANY)")
+  install(FILES "${file}" DESTINATION "${place}")
+endforeach()

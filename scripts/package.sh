@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A folder that runs on a bare Linux machine: the program, every library it loads but the C library, run files, licences.
+# A folder that runs on a bare Linux machine: the program, every library it loads but the C library, run files, manual page, licences.
 #
 #   scripts/package.sh BUILD OUT             OUT/switchyard-VERSION-linux-ARCH/ and the same as .tar.zst
 #   scripts/package.sh BUILD OUT folder      the folder alone
@@ -28,6 +28,9 @@ for licence in .venv/lib/python3*/site-packages/torch-*.dist-info/{,licenses/}{L
 done
 cp LICENSE README.md "$folder/"
 cp -r configs docs "$folder/"
+mkdir -p "$folder/share/man/man1" "$folder/share/bash-completion/completions"
+python3 scripts/manual.py "$program" >"$folder/share/man/man1/switchyard.1"
+python3 scripts/completion.py "$program" >"$folder/share/bash-completion/completions/switchyard"
 
 cat >"$folder/switchyard" <<'END'
 #!/bin/sh

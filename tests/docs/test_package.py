@@ -36,6 +36,8 @@ def test_every_library_is_its_own(package):
     others = [line for line in listed.splitlines() if str(package) not in line and not C_LIBRARY.match(line.strip().split("/")[-1])]
     assert others == [], others
     assert any((package / "licences").iterdir())
+    assert (package / "share/man/man1/switchyard.1").read_text().startswith(".TH SWITCHYARD 1")
+    assert "_switchyard" in (package / "share/bash-completion/completions/switchyard").read_text()
 
 
 def test_trains_and_generates(package, tmp_path):
