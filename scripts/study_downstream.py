@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """What a pre-trained sparse model is for, at the size of minutes: the studies behind docs/results.md.
 
-    scripts/corpus.py --out runs/corpus                                             the text, once
-    scripts/study_downstream.py fine_tuning  [--data FOLDER] [--corpus runs/corpus] [--out runs/downstream] [--threads N]
+    scripts/study_downstream.py fine_tuning  [--data FOLDER] [--out runs/downstream] [--threads N]
     scripts/study_downstream.py distillation ...
 
-fine_tuning: pre-trains a sparse model and its dense twin (configs/study/pretrain.toml), then trains both on five tasks from these weights and from
-random ones with the paper's recipe (configs/study/fine_tune.toml), two seeds each. Each of the four starts has the rate that was best for it on
-SST-2 with a third seed. FOLDER (default: $SWITCHYARD_DATA, else ../shared/data) holds the tasks' folders.
+fine_tuning: pre-trains a sparse model and its dense twin (configs/study/pretrain.toml), then trains both on five tasks from these weights and,
+where an answer is a label, from random ones, with the paper's recipe (configs/study/fine_tune.toml), two seeds each. Each of the four starts has the rate that was best for it on
+SST-2 with a third seed.
 distillation: trains sparse teachers of 8, 16 and 32 experts, and their dense twin (configs/study/distillation.toml) on hard labels alone and beside
 them, two seeds each.
 
+Text, held-out part and vocabulary are those of scripts/study_learning.py. FOLDER (default: $SWITCHYARD_DATA, else ../shared/data) holds pretrain_en
+and the tasks' folders.
 A run that was cut short is continued; one that is whole is not repeated. Writes OUT/STUDY/study.json, its page report.html beside it and
 bench/results/STUDY.json, and prints the page's tables in Markdown.
 """
@@ -24,13 +25,11 @@ import os
 import pathlib
 import statistics
 import subprocess
-import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-PROGRAM = os.environ.get("PROGRAM", str(ROOT / "build/release/switchyard"))
+import study_learning
+
+ROOT, PROGRAM, PRESETS = study_learning.ROOT, study_learning.PROGRAM, study_learning.PRESETS
 CONFIGS = ROOT / "configs/study"
-PRESETS = {"sparse": "switch-nano-8", "dense": "t5-nano"}
-PARTS = ("english", "documentation")
 SEEDS = (0, 1)
 SWEEP_SEED = 2
 RATES = (0.003, 0.01, 0.03)
@@ -50,20 +49,16 @@ class Task:
 
 
 TASKS = (
-    Task("glue_sst2", "SST-2", 64, 8, 150, 2000, {"accuracy": "SST-2 accuracy"}),
-    Task("glue_cola", "CoLA", 48, 8, 150, 1043, {"matthews_corrcoef": "CoLA Matthews"}),
-    Task("superglue_boolq", "BoolQ", 256, 8, 150, 1000, {"accuracy": "BoolQ accuracy"}),
-    Task("squad", "SQuAD", 256, 24, 300, 500, {"em": "SQuAD EM", "f1": "SQuAD F1"}, is_ranked=False),
-    Task("scitldr", "SciTLDR", 256, 48, 150, 300, {"rouge2": "SciTLDR ROUGE-2", "rougeLsum": "SciTLDR ROUGE-L"}, is_ranked=False),
+    Task("glue_sst2", "SST-2", 64, 8, 100, 1000, {"accuracy": "SST-2 accuracy"}),
+    Task("glue_cola", "CoLA", 48, 8, 100, 1043, {"matthews_corrcoef": "CoLA Matthews"}),
+    Task("superglue_boolq", "BoolQ", 256, 8, 60, 500, {"accuracy": "BoolQ accuracy"}),
+    Task("squad", "SQuAD", 256, 24, 100, 200, {"em": "SQuAD EM", "f1": "SQuAD F1"}, is_ranked=False),
+    Task("scitldr", "SciTLDR", 256, 48, 60, 100, {"rouge2": "SciTLDR ROUGE-2", "rougeLsum": "SciTLDR ROUGE-L"}, is_ranked=False),
 )
 
 
 def quoted(value: object) -> str:
     return json.dumps(str(value))
-
-
-def texts(folder: pathlib.Path) -> str:
-    return json.dumps([str(folder / f"{part}.jsonl") for part in PARTS])
 
 
 def evaluations(folder: pathlib.Path) -> list[dict]:
@@ -78,25 +73,19 @@ def curve(run: list[dict], key: str) -> list[list[float]]:
 
 class Study:
     def __init__(self, options: argparse.Namespace):
-        self.out, self.data, self.corpus, self.threads = (options.out.resolve(), options.data.resolve(), options.corpus.resolve(), options.threads)
-        for folder in ("train", "held_out"):
-            for part in PARTS:
-                if not (self.corpus / folder / f"{part}.jsonl").exists():
-                    sys.exit(f"study: no {self.corpus}/{folder}/{part}.jsonl; make it by scripts/corpus.py --out {options.corpus}")
-        if not (self.corpus / "spiece.model").exists():
-            text = [word for part in PARTS for word in ("--text", self.corpus / f"train/{part}.jsonl")]
-            subprocess.run([PROGRAM, "vocab", "train", *text, "--size", "8000", "--out", self.corpus / "spiece.model"], check=True)
+        self.out, self.data, self.threads = options.out.resolve(), options.data.resolve(), options.threads
+        study_learning.prepare(self.data / "pretrain_en", self.out)
 
     def train(self, command: list, config: str, name: str, settings: list[str], steps: int) -> list[dict]:
         """The evaluations of a run, made or continued first if it is not whole."""
         folder = self.out / name
         done = evaluations(folder)
         if not done or done[-1]["step"] < steps:
-            common = [f'data.vocab={quoted(self.corpus / "spiece.model")}', f'data.cache={quoted(self.out / ".cache")}', f"train.steps={steps}"]
+            common = [f'data.vocab={quoted(self.out / "spiece.model")}', f'data.cache={quoted(self.out / ".cache")}', f"train.steps={steps}"]
             if "data.task" in " ".join(settings):
                 common += [f"data.folder={quoted(self.data)}"]
             else:
-                common += [f'data.text={texts(self.corpus / "train")}', f'data.eval_text={texts(self.corpus / "held_out")}']
+                common += [f'data.{key}=["{self.out}/{name}.jsonl"]' for key, name in (("text", "train"), ("eval_text", "held_out"))]
             arguments = [part for setting in common + settings for part in ("--set", setting)]
             subprocess.run([PROGRAM, *command, CONFIGS / f"{config}.toml", "--out", folder, "--resume", "--quiet", "--threads", str(self.threads),
                             *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -119,11 +108,11 @@ class Study:
     # Fine-tuning
 
     def pretrain(self, kind: str) -> list[dict]:
-        return self.train(["train"], "pretrain", f"pretrain/{kind}", [f'model.preset="{PRESETS[kind]}"'], 1500)
+        return self.train(["train"], "pretrain", f"pretrain/{kind}", [f'model.preset="{PRESETS[kind]}"'], 600)
 
     def fine_tune(self, task: Task, kind: str, start: str, rate: float, seed: int) -> list[dict]:
         model = f'model.init={quoted(self.out / "pretrain" / kind)}' if start == "pre-trained" else f'model.preset="{PRESETS[kind]}"'
-        every = 50 if task.is_ranked else task.steps
+        every = task.steps // 2 if task.is_ranked else task.steps
         settings = [model, f"data.task={quoted(task.name)}", f'data.eval_tasks=["{task.name}"]', f"data.encoder_length={task.encoder_length}",
                     f"data.decoder_length={task.decoder_length}", f"train.eval_task_examples={task.examples}", f"train.eval_every={every}",
                     f"train.eval_rank={json.dumps(task.is_ranked)}", f"train.best_metric={quoted(f'eval_{task.name}_{list(task.metrics)[0]}')}",
@@ -145,11 +134,13 @@ class Study:
         starts = [(kind, start) for start in ("pre-trained", "random") for kind in PRESETS]
         sweeps = {begin: self.sweep(*begin) for begin in starts}
         rates = {begin: max(sweeps[begin], key=sweeps[begin].get) for begin in starts}
-        runs = {(task.name, begin): [self.fine_tune(task, *begin, rates[begin], seed) for seed in SEEDS] for task in TASKS for begin in starts}
+        runs = {(task.name, begin): [self.fine_tune(task, *begin, rates[begin], seed) for seed in SEEDS]
+                for task in TASKS for begin in starts if task.is_ranked or begin[1] == "pre-trained"}
 
-        def cells(begin: tuple, last: int) -> list:
-            """By column; `last` is the evaluation that counts: -1 the last."""
-            return [[run[last][f"eval_{task.name}_{metric}"] for run in runs[task.name, begin]] for task in TASKS for metric in task.metrics]
+        def cells(begin: tuple) -> list:
+            """By column, at the last step, one a seed."""
+            return [[run[-1][f"eval_{task.name}_{metric}"] for run in runs[task.name, begin]] if (task.name, begin) in runs else None
+                    for task in TASKS for metric in task.metrics]
 
         names = {begin: f"{PRESETS[begin[0]]}, {begin[1]}" for begin in starts}
         frequent = [[self.most_frequent_label(task)] if metric == "accuracy" else ([0.0] if metric == "matthews_corrcoef" else None)
@@ -162,7 +153,7 @@ class Study:
             "tables": [
                 {"title": "Five tasks after fine-tuning", "columns": columns,
                  "about": ", ".join(f"{task.title} {task.steps} steps" for task in TASKS) + "; at the last step, on the first examples of dev.",
-                 "rows": [{"name": names[begin], "cells": cells(begin, -1)} for begin in starts] +
+                 "rows": [{"name": names[begin], "cells": cells(begin)} for begin in starts] +
                          [{"name": "the most frequent label", "cells": frequent}]},
                 {"title": "Upstream", "columns": [{"name": "held-out loss", "digits": 4}],
                  "rows": [{"name": PRESETS[kind], "cells": [[losses[kind][-1]["eval_loss"]]]} for kind in PRESETS]},
@@ -242,7 +233,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=["fine_tuning", "distillation"])
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path(data))
-    parser.add_argument("--corpus", type=pathlib.Path, default=ROOT / "runs/corpus")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "runs/downstream")
     parser.add_argument("--threads", type=int, default=0, help="of each run; 0: all cores")
     options = parser.parse_args()
