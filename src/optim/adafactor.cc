@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "optim/update_kernels.h"
 
 namespace switchyard {
 namespace {
@@ -31,25 +30,29 @@ double decay_at(const OptimizerConfig& config, int64_t step) {
   return 1.0 - std::pow(static_cast<double>(step), -config.decay_rate);
 }
 
-bool has_kernel(const OptimizedParameter& parameter, const at::Tensor& gradient) {
-  const auto& tensor = parameter.tensor;
-  return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous() && gradient.is_cpu() &&
-         gradient.scalar_type() == at::kFloat;
+// Muon takes hidden matrices itself.
+bool is_left_to_others(const OptimizerConfig& config, const OptimizedParameter& parameter) {
+  return config.name == "adamw" || (config.name == "muon" && parameter.is_hidden_matrix);
 }
 
 // The matrices of one parameter, pointing into its tensors.
 void append_matrices(const OptimizerConfig& config, const OptimizedParameter& parameter, const SlotTensors& slots,
-                     const at::Tensor& gradient, int64_t step, std::vector<kernels::AdafactorMatrix>& matrices) {
+                     const at::Tensor& gradient, double rate, std::vector<double>* squares,
+                     std::vector<kernels::AdafactorMatrix>& matrices) {
   const auto [rows, columns] = matrix_sides(parameter);
-  const double rate = learning_rate(config, step) * parameter.rate_scale;
+  const bool has_copy = writes_adafactor_copy(config, parameter, gradient);
   for (int64_t index = 0; index < num_matrices(parameter); ++index) {
     const int64_t offset = index * rows * columns;
     kernels::AdafactorMatrix matrix{.parameter = parameter.tensor.mutable_data_ptr<float>() + offset,
-                                    .gradient = gradient.const_data_ptr<float>() + offset,
                                     .rows = rows,
                                     .columns = columns,
                                     .rate = rate,
                                     .shrink = parameter.decays ? 1.0 - rate * config.weight_decay : 1.0};
+    if (has_copy) matrix.copy = static_cast<kernels::BFloat16*>(parameter.copy.mutable_data_ptr()) + offset;
+    if (gradient.scalar_type() == at::kBFloat16)
+      matrix.bfloat16_gradient = static_cast<const kernels::BFloat16*>(gradient.const_data_ptr()) + offset;
+    else
+      matrix.gradient = gradient.const_data_ptr<float>() + offset;
     if (is_factored(config, parameter)) {
       float* smaller = slots.at(0).second.mutable_data_ptr<float>() + index * std::min(rows, columns);
       float* larger = slots.at(1).second.mutable_data_ptr<float>() + index * std::max(rows, columns);
@@ -57,6 +60,10 @@ void append_matrices(const OptimizerConfig& config, const OptimizedParameter& pa
       matrix.column_moment = rows <= columns ? larger : smaller;
     } else {
       matrix.v = slots.at(0).second.mutable_data_ptr<float>() + offset;
+    }
+    if (squares != nullptr) {
+      squares->resize(static_cast<size_t>(num_matrices(parameter)), -1.0);
+      matrix.parameter_squares = &squares->at(static_cast<size_t>(index));
     }
     if (rows * columns > 0) matrices.push_back(matrix);
   }
@@ -84,26 +91,55 @@ SlotTensors adafactor_slots(const OptimizerConfig& config, const OptimizedParame
   return {{"v_row", at::zeros(row_shape, tensor.options())}, {"v_col", at::zeros(column_shape, tensor.options())}};
 }
 
-void adafactor_step_(const OptimizerConfig& config, const std::vector<OptimizedParameter>& parameters,
-                     const std::vector<SlotTensors>& slots, const std::vector<at::Tensor>& gradients, int64_t step,
-                     double gradient_scale) {
+bool has_adafactor_kernel(const OptimizerConfig& config, const OptimizedParameter& parameter,
+                          const at::Tensor& gradient) {
+  const auto& tensor = parameter.tensor;
+  return !is_left_to_others(config, parameter) && tensor.is_cpu() && tensor.scalar_type() == at::kFloat &&
+         tensor.is_contiguous() && gradient.is_cpu() &&
+         (gradient.scalar_type() == at::kFloat || gradient.scalar_type() == at::kBFloat16);
+}
+
+bool writes_adafactor_copy(const OptimizerConfig& config, const OptimizedParameter& parameter,
+                           const at::Tensor& gradient) {
+  const auto& copy = parameter.copy;
+  return copy.defined() && copy.scalar_type() == at::kBFloat16 && copy.is_contiguous() &&
+         has_adafactor_kernel(config, parameter, gradient);
+}
+
+std::vector<kernels::GradientSums> adafactor_read(const OptimizerConfig& config,
+                                                  const std::vector<OptimizedParameter>& parameters,
+                                                  const std::vector<SlotTensors>& slots,
+                                                  std::vector<at::Tensor>& gradients) {
   std::vector<kernels::AdafactorMatrix> matrices;
-  std::vector<at::Tensor> contiguous;  // keeps copies of strided gradients alive
   for (size_t index = 0; index < parameters.size(); ++index) {
-    if (config.name == "muon" && parameters[index].is_hidden_matrix) continue;
-    if (!has_kernel(parameters[index], gradients[index])) {
-      adafactor_reference_step_(config, parameters[index], slots[index], gradients[index], step, gradient_scale);
-      continue;
-    }
-    contiguous.push_back(gradients[index].contiguous());
-    append_matrices(config, parameters[index], slots[index], contiguous.back(), step, matrices);
+    if (!has_adafactor_kernel(config, parameters[index], gradients[index])) continue;
+    gradients[index] = gradients[index].contiguous();
+    append_matrices(config, parameters[index], slots[index], gradients[index], /*rate=*/0.0, nullptr, matrices);
   }
-  kernels::adafactor_update(matrices, {.decay = decay_at(config, step),
-                                       .gradient_scale = gradient_scale,
-                                       .clipping_threshold = config.clipping_threshold,
-                                       .epsilon1 = config.epsilon1,
-                                       .epsilon2 = config.epsilon2,
-                                       .scale_by_parameter = config.scale_by_parameter});
+  return kernels::adafactor_read(matrices);
+}
+
+void adafactor_step_(const OptimizerConfig& config, const std::vector<OptimizedParameter>& parameters,
+                     const std::vector<SlotTensors>& slots, const GradientReading& reading, ParameterSquares& squares,
+                     int64_t step, double gradient_scale) {
+  std::vector<kernels::AdafactorMatrix> matrices;
+  for (size_t index = 0; index < parameters.size(); ++index) {
+    const auto& parameter = parameters[index];
+    const auto& gradient = reading.gradients[index];
+    if (is_left_to_others(config, parameter)) continue;
+    if (has_adafactor_kernel(config, parameter, gradient))
+      append_matrices(config, parameter, slots[index], gradient, learning_rate(config, step) * parameter.rate_scale,
+                      &squares[index], matrices);
+    else
+      adafactor_reference_step_(config, parameter, slots[index], gradient, step, gradient_scale);
+  }
+  kernels::adafactor_update(matrices, reading.matrices,
+                            {.decay = decay_at(config, step),
+                             .gradient_scale = gradient_scale,
+                             .clipping_threshold = config.clipping_threshold,
+                             .epsilon1 = config.epsilon1,
+                             .epsilon2 = config.epsilon2,
+                             .scale_by_parameter = config.scale_by_parameter});
 }
 
 void adafactor_reference_step_(const OptimizerConfig& config, const OptimizedParameter& parameter,

@@ -58,7 +58,7 @@ void adamw_step_(const OptimizerConfig& config, const std::vector<OptimizedParam
                                      .correction2 = 1.0 - std::pow(config.beta2, static_cast<double>(step))};
     const auto& weights = parameters[index].tensor;
     const auto &m = slots[index].at(0).second, &v = slots[index].at(1).second;
-    const auto gradient = gradients[index].contiguous();
+    const auto gradient = gradients[index].to(weights.scalar_type()).contiguous();
     if (!config.adamw_scale_by_parameter || !parameters[index].is_expert) {
       update_(config, weights, m, v, gradient, numbers);
       continue;

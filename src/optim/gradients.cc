@@ -7,27 +7,20 @@
 #include "optim/update_kernels.h"
 
 namespace switchyard {
-namespace {
-
 double square_sum(const at::Tensor& gradient) {
   if (!gradient.defined() || gradient.numel() == 0) return 0.0;
-  if (gradient.is_cpu() && gradient.scalar_type() == at::kFloat && gradient.is_contiguous())
-    return kernels::square_sum(gradient.const_data_ptr<float>(), gradient.numel());
+  if (gradient.is_cpu() && gradient.is_contiguous()) {
+    if (gradient.scalar_type() == at::kFloat)
+      return kernels::square_sum(gradient.const_data_ptr<float>(), gradient.numel());
+    if (gradient.scalar_type() == at::kBFloat16)
+      return kernels::square_sum(static_cast<const kernels::BFloat16*>(gradient.const_data_ptr()), gradient.numel());
+  }
   return gradient.to(at::kDouble).square().sum().item<double>();
-}
-
-}  // namespace
-
-std::vector<double> gradient_square_sums(const std::vector<at::Tensor>& gradients) {
-  std::vector<double> sums;
-  sums.reserve(gradients.size());
-  for (const auto& gradient : gradients) sums.push_back(square_sum(gradient));
-  return sums;
 }
 
 double gradient_norm(const std::vector<at::Tensor>& gradients) {
   double total = 0.0;
-  for (const double sum : gradient_square_sums(gradients)) total += sum;
+  for (const auto& gradient : gradients) total += square_sum(gradient);
   return std::sqrt(total);
 }
 

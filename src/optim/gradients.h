@@ -12,8 +12,8 @@ namespace switchyard {
 // gradients count as zeros. Not finite exactly if an element is not.
 double gradient_norm(const std::vector<at::Tensor>& gradients);
 
-// Sum of squares of each gradient, as gradient_norm sums them: what ranks that hold different parameters add up.
-std::vector<double> gradient_square_sums(const std::vector<at::Tensor>& gradients);
+// Sum of squares of one gradient, f32 or bf16, as gradient_norm sums them.
+double square_sum(const at::Tensor& gradient);
 
 // Index of the first gradient with an element that is NaN or infinite; none if all are finite.
 std::optional<size_t> first_non_finite(const std::vector<at::Tensor>& gradients);

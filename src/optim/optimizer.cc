@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <unordered_map>
 
 #include "base/config.h"
 #include "optim/adafactor.h"
 #include "optim/adamw.h"
+#include "optim/gradients.h"
 #include "optim/muon.h"
 
 namespace switchyard {
@@ -79,22 +81,50 @@ Optimizer::Optimizer(const OptimizerConfig& config, std::vector<OptimizedParamet
     slots_.push_back(config_.name == "adamw"                                ? adamw_slots(parameter)
                      : config_.name == "muon" && parameter.is_hidden_matrix ? muon_slots(parameter)
                                                                             : adafactor_slots(config_, parameter));
+    versions_.push_back(parameter.tensor._version());
   }
+  parameter_squares_.resize(parameters_.size());
 }
 
-void Optimizer::step_(const std::vector<at::Tensor>& gradients, int64_t step, double gradient_scale) {
+GradientReading Optimizer::read(const std::vector<at::Tensor>& gradients) const {
   SY_CHECK(gradients.size() == parameters_.size(), "optimizer: ", gradients.size(), " gradients for ",
            parameters_.size(), " parameters");
+  const c10::NoGradGuard no_grad;
+  GradientReading reading;
+  for (size_t index = 0; index < gradients.size(); ++index)
+    reading.gradients.push_back(checked_gradient(gradients[index], parameters_[index]));
+  reading.matrices = adafactor_read(config_, parameters_, slots_, reading.gradients);
+  auto matrix = reading.matrices.begin();
+  for (size_t index = 0; index < gradients.size(); ++index) {
+    const auto& [parameter, gradient] = std::tie(parameters_[index], reading.gradients[index]);
+    if (gradient.numel() == 0 || !has_adafactor_kernel(config_, parameter, gradient)) {
+      reading.square_sums.push_back(square_sum(gradient));
+      continue;
+    }
+    double sum = 0.0;
+    for (int64_t n = 0; n < (parameter.is_expert ? gradient.size(0) : 1); ++n) sum += (matrix++)->total;
+    reading.square_sums.push_back(sum);
+  }
+  return reading;
+}
+
+void Optimizer::step_(const GradientReading& reading, int64_t step, double gradient_scale) {
   SY_CHECK(step >= 1, "optimizer: step ", step, "; steps count from 1");
   const c10::NoGradGuard no_grad;
-  std::vector<at::Tensor> checked;
-  for (size_t index = 0; index < gradients.size(); ++index)
-    checked.push_back(checked_gradient(gradients[index], parameters_[index]));
-  if (config_.name == "muon") muon_step_(config_, parameters_, slots_, checked, step, gradient_scale, product_dtype_);
+  for (size_t index = 0; index < parameters_.size(); ++index)
+    if (parameters_[index].tensor._version() != versions_[index]) parameter_squares_[index].clear();
+  if (config_.name == "muon")
+    muon_step_(config_, parameters_, slots_, reading.gradients, step, gradient_scale, product_dtype_);
   if (config_.name == "adamw")
-    adamw_step_(config_, parameters_, slots_, checked, step, gradient_scale);
+    adamw_step_(config_, parameters_, slots_, reading.gradients, step, gradient_scale);
   else
-    adafactor_step_(config_, parameters_, slots_, checked, step, gradient_scale);
+    adafactor_step_(config_, parameters_, slots_, reading, parameter_squares_, step, gradient_scale);
+  for (size_t index = 0; index < parameters_.size(); ++index) {
+    const auto& [tensor, copy] = std::tie(parameters_[index].tensor, parameters_[index].copy);
+    if (copy.defined() && !writes_adafactor_copy(config_, parameters_[index], reading.gradients[index]))
+      copy.copy_(tensor);
+    versions_[index] = tensor._version();
+  }
 }
 
 SlotTensors Optimizer::state() const {

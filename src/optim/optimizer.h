@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "optim/adafactor_kernel.h"
+
 namespace switchyard {
 
 struct OptimizerConfig {
@@ -87,6 +89,14 @@ struct OptimizedParameter {
   double rate_scale = 1.0;  // multiplies the learning rate
   bool decays = true;       // weight_decay applies
   bool is_hidden_matrix = false;  // a layer's matrix, or one an expert: what Muon orthogonalises
+  at::Tensor copy = {};           // of its shape, in another dtype or place: gets the new values too; undefined: none
+};
+
+// Gradients of a step after a first pass over them.
+struct GradientReading {
+  std::vector<at::Tensor> gradients;            // one a parameter, defined
+  std::vector<double> square_sums;              // of each, before any scale; not finite exactly if an element is not
+  std::vector<kernels::GradientSums> matrices;  // of those that Adafactor's kernels update
 };
 
 using SlotTensors = std::vector<std::pair<std::string, at::Tensor>>;
@@ -98,11 +108,16 @@ class Optimizer {
   Optimizer(const OptimizerConfig& config, std::vector<OptimizedParameter> parameters,
             at::ScalarType product_dtype = at::kBFloat16);
 
-  // Update number `step`, from 1. gradients: one a parameter in the constructor's order, of its shape; an undefined one
-  // counts as zeros. Each is multiplied by gradient_scale (clipping; 1 / loss scale). Bit-equal for any number of
-  // threads, but for Muon's products, which are libtorch's. Throws Error if the number of gradients, a shape or a dtype
-  // differs.
-  void step_(const std::vector<at::Tensor>& gradients, int64_t step, double gradient_scale = 1.0);
+  // gradients: one a parameter in the constructor's order, of its shape, f32 or bf16; an undefined one counts as zeros.
+  // Throws Error if their number, a shape or a device differs.
+  GradientReading read(const std::vector<at::Tensor>& gradients) const;
+
+  // Update number `step`, from 1. Gradients are multiplied by gradient_scale (clipping; 1 / loss scale). Bit-equal for
+  // any number of threads, but for Muon's products, which are libtorch's.
+  void step_(const GradientReading& reading, int64_t step, double gradient_scale = 1.0);
+  void step_(const std::vector<at::Tensor>& gradients, int64_t step, double gradient_scale = 1.0) {
+    step_(read(gradients), step, gradient_scale);
+  }
 
   // Slots named "<parameter>.<slot>", sharing storage with the optimiser: v_row, v_col or v (Adafactor), m and v
   // (AdamW), momentum (Muon). v_row has the size of the smaller side of a matrix, v_col of the larger (T5X); expert
@@ -117,7 +132,9 @@ class Optimizer {
   OptimizerConfig config_;
   std::vector<OptimizedParameter> parameters_;
   at::ScalarType product_dtype_;
-  std::vector<std::vector<std::pair<std::string, at::Tensor>>> slots_;  // [parameter][slot]
+  std::vector<SlotTensors> slots_;                      // [parameter]
+  std::vector<std::vector<double>> parameter_squares_;  // [parameter][matrix], after the last update; negative: unknown
+  std::vector<int64_t> versions_;  // [parameter]: autograd's count of changes after it, by which others' are noticed
 };
 
 }  // namespace switchyard

@@ -316,6 +316,87 @@ TEST(Adafactor, IsBitEqualForAnyNumberOfThreads) {
   }
 }
 
+// As products leave them: bf16, and q, k and v in one matrix.
+TEST(Adafactor, GradientsInBfloat16AreReadAsTheyAre) {
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{130, 141}, {900, 700}, {3, 140, 150}, {77}, {9, 20}}) {
+    const auto a = random_tensor(shape, 4), b = a.clone(), narrow = random_tensor(shape, 3).to(at::kBFloat16);
+    Optimizer first({}, {{"w", a, shape.size() == 3}}), second({}, {{"w", b, shape.size() == 3}});
+    const auto reading = first.read({narrow}), wide = second.read({narrow.to(at::kFloat)});
+    EXPECT_EQ(reading.square_sums, wide.square_sums);
+    EXPECT_NEAR(reading.square_sums[0], narrow.to(at::kDouble).square().sum().item<double>(),
+                1e-5 * reading.square_sums[0]);
+    first.step_(reading, 1, 0.5);
+    second.step_(wide, 1, 0.5);
+    expect_bit_equal(a, b, "weights");
+  }
+}
+
+TEST(Optimizer, CopiesHoldTheNewValuesRounded) {
+  for (const std::string name : {"adafactor", "adamw", "muon"}) {
+    OptimizerConfig config;
+    config.name = name;
+    const auto joined = at::zeros({2 * 140, 130}).to(at::kBFloat16), strided = at::zeros({5, 200, 64});
+    std::vector<OptimizedParameter> parameters = {{"a", random_tensor({140, 130}, 1)},
+                                                  {"b", random_tensor({140, 130}, 2)},
+                                                  {"c", random_tensor({5, 100, 64}, 3), /*is_expert=*/true},
+                                                  {"d", random_tensor({33}, 4)}};
+    parameters[0].copy = joined.narrow(0, 0, 140);
+    parameters[1].copy = joined.narrow(0, 140, 140);
+    parameters[2].copy = strided.narrow(1, 50, 100);
+    parameters[3].copy = at::zeros({33}).to(at::kBFloat16);
+    parameters[0].is_hidden_matrix = true;
+    Optimizer optimizer(config, parameters);
+    for (int64_t step = 1; step <= 2; ++step) {
+      optimizer.step_({random_tensor({140, 130}, 5), random_tensor({140, 130}, 6), random_tensor({5, 100, 64}, 7),
+                       random_tensor({33}, 8)},
+                      step);
+      for (const auto& parameter : parameters)
+        expect_bit_equal(parameter.tensor.to(parameter.copy.scalar_type()), parameter.copy, name + parameter.name);
+    }
+    EXPECT_EQ(strided.narrow(1, 0, 50).abs().sum().item<double>(), 0.0);
+  }
+}
+
+// An update knows the size of the weights that it wrote; others' changes are noticed.
+TEST(Adafactor, SizeOfWeightsIsKnownOrRead) {
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{130, 141}, {900, 700}, {3, 140, 150}, {77}}) {
+    const auto kept = random_tensor(shape, 4), touched = kept.clone();
+    Optimizer first({}, {{"w", kept, shape.size() == 3}}), second({}, {{"w", touched, shape.size() == 3}});
+    for (int64_t step = 1; step <= 3; ++step) {
+      const auto gradient = random_tensor(shape, 10 + step);
+      touched.mul_(1.0);
+      first.step_({gradient}, step);
+      second.step_({gradient}, step);
+      expect_bit_equal(kept, touched, join("step ", step));
+    }
+    kept.mul_(3.0);
+    Optimizer fresh({}, {{"w", touched.copy_(kept), shape.size() == 3}});
+    fresh.load_state(first.state());
+    first.step_({random_tensor(shape, 20)}, 4);
+    fresh.step_({random_tensor(shape, 20)}, 4);
+    expect_bit_equal(kept, touched, "after a change from outside");
+  }
+}
+
+TEST(Adafactor, AnExpertWithoutGradientKeepsItsWeights) {
+  OptimizerConfig config;
+  const auto weights = random_tensor({3, 140, 150}, 1), before = weights.clone();
+  auto gradient = random_tensor({3, 140, 150}, 2);
+  gradient[1].zero_();
+  Optimizer optimizer(config, {{"w", weights, /*is_expert=*/true}});
+  for (int64_t step = 1; step <= 2; ++step) optimizer.step_({gradient}, step);
+  expect_bit_equal(weights[1], before[1], "the idle expert");
+  EXPECT_GT((weights[0] - before[0]).abs().max().item<double>(), 0.0);
+  const auto one = before[2].clone();
+  Optimizer alone(config, {{"w", one}});
+  for (int64_t step = 1; step <= 2; ++step) alone.step_({gradient[2]}, step);
+  expect_bit_equal(weights[2], one, "its neighbour");
+  config.weight_decay = 0.5;
+  Optimizer decaying(config, {{"w", weights, /*is_expert=*/true}});
+  decaying.step_({gradient}, 1);
+  expect_bit_equal(weights[1], before[1] * static_cast<float>(1.0 - learning_rate(config, 1) * 0.5), "with decay");
+}
+
 TEST(Adafactor, StridedGradientEqualsItsCopy) {
   const auto strided = random_tensor({140, 130}, 3).t();
   ASSERT_FALSE(strided.is_contiguous());
@@ -369,7 +450,7 @@ TEST(Optimizer, RefusesAForeignStateAndStaysAsItWas) {
 
 TEST(Optimizer, RefusesGradientsThatDoNotFit) {
   Optimizer optimizer({}, {{"w", at::ones({3, 2})}});
-  EXPECT_THROW(optimizer.step_({}, 1), Error);
+  EXPECT_THROW(optimizer.step_(std::vector<at::Tensor>{}, 1), Error);
   EXPECT_THROW(optimizer.step_({at::ones({2, 3})}, 1), Error);
   EXPECT_THROW(optimizer.step_({at::ones({3, 2})}, 0), Error);
 }
