@@ -18,8 +18,7 @@
 #include "model/loss.h"
 #include "model/routing_variants.h"
 #include "ops/experts.h"
-#include "train/routing_metrics.h"
-#include "train/trainer.h"
+#include "train/step.h"
 
 namespace switchyard {
 namespace {
@@ -46,16 +45,16 @@ double median(std::vector<double> values) {
 
 // Ids by Zipf's law over the vocabulary's first thousand, so that there is something to learn: their frequencies, and
 // that the target repeats the input's beginning.
-LossInput synthetic_batch(int64_t batch, int64_t step) {
-  constexpr int64_t kEncoder = 512, kDecoder = 114;
+Batch synthetic_batch(int64_t rows, int64_t step) {
   constexpr double kIds = 1000.0;
-  auto encoder = at::empty({batch, kEncoder}, at::kLong);
-  auto* id = encoder.mutable_data_ptr<int64_t>();
+  Batch batch{.batch_size = rows, .encoder_length = 512, .decoder_length = 114};
   NoiseStream noise({.seed = 1, .purpose = NoisePurpose::kShuffle, .step = static_cast<uint64_t>(step)});
-  for (int64_t n = 0; n < encoder.numel(); ++n)
-    id[n] = 3 + static_cast<int64_t>(std::pow(kIds, static_cast<double>(noise.uniform()))) - 1;
-  const auto labels = encoder.narrow(1, 0, kDecoder).contiguous();
-  return {{encoder}, {shift_right(labels)}, labels};
+  for (int64_t n = 0; n < rows * batch.encoder_length; ++n) {
+    const auto id = 2 + static_cast<int32_t>(std::pow(kIds, static_cast<double>(noise.uniform())));
+    batch.encoder_input_tokens.push_back(id);
+    if (n % batch.encoder_length < batch.decoder_length) batch.decoder_target_tokens.push_back(id);
+  }
+  return batch;
 }
 
 struct VariantOutcome {
@@ -66,42 +65,30 @@ struct VariantOutcome {
 
 VariantOutcome train_variant(const VariantsCommand& command, const RoutingVariant& variant, at::ScalarType dtype) {
   const auto config = with_variant(preset(command.model), variant);
-  auto weights = initialize(config, 0);
-  auto parameters = list_parameters(config, weights);
-  std::erase_if(parameters, [](const NamedParameter& parameter) { return parameter.spec.is_buffer(); });
-  for (const auto& parameter : parameters) parameter.tensor->requires_grad_();
   OptimizerConfig optimizer_config;
   optimizer_config.learning_rate = command.learning_rate;
   optimizer_config.schedule = "constant";
-  Optimizer optimizer(optimizer_config, optimized_parameters(parameters, optimizer_config));
+  Learner learner(config, initialize(config, 0), optimizer_config, {.dtype = dtype});
   VariantOutcome outcome{.name = variant.name};
   std::vector<double> seconds;
   const int64_t window = std::max<int64_t>(1, command.steps / 10);
   for (int64_t step = 1; step <= command.steps && !interrupted(); ++step) {
-    const auto input = synthetic_batch(command.batch, step);
+    const auto batch = synthetic_batch(command.batch, step);
     const double start = steady_seconds();
-    const auto loss = compute_loss(config, cast_weights(config, weights, dtype), input,
-                                   {.training = true, .step = step}, {.z_loss = 1e-4});
-    loss.total.backward();
-    std::vector<at::Tensor> gradients;
-    for (const auto& parameter : parameters) gradients.push_back(parameter.tensor->grad());
-    {
-      const at::NoGradGuard no_grad;
-      optimizer.step_(gradients, step, 1.0);
+    StepResult result;
+    try {
+      result = learner.update(batch, step);
+    } catch (const NotFinite&) {
+      outcome.is_finite = false;
+      break;
     }
-    std::vector<LayerRouting> layers;
-    add_layers(loss.encoder, layers);
-    add_layers(loss.decoder, layers);
-    update_selection_biases(config, weights, layers);
-    for (const auto& parameter : parameters) parameter.tensor->mutable_grad() = at::Tensor();
     seconds.push_back(steady_seconds() - start);
-    const double value = loss.cross_entropy.item<double>();
-    outcome.is_finite = outcome.is_finite && std::isfinite(loss.total.item<double>());
+    const double value = result.cross_entropy;
     if (step <= window) outcome.first_loss += value / static_cast<double>(window);
     if (step <= command.steps - window) continue;
-    const double share = 1.0 / static_cast<double>(static_cast<int64_t>(layers.size()) * window);
+    const double share = 1.0 / static_cast<double>(static_cast<int64_t>(result.layers.size()) * window);
     outcome.last_loss += value / static_cast<double>(window);
-    for (const auto& layer : layers) {
+    for (const auto& layer : result.layers) {
       const auto statistics = layer.statistics();
       outcome.dropped += share * statistics.dropped_fraction;
       outcome.left_behind += share * statistics.left_behind_fraction;

@@ -1,35 +1,34 @@
 #include "cli/timed_steps.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/randint.h>
-
 #include "base/clock.h"
-#include "model/loss.h"
-#include "train/trainer.h"
+#include "base/random.h"
+#include "train/step.h"
 
 namespace switchyard {
+namespace {
+
+std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed) {
+  NoiseStream noise({.seed = seed, .purpose = NoisePurpose::kShuffle});
+  std::vector<int32_t> ids;
+  for (int64_t n = 0; n < count; ++n)
+    ids.push_back(3 + static_cast<int32_t>(static_cast<double>(noise.uniform()) * static_cast<double>(vocab_size - 4)));
+  return ids;
+}
+
+}  // namespace
 
 TimedSteps timed_steps(const ModelConfig& config, at::ScalarType dtype, int64_t batch, int64_t encoder_length,
                        int64_t decoder_length, int64_t repeats) {
-  auto weights = initialize(config, 0);
-  const auto parameters = list_parameters(config, weights);
-  for (const auto& parameter : parameters) parameter.tensor->requires_grad_(!parameter.spec.is_buffer());
-  const OptimizerConfig optimizer_config;
-  Optimizer optimizer(optimizer_config, optimized_parameters(parameters, optimizer_config));
-  const auto ids = [&](int64_t length) { return at::randint(3, config.vocab_size, {batch, length}, at::kLong); };
-  const auto labels = ids(decoder_length);
-  const LossInput input{{ids(encoder_length)}, {shift_right(labels)}, labels};
+  Learner learner(config, initialize(config, 0), {}, {.dtype = dtype});
+  const Batch input{.batch_size = batch,
+                    .encoder_length = encoder_length,
+                    .decoder_length = decoder_length,
+                    .encoder_input_tokens = random_ids(batch * encoder_length, config.vocab_size, 1),
+                    .decoder_target_tokens = random_ids(batch * decoder_length, config.vocab_size, 2)};
   TimedSteps timed;
   for (int64_t step = 1; step <= repeats + 2; ++step) {
     const double start = steady_seconds();
-    const auto cast = cast_weights(config, weights, dtype);
-    const auto loss = compute_loss(config, cast, input, {.training = true, .step = step}, {.z_loss = 1e-4});
-    loss.total.backward();
-    std::vector<at::Tensor> gradients;
-    for (const auto& parameter : parameters) gradients.push_back(parameter.tensor->grad());
-    optimizer.step_(gradients, step, 1.0);
-    for (const auto& parameter : parameters) parameter.tensor->mutable_grad() = at::Tensor();
-    timed.last_loss = loss.total.item<double>();
+    timed.last_loss = learner.update(input, step).loss;
     if (step > 2) timed.seconds.push_back(steady_seconds() - start);
   }
   return timed;

@@ -31,29 +31,47 @@ at::Tensor join(const std::vector<at::Tensor>& matrices) {
   return at::as_strided(matrices.front(), {rows, width}, {width, 1}, matrices.front().storage_offset());
 }
 
-ComputeFeedForward feed_forward_of(const FeedForwardWeights& weights) {
-  const FeedForwardMatrices own{weights.wi.defined() ? weights.wi : weights.wi_0, weights.wi_1, weights.wo};
-  const FeedForwardMatrices shared{weights.shared_wi.defined() ? weights.shared_wi : weights.shared_wi_0,
-                                   weights.shared_wi_1, weights.shared_wo};
-  if (!weights.is_sparse()) return {.dense = own, .experts = {}, .router = {}};
-  return {.dense = shared, .experts = own, .router = weights.router};
+// What is defined of a feed-forward network, made by `make`.
+FeedForwardMatrices matrices_of(const at::Tensor& wi, const at::Tensor& wi_1, const at::Tensor& wo,
+                                const MatrixMaker& make) {
+  return {make({wi}), wi_1.defined() ? make({wi_1}) : wi_1, make({wo})};
 }
 
-ComputeStack stack_of(const StackWeights& weights, const at::Tensor& shared) {
+RouterWeights router_of(const RouterWeights& router, const MatrixMaker& make) {
+  RouterWeights made = router;  // the selection bias is a buffer, which every pass reads itself
+  for (auto* tensor : {&made.weight, &made.bias})
+    if (tensor->defined()) *tensor = make({*tensor});
+  return made;
+}
+
+ComputeFeedForward feed_forward_of(const FeedForwardWeights& weights, const MatrixMaker& make) {
+  const auto own = matrices_of(weights.wi.defined() ? weights.wi : weights.wi_0, weights.wi_1, weights.wo, make);
+  if (!weights.is_sparse()) return {.dense = own, .experts = {}, .router = {}};
+  FeedForwardMatrices shared;
+  if (weights.shared_wo.defined())
+    shared = matrices_of(weights.shared_wi.defined() ? weights.shared_wi : weights.shared_wi_0, weights.shared_wi_1,
+                         weights.shared_wo, make);
+  return {.dense = shared, .experts = own, .router = router_of(weights.router, make)};
+}
+
+ComputeStack stack_of(const StackWeights& weights, const at::Tensor& shared, const MatrixMaker& make) {
+  const auto if_defined = [&](const at::Tensor& tensor) { return tensor.defined() ? make({tensor}) : tensor; };
   ComputeStack stack{.embedding = weights.embedding.defined() ? weights.embedding : shared,
-                     .relative_attention_bias = weights.relative_attention_bias,
+                     .relative_attention_bias = if_defined(weights.relative_attention_bias),
                      .blocks = {},
-                     .final_norm = weights.final_norm};
+                     .final_norm = if_defined(weights.final_norm)};
   for (const auto& block : weights.blocks) {
     const auto &self = block.self_attention, &cross = block.cross_attention;
-    stack.blocks.push_back({.relative_attention_bias = block.relative_attention_bias,
-                            .self_attention_norm = block.self_attention_norm,
-                            .cross_attention_norm = block.cross_attention_norm,
-                            .feed_forward_norm = block.feed_forward_norm,
-                            .self_attention = {join({self.q, self.k, self.v}), self.o, self.router},
-                            .cross_attention = {},
-                            .feed_forward = feed_forward_of(block.feed_forward)});
-    if (cross.q.defined()) stack.blocks.back().cross_attention = {cross.q, join({cross.k, cross.v}), cross.o};
+    stack.blocks.push_back(
+        {.relative_attention_bias = if_defined(block.relative_attention_bias),
+         .self_attention_norm = if_defined(block.self_attention_norm),
+         .cross_attention_norm = if_defined(block.cross_attention_norm),
+         .feed_forward_norm = if_defined(block.feed_forward_norm),
+         .self_attention = {make({self.q, self.k, self.v}), make({self.o}), router_of(self.router, make)},
+         .cross_attention = {},
+         .feed_forward = feed_forward_of(block.feed_forward, make)});
+    if (cross.q.defined())
+      stack.blocks.back().cross_attention = {make({cross.q}), make({cross.k, cross.v}), make({cross.o})};
   }
   return stack;
 }
@@ -64,6 +82,16 @@ at::ScalarType dtype_in_pass(const ParameterSpec& spec, at::ScalarType dtype) {
   return spec.is_wide && dtype != at::kDouble ? at::kFloat : dtype;
 }
 
+ComputeWeights arrange_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype,
+                               const at::Tensor& output, const MatrixMaker& make) {
+  return {.dtype = dtype,
+          .output = output,
+          .output_scale = config.scale_output ? 1.0 / std::sqrt(static_cast<double>(config.d_model)) : 1.0,
+          .encoder = stack_of(weights.encoder, weights.shared, make),
+          .decoder = stack_of(weights.decoder, weights.shared, make),
+          .vocab_size = config.vocab_size};
+}
+
 ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype) {
   ModelWeights cast = weights;
   for (auto& [spec, tensor] : list_parameters(config, cast)) {
@@ -72,12 +100,9 @@ ComputeWeights cast_weights(const ModelConfig& config, const ModelWeights& weigh
     if (spec.role != Role::kEmbedding || dtype == at::kDouble)
       if (!ops::is_quantized(*tensor)) *tensor = tensor->to(dtype_in_pass(spec, dtype));
   }
-  return {.dtype = dtype,
-          .output = config.tie_output ? cast.shared.to(dtype) : cast.lm_head,
-          .output_scale = config.scale_output ? 1.0 / std::sqrt(static_cast<double>(config.d_model)) : 1.0,
-          .encoder = stack_of(cast.encoder, cast.shared),
-          .decoder = stack_of(cast.decoder, cast.shared),
-          .vocab_size = config.vocab_size};
+  return arrange_weights(
+      config, cast, dtype, config.tie_output ? cast.shared.to(dtype) : cast.lm_head,
+      [](const std::vector<at::Tensor>& parts) { return parts.size() == 1 ? parts.front() : join(parts); });
 }
 
 }  // namespace switchyard

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <vector>
 
 #include "model/config.h"
@@ -75,6 +76,14 @@ struct ComputeWeights {
 // The dtype of a parameter in a forward pass in `dtype`: matrices `dtype` itself; norm scales, router and position bias
 // f32 (f64 if `dtype` is): they are small and enter f32 islands.
 at::ScalarType dtype_in_pass(const ParameterSpec& spec, at::ScalarType dtype);
+
+// One matrix of a pass, made of parameters whose rows lie one behind the other in it: q, k and v, or one alone.
+using MatrixMaker = std::function<at::Tensor(const std::vector<at::Tensor>& parts)>;
+
+// Every tensor that a pass reads, made of `weights` by `make`; but embeddings, which are looked up as they are given,
+// and `output`, which may be one of them in another dtype.
+ComputeWeights arrange_weights(const ModelConfig& config, const ModelWeights& weights, at::ScalarType dtype,
+                               const at::Tensor& output, const MatrixMaker& make);
 
 // Casts and joins are differentiable, so gradients arrive at the given weights. A tensor already in the right dtype is
 // not copied; matrices to be joined that lie one behind the other in memory are not either. Made once a step.

@@ -10,7 +10,6 @@
 #include "model/loss.h"
 #include "model/routing_groups.h"
 #include "optim/gradients.h"
-#include "train/gradient_hook.h"
 #include "train/rank_sums.h"
 
 namespace switchyard {
@@ -116,18 +115,6 @@ int64_t rows_of_pass(const ModelConfig& model, const BatchShape& step, int64_t n
   return micro_batch_size;
 }
 
-// What the optimiser gets of whole parameters.
-std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
-                                                     const OptimizerConfig& config) {
-  std::vector<OptimizedParameter> list;
-  for (size_t parameter = 0; parameter < parameters.size(); ++parameter) {
-    const auto& [spec, tensor] = parameters[parameter];
-    if (!spec.is_buffer())
-      list.push_back(optimized(spec, {parameter, {0, spec.is_expert() ? spec.shape[0] : 1}}, *tensor, config));
-  }
-  return list;
-}
-
 Learner::Learner(const ModelConfig& model, const ParameterValues& values, const OptimizerConfig& optimizer,
                  const StepOptions& options, const Mesh& mesh, at::Device device)
     : model_(model),
@@ -142,20 +129,18 @@ Learner::Learner(const ModelConfig& model, const ParameterValues& values, const 
   weights_ = std::move(cut.weights);
   own_ = std::move(cut.own);
   parameters_ = list_parameters(model_, weights_);
-  for (size_t parameter = 0; parameter < parameters_.size(); ++parameter) {
-    if (!exchange_.is_trained(parameter)) continue;
-    parameters_[parameter].tensor->requires_grad_();
-    if (mesh_.world() != nullptr)
-      when_gradient_is_made(*parameters_[parameter].tensor, [this, parameter](const at::Tensor& gradient) {
-        if (is_last_pass_) exchange_.ready(parameter, gradient);
-      });
-  }
+  pass_.emplace(model_, weights_, options_.dtype, trained_parameters(model, options));
+  if (mesh_.world() != nullptr)
+    pass_->sum_in_f32([this](size_t parameter) {
+      if (is_last_pass_) exchange_.ready(parameter, pass_->gradient(parameter));
+    });
   std::vector<OptimizedParameter> list;
   for (size_t unit = 0; unit < own_.size(); ++unit) {
     if (!exchange_.is_trained(own_units()[unit].parameter)) continue;
     optimized_units_.push_back(unit);
-    list.push_back(
-        optimized(parameters_[own_units()[unit].parameter].spec, own_units()[unit], own_[unit], optimizer_config_));
+    const size_t parameter = own_units()[unit].parameter;
+    list.push_back(optimized(parameters_[parameter].spec, own_units()[unit], own_[unit], optimizer_config_));
+    if (mesh_.world() == nullptr) list.back().copy = pass_->copy(parameter);
   }
   if (options_.low_rank.rank > 0) list = open_low_rank();
   optimizer_.emplace(optimizer_config_, std::move(list), options_.dtype);
@@ -189,8 +174,13 @@ int64_t Learner::num_parameters() const {
   return count;
 }
 
+void Learner::load_low_rank(const Adapters& adapters) {
+  low_rank_->load(adapters);
+  pass_->refresh();
+}
+
 ComputeWeights Learner::shared_weights() const {
-  auto weights = cast_weights(model_, weights_, options_.dtype);
+  auto weights = pass_->compute();
   if (shared_tokens_) weights.exchange = &*shared_tokens_;
   if (split_) weights.split = &*split_;
   return weights;
@@ -210,7 +200,7 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
   if (options_.teacher != nullptr) check_teacher_cut(*options_.teacher, shape, rows);
   const auto totals = totals_of(batch);
   const int64_t labels = totals.decoder_tokens;
-  auto weights = cast_weights(model_, weights_, options_.dtype);  // once a step: micro-batches share the copies
+  auto weights = pass_->compute();
   if (to_experts_) weights.exchange = &*to_experts_;
   if (split_) weights.split = &*split_;
   double importance = 0.0, load = 0.0;
@@ -234,6 +224,7 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
         {.z_loss = options_.z_loss, .step_labels = labels, .soft_targets = soft_targets ? &*soft_targets : nullptr});
     is_last_pass_ = first + rows >= batch.batch_size;
     loss.total.backward();
+    if (!is_last_pass_ || low_rank_) pass_->keep_sums();
     result.loss += loss.total.item<double>();
     result.cross_entropy += loss.cross_entropy.item<double>();
     if (soft_targets)
@@ -251,24 +242,16 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
   return result;
 }
 
-std::vector<at::Tensor> Learner::take_gradients() {
-  std::vector<at::Tensor> gradients;
-  for (auto& parameter : parameters_) {
-    gradients.push_back(parameter.tensor->grad());
-    parameter.tensor->mutable_grad() = at::Tensor();
-  }
-  return gradients;
-}
-
 StepResult Learner::update(const Batch& batch, int64_t step) {
   const auto before = mesh_.world() != nullptr ? mesh_.world()->wire_bytes() : WireBytes{};
   auto result = forward_backward(batch, step);
-  const auto gradients = exchange_.sum_gradients(take_gradients());
+  const auto gradients = exchange_.sum_gradients(pass_->take_gradients());
   std::vector<at::Tensor> trained;
   for (const size_t unit : optimized_units_) trained.push_back(gradients[unit]);
   if (low_rank_) trained = low_rank_->gradients(trained);
+  const auto reading = optimizer_->read(trained);
   double squares = 0.0;
-  for (const double sum : gradient_square_sums(trained)) squares += sum;
+  for (const double sum : reading.square_sums) squares += sum;
   sum_results(result, squares, mesh_);
   result.gradient_norm = std::sqrt(squares);
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
@@ -279,11 +262,12 @@ StepResult Learner::update(const Batch& batch, int64_t step) {
                          first < none ? "; first in the gradient of " + parameters_[first].spec.name : ""));
   }
   const at::NoGradGuard no_grad;
-  optimizer_->step_(trained, step, clip_scale(result.gradient_norm, optimizer_config_.gradient_clip_norm));
+  optimizer_->step_(reading, step, clip_scale(result.gradient_norm, optimizer_config_.gradient_clip_norm));
   if (low_rank_) low_rank_->apply();
   std::vector<at::Tensor> tensors;
   for (const auto& parameter : parameters_) tensors.push_back(*parameter.tensor);
   exchange_.share_values(own_, tensors, value_dtypes(parameters_, options_.dtype));
+  if (low_rank_ || mesh_.world() != nullptr) pass_->refresh();  // else the optimiser wrote the copies
   update_selection_biases(model_, weights_, result.layers);
   result.learning_rate = learning_rate(optimizer_config_, step);
   if (mesh_.world() != nullptr) {

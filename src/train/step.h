@@ -18,14 +18,11 @@
 #include "parallel/rank_split.h"
 #include "parallel/rank_weights.h"
 #include "train/low_rank.h"
+#include "train/pass_weights.h"
 #include "train/routing_metrics.h"
 #include "train/teacher.h"
 
 namespace switchyard {
-
-// What the optimiser gets: every parameter but buffers under its name, routers with their own share of the rate.
-std::vector<OptimizedParameter> optimized_parameters(const std::vector<NamedParameter>& parameters,
-                                                     const OptimizerConfig& config);
 
 // Sequences of a forward pass where `num_parts` ranks share a step's batch. Throws Error if ranks or micro-batches
 // would split a routing group, telling what would not.
@@ -95,7 +92,8 @@ class Learner {
   ComputeWeights shared_weights() const;
 
   // Null without a rank of StepOptions::low_rank.
-  LowRankUpdates* low_rank() { return low_rank_ ? &*low_rank_ : nullptr; }
+  const LowRankUpdates* low_rank() const { return low_rank_ ? &*low_rank_ : nullptr; }
+  void load_low_rank(const Adapters& adapters);  // as LowRankUpdates::load
 
   // What this rank updates, and so writes to checkpoints: runs of experts or whole parameters, and their values.
   const std::vector<UpdateUnit>& own_units() const { return exchange_.own(); }
@@ -107,8 +105,7 @@ class Learner {
   void load_optimizer_state(const SlotTensors& slots) { optimizer_->load_state(slots); }
 
  private:
-  StepResult forward_backward(const Batch& batch, int64_t step);  // gradients add up in the parameters
-  std::vector<at::Tensor> take_gradients();
+  StepResult forward_backward(const Batch& batch, int64_t step);  // gradients are left in pass_
   std::vector<OptimizedParameter> open_low_rank();
   StepTotals totals_of(const Batch& batch) const;
 
@@ -124,6 +121,7 @@ class Learner {
   OptimizerConfig optimizer_config_;
   StepOptions options_;
   std::vector<NamedParameter> parameters_;  // all, in the order of the exchange; they point into weights_
+  std::optional<PassWeights> pass_;
   std::optional<LowRankUpdates> low_rank_;
   std::optional<Optimizer> optimizer_;
   bool is_last_pass_ = false;  // of a step: gradients are whole after it

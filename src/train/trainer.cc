@@ -130,7 +130,7 @@ struct Trainer::State {
                                 .low_rank = {run.train.lora_rank, run.train.lora_alpha}},
                     mesh, device);
     if (!checkpoint) return;
-    if (adapts) learner->low_rank()->load(checkpoint_adapters(run, *checkpoint));
+    if (adapts) learner->load_low_rank(checkpoint_adapters(run, *checkpoint));
     const auto training = read_training_state(*checkpoint);
     learner->load_optimizer_state(assemble_slots(learner->optimizer_state(), training.tensors));
     step = training.step;
