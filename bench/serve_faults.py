@@ -6,11 +6,13 @@
 Clients that hang up in mid-stream, send half a body, read slowly, send malformed JSON, UTF-8 and HTTP, huge headers, wrong
 methods; at the end SIGTERM under load. Fails (1) if the server crashes or does not end by itself, if an honest client gets
 another answer than the first one, or if memory or threads grow. With --program of a build under AddressSanitizer, its reports
-fail the run as well.
+fail the run as well, that of leaks at the end among them; its own bookkeeping grows, so give it --grown-kB 200000.
 """
 
 import argparse
+import http.client
 import json
+import os
 import pathlib
 import random
 import socket
@@ -101,7 +103,8 @@ class Run:
                     if draw.random() < 0.3:  # RST in place of FIN
                         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             except AssertionError as error:
-                self.failures.append(str(error))
+                if not (self.ending.is_set() and "503" in str(error)):
+                    self.failures.append(str(error))
             except ConnectionRefusedError:
                 time.sleep(0.05)  # it is ending
                 continue
@@ -116,6 +119,8 @@ class Run:
                     if complete(self.port, prompt=PROMPT, **keys)["text"] != text:
                         self.failures.append(f"another answer to {keys}")
                     self.count("honest")
+                except http.client.HTTPException as error:
+                    self.failures.append(f"an honest client: an answer that began was cut off: {error!r}")
                 except (OSError, RuntimeError) as error:
                     if self.ending.is_set():
                         return  # what comes once it ends is refused
@@ -130,8 +135,11 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--program", default=pathlib.Path(__file__).resolve().parents[1] / "build/release/switchyard")
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--grown-kB", type=int, default=40000, help="most that resident memory may grow in the last two thirds")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    # Freed memory that AddressSanitizer holds back, by default up to 1 MiB a thread, would look as if the server grew.
+    os.environ.setdefault("ASAN_OPTIONS", "quarantine_size_mb=16:thread_local_quarantine_size_kb=64")
     server = Server([options.program, "serve", "--model", options.model, "--port", 0, "--dtype", "fp32", "--queue", 64])
     expected = [complete(server.port, prompt=PROMPT, **keys)["text"] for keys in HONEST]
     run = Run(server.port)
@@ -158,7 +166,7 @@ def main():
         failures.append(f"the server ended with {code}:\n{server.messages()[-3000:]}")
     if "Sanitizer" in server.messages():
         failures.append(server.messages()[-3000:])
-    if grown > 40000 or more_threads > 0:
+    if grown > options.grown_kB or more_threads > 0:
         failures.append(f"grown by {grown} kB and {more_threads} threads")
     print(json.dumps({"seconds": round(time.time() - begin, 1), "faults": run.counts, "grown_kB": grown, "ended_in_seconds": round(time.time() - begin_end, 2), "failures": failures[:5]}))
     return 1 if failures else 0

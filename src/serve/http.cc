@@ -17,8 +17,12 @@ namespace {
 constexpr size_t kRequestsAConnection = 1000;
 constexpr int kWaitingConnections = 512;
 
-// When this thread began with its present request; 0 before its headers are whole. httplib has no place for it.
-thread_local double request_start = 0.0;
+// This thread's present request, for which httplib has no place.
+struct Present {
+  double start = 0.0;       // 0 before its headers are whole
+  bool is_counted = false;  // among those that stop() waits for
+};
+thread_local Present present;
 
 // Equal in a time that does not tell where they differ.
 bool are_equal(const std::string& given, const std::string& secret) {
@@ -116,17 +120,41 @@ void HttpServer::listen() {
            std::strerror(errno));
 }
 
-httplib::Server::HandlerResponse HttpServer::begin(const httplib::Request& request, httplib::Response& response) const {
+void HttpServer::stop() {
+  {
+    std::unique_lock lock(mutex_);
+    stopping_ = true;
+    // httplib's stop() cuts answers off: it asks for no further piece of them.
+    answered_.wait(lock, [&] { return answering_ == 0; });
+  }
+  http_.stop();
+}
+
+httplib::Server::HandlerResponse HttpServer::begin(const httplib::Request& request, httplib::Response& response) {
   using Handled = httplib::Server::HandlerResponse;
-  request_start = steady_seconds();
+  present.start = steady_seconds();
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) {
+      answer_error(response, 503, "the server is about to end");
+      return Handled::Handled;
+    }
+    present.is_counted = true;
+    ++answering_;
+  }
   if (key_.empty() || open_.contains(request.path)) return Handled::Unhandled;
   if (are_equal(request.get_header_value("Authorization"), "Bearer " + key_)) return Handled::Unhandled;
   answer_error(response, 401, "the API key is missing or wrong: send Authorization: Bearer KEY");
   return Handled::Handled;
 }
 
+// httplib calls it when an answer is whole or its client gone.
 void HttpServer::note(const httplib::Request& request, const httplib::Response& response) {
-  const double start = std::exchange(request_start, 0.0);
+  const auto [start, is_counted] = std::exchange(present, {});
+  if (is_counted) {
+    const std::lock_guard lock(mutex_);
+    if (--answering_ == 0) answered_.notify_all();
+  }
   if (counter_) counter_(paths_.contains(request.path) ? request.path : "other", response.status);
   log_.note({.client = request.remote_addr,
              .method = request.method,

@@ -3,8 +3,10 @@
 
 #include <httplib.h>
 
+#include <condition_variable>
 #include <exception>
 #include <functional>
+#include <mutex>
 #include <set>
 #include <string>
 
@@ -47,10 +49,11 @@ class HttpServer {
   int port() const { return port_; }
   // Serves until stop(); returns when all answers that had begun are whole.
   void run() { http_.listen_after_bind(); }
-  void stop() { http_.stop(); }
+  // From any thread: what comes from now on is refused (503). Waits for the answers that had begun.
+  void stop();
 
  private:
-  httplib::Server::HandlerResponse begin(const httplib::Request& request, httplib::Response& response) const;
+  httplib::Server::HandlerResponse begin(const httplib::Request& request, httplib::Response& response);
   void note(const httplib::Request& request, const httplib::Response& response);
 
   const Options options_;
@@ -60,6 +63,10 @@ class HttpServer {
   std::string key_;
   Counter counter_;
   int port_ = 0;
+  std::mutex mutex_;
+  std::condition_variable answered_;
+  int64_t answering_ = 0;  // requests that were not refused and whose answers are not whole
+  bool stopping_ = false;
 };
 
 }  // namespace switchyard

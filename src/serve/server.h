@@ -37,7 +37,7 @@ class Server {
   int port() const;
   // Serves until stop(); returns when all answers that had begun are whole.
   void run();
-  // From any thread: no further connection is taken.
+  // From any thread: what comes from now on is refused (503). Waits for the answers that had begun.
   void stop();
 
  private:

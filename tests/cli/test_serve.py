@@ -1,6 +1,7 @@
 """`switchyard serve` over loopback: answers, streams, companions, clients that behave badly, and its end."""
 
 import concurrent.futures
+import http.client
 import json
 import signal
 import time
@@ -134,14 +135,53 @@ def test_more_connections_than_threads_are_refused(small_run):
 
 
 def test_sigterm_finishes_what_runs(small_run):
+    """Whole answers and streams; what comes meanwhile is refused."""
     server = serve(small_run, "--max-length", 4000)
+    body = {"prompt": PROMPT, "max_tokens": 1500, "min_tokens": 1499}
     with concurrent.futures.ThreadPoolExecutor(2) as clients:
-        answer = clients.submit(server.ask, "POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 1500, "min_tokens": 1499})
-        while server.metric("switchyard_requests_running") == 0:
+        whole, streamed = [clients.submit(server.ask, "POST", "/v1/completions", {**body, "stream": stream}) for stream in (False, True)]
+        while server.metric("switchyard_requests_running") < 2:
             time.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
-        status, _, answer = answer.result()
-    assert status == 200 and answer["usage"]["completion_tokens"] >= 1499
+        while "finishing what runs" not in server.messages():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert "about to end" in server.refusal("/v1/completions", body, 503)
+        status, _, answer = whole.result()
+        assert status == 200 and answer["usage"]["completion_tokens"] >= 1499
+        status, _, text = streamed.result()
+        assert status == 200 and len(events(text)[-1]["choices"][0]["tokens"]) >= 1499
     assert server.process.wait(30) == 0
     with pytest.raises(OSError):
         server.ask("GET", "/health")
+
+
+def test_sigterm_cuts_no_answer_off(small_run):
+    """Many clients at the moment when it comes: an answer that begins is whole, and what is refused is so by words or by the connection."""
+    server = serve(small_run, "--slots", 4)
+    expected, cut, ended = server.complete()["choices"][0]["text"], [], []
+
+    def ask_until_the_end(_):
+        while True:
+            try:
+                status, _, answer = server.ask("POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 12})
+                if status != 200:
+                    assert status == 503 and "about to end" in answer["error"]["message"], answer
+                elif answer["choices"][0]["text"] != expected:
+                    cut.append(answer)
+            except http.client.RemoteDisconnected:
+                pass  # the connection, before a word of an answer
+            except http.client.HTTPException as error:
+                cut.append(repr(error))
+            except ConnectionRefusedError:
+                return ended.append(1)
+            except OSError:
+                pass
+
+    with concurrent.futures.ThreadPoolExecutor(16) as clients:
+        running = [clients.submit(ask_until_the_end, n) for n in range(16)]
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        for client in running:
+            client.result(60)
+    assert server.process.wait(60) == 0 and len(ended) == 16 and not cut
