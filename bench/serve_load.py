@@ -3,10 +3,11 @@
 
     bench/serve_load.py --folder /tmp/load [--seconds 60] [--clients 1 8 32] [--shape base|tiny] [--peers PYTHON] [--out FILE]
 
-T5-base against CTranslate2 and switch-base-8 against Hugging Face transformers, random weights, the same prompts (--input
-ids) and --output tokens for everybody, greedy, one server at a time, on loopback. --peers is a Python that has transformers
-and ctranslate2; a peer that is not there is left out, and said so. Models are made once, in --folder (4 GB for base).
-Prints one JSON object a line, then ratios to the peer at each number of clients.
+T5-base in int8 against CTranslate2 and switch-base-8 in bf16 against Hugging Face transformers, random weights, the same
+prompts (--input ids) and --output tokens for everybody, greedy, one server at a time, on loopback. --peers is a Python that
+has transformers and ctranslate2; a peer that is not there is left out, and said so. Models are made once, in --folder (4 GB
+for base). Every client asks again and again for --seconds, and its last request is waited for. Prints one JSON object a
+line, then ratios to the peer at each number of clients.
 """
 
 import argparse
@@ -33,6 +34,8 @@ if kind == 't5':
 else:
     model = transformers.SwitchTransformersForConditionalGeneration(transformers.SwitchTransformersConfig(num_experts=8, encoder_sparse_step=2,
         decoder_sparse_step=2, num_sparse_encoder_layers=shape['num_layers'] // 2, num_sparse_decoder_layers=shape['num_layers'] // 2, **common))
+with torch.no_grad():
+    model.shared.weight[0] = 0  # tied random tables say again what they read: padding, which has no text
 model.save_pretrained(out)
 """
 CONVERT = """
@@ -51,23 +54,29 @@ Converter(sys.argv[1]).convert(sys.argv[2], quantization='int8', force=True)
 
 
 def make_models(options):
-    """Folders of the two models, and of CTranslate2's form of the first (None without it)."""
+    """Folders of the two models, the first in int8, and of CTranslate2's form of the first (None without it)."""
     folder = options.folder / options.shape
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "spiece.model").exists():
-        (folder / "words.txt").write_text("\n".join(" ".join(random.Random(n).choices("abcdefghij klmnop", k=40)) for n in range(2000)))
-        subprocess.run([options.program, "vocab", "train", "--text", folder / "words.txt", "--size", "30", "--out", folder / "spiece.model"], check=True)
+    if not (folder / "spiece.model").exists():  # nearly every id has a text, so that the first token is seen when it comes
+        draw = random.Random(0)
+        words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=5)) for _ in range(45000)]
+        shuffled = [word for _ in range(3) for word in draw.sample(words, len(words))]
+        (folder / "words.txt").write_text("\n".join(" ".join(shuffled[n:n + 50]) for n in range(0, len(shuffled), 50)))
+        subprocess.run([options.program, "vocab", "train", "--text", folder / "words.txt", "--size", "32000", "--out", folder / "spiece.model"], check=True)
     for kind in "t5", "switch":
         if not (folder / kind / "config.json").exists():
             subprocess.run([options.peers, "-c", MAKE, kind, json.dumps(SHAPES[options.shape]), folder / kind], check=True)
         (folder / kind / "spiece.model").write_bytes((folder / "spiece.model").read_bytes())
+    quantised = folder / "t5-int8"
+    if not (quantised / "config.json").exists():
+        subprocess.run([options.program, "convert", "--from", folder / "t5", "--to", quantised, "--dtype", "int8"], check=True)
     converted = folder / "t5-ctranslate2"
     if not (converted / "model.bin").exists():
         done = subprocess.run([options.peers, "-c", CONVERT, folder / "t5", converted], capture_output=True, text=True)
         if done.returncode:
             print(f"CTranslate2 is left out: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
             converted = None
-    return folder / "t5", folder / "switch", converted
+    return quantised, folder / "switch", converted
 
 
 def request(port, ids, tokens, is_ours):
@@ -129,7 +138,7 @@ def main():
 
     def ours(model, dtype):
         return [options.program, "serve", "--model", model, "--port", 0, "--slots", options.slots, "--queue", 64, "--max-length", options.output + 8, "--dtype", dtype]
-    runs = [("t5-base", "switchyard", "bf16", ours(t5, "bf16")),
+    runs = [("t5-base", "switchyard", "int8", ours(t5, "bf16")),
             *([("t5-base", "ctranslate2", "int8", [*peer, "ctranslate2", converted, options.threads, "int8"])] if converted else []),
             ("switch-base-8", "switchyard", "bf16", ours(switch, "bf16")), ("switch-base-8", "transformers", "bf16", [*peer, "hf", switch, options.threads, "bf16"])]
     rows = []
