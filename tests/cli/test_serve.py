@@ -3,15 +3,12 @@
 import concurrent.futures
 import http.client
 import json
-import re
-import shutil
 import signal
-import subprocess
 import time
 
 import pytest
 
-from conftest import SOURCE, refused, switchyard
+from conftest import refused, switchyard
 from served import PROMPT, events, serve
 
 
@@ -71,18 +68,6 @@ def test_tokens_models_and_health(server, small_run):
     server.complete()
     assert server.metric("switchyard_generated_tokens_total") > before
     assert server.metric("switchyard_slots") == 4
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here: the README's lines were not run")
-def test_readme(server):
-    """Its lines with curl, word for word but for the port."""
-    lines = re.findall(r"^curl .*$", (SOURCE / "README.md").read_text(), re.MULTILINE)
-    assert len(lines) == 5
-    for line in lines:
-        done = subprocess.run(line.replace(":8080/", f":{server.port}/"), shell=True, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0 and "error" not in done.stdout, (line, done.stdout, done.stderr)
-        answers = events(done.stdout) if "stream" in line else [json.loads(done.stdout)]
-        assert answers and all({"choices", "data", "encoder"} & set(answer) for answer in answers), line
 
 
 @pytest.mark.parametrize("body, words", [
