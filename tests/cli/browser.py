@@ -108,6 +108,6 @@ class Browser:
 
     def close(self):
         os.close(self.to)
-        self.process.wait(30)
+        self.process.wait(120)
         os.close(self.back)
         self.folder.cleanup()
