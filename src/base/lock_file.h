@@ -1,4 +1,4 @@
-// One process at a time: a lock that the kernel lets go when its holder ends, however it ends.
+// One process at a time: a lock that the kernel releases when its holder ends, in whatever way.
 #pragma once
 
 #include <filesystem>

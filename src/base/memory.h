@@ -4,9 +4,9 @@
 namespace switchyard {
 
 // Keeps large blocks in the heap rather than mapping and faulting them at every allocation: training allocates the same
-// tensors each step, and this makes a step up to 2.7 times faster. The heap's gaps cost memory, up to as much again as
-// the tensors; with MALLOC_MMAP_THRESHOLD_ in the environment freed blocks go back to the system instead. It holds for
-// the whole process, from now on.
+// tensors each step, and this makes a step up to 2.7 times faster. Gaps between blocks in the heap cost memory, up to
+// as much again as the tensors; with MALLOC_MMAP_THRESHOLD_ in the environment freed blocks go back to the system
+// instead. It holds for the whole process, from now on.
 void keep_freed_memory();
 
 }  // namespace switchyard

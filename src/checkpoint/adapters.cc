@@ -29,7 +29,7 @@ double number_of(const Json& config, const char* key, const std::string& source)
   return config.at(key).get<double>();
 }
 
-// Whatever PEFT writes for adapters of another kind, where it is set.
+// Keys by which PEFT marks adapters of other kinds.
 void refuse_other_kinds(const Json& config, const std::string& source) {
   SY_CHECK(config.value("peft_type", std::string()) == "LORA", source, ": peft_type is not LORA");
   for (const char* key : {"use_dora", "use_rslora", "fan_in_fan_out", "modules_to_save", "rank_pattern",

@@ -106,7 +106,7 @@ void ExpertsOnDemand::read_from_files(Layer& layer, const std::vector<size_t>& m
   for (const size_t expert : missing) {
     for (const auto& each : layer.matrices) {
       const auto matrix = each.stacked.select(0, static_cast<int64_t>(expert));
-      if (!layer.experts[expert].was_read) prefer_huge_pages(matrix);  // once: the wish outlives the pages
+      if (!layer.experts[expert].was_read) prefer_huge_pages(matrix);  // once: it holds for later pages too
       const int64_t rows = matrix.size(0), row = matrix.numel() / rows;
       const int64_t step = std::max<int64_t>(1, kPieceBytes / (row * static_cast<int64_t>(matrix.element_size())));
       for (int64_t first = 0; first < rows; first += step)

@@ -12,7 +12,7 @@ namespace switchyard {
 namespace {
 
 constexpr char kMagic[] = "GGUF";
-constexpr uint64_t kMaxList = uint64_t{1} << 24;  // of numbers, which take eight times their place in the file
+constexpr uint64_t kMaxList = uint64_t{1} << 24;  // of numbers: in memory they take eight times their bytes in the file
 constexpr uint32_t kMaxRank = 4;                  // ggml's
 
 constexpr std::array kForms = {

@@ -24,7 +24,7 @@ using ParameterSource = std::vector<const StoredTensor*>;
 // The sources of parameter_specs(config), in order, from headers alone; only tables that may be equal are read. Throws
 // one Error naming, for `source`, what is missing, unknown or wrongly shaped. Changes config.tie_output,
 // tie_encoder_input and tie_decoder_input to what the file shows, by HF's rule: a table with values of its own is not
-// tied, one that is absent is. Twice gives what once does.
+// tied, one that is absent is. A second call changes nothing.
 std::vector<ParameterSource> plan_weights(ModelConfig& config, const StoredTensors& stored, const std::string& source);
 
 }  // namespace switchyard

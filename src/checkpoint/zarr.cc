@@ -43,7 +43,7 @@ Layout read_layout(const fs::path& path) {
                  !__builtin_mul_overflow(numel, layout.shape[axis], &numel) && numel < int64_t{1} << 48,
              source, ": shape or chunks are out of range");
   }
-  // A writer may cut a small array with a large knife, but what a chunk takes is bounded by the array.
+  // A writer may give a small array large chunks; the memory for one is bounded by the array all the same.
   SY_CHECK(chunk <= std::max(numel, kSmallChunk), source, ": a chunk has ", chunk, " elements, the whole array ",
            numel);
   const std::string dtype = field("dtype").is_string() ? field("dtype").get<std::string>() : "";
@@ -87,7 +87,7 @@ at::Tensor read_zarr(const fs::path& folder) {
     for (size_t axis = 0; axis < rank; ++axis) name += (axis > 0 ? layout.separator : "") + std::to_string(index[axis]);
     return folder / (rank == 0 ? "0" : name);
   };
-  // Every chunk's file before any memory: a shape alone must not make it allocate.
+  // Looks for every chunk's file before it takes memory: a shape alone must not make it allocate.
   const auto form = layout.compressed ? ByteStream::Form::kDeflated : ByteStream::Form::kPlain;
   for (int64_t number = 0; number < num_chunks; ++number) {
     const auto path = path_of(number);

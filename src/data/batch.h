@@ -14,9 +14,9 @@ struct Batch {
   int64_t first_example = 0;                        // number of row 0 in the step's global batch: keys the noise
   std::vector<int32_t> encoder_input_tokens = {};   // [batch_size, encoder_length]; pad_id 0 is padding
   std::vector<int32_t> decoder_target_tokens = {};  // [batch_size, decoder_length]; pad_id 0 carries no loss
-  // Packed rows, several examples one behind the other: which of its row's examples a position holds, from 1, 0 for
-  // padding; and the step's number of each row's first example, behind the last row's that of the example after it.
-  // Empty: a row is one example.
+  // Of packed rows, which hold several examples one behind the other; empty where a row is one example. Segments: the
+  // example within its row that a position belongs to, counted from 1; 0 is padding. row_example: the number in the
+  // step of each row's first example, and at its end the number of the example after the last row.
   std::vector<int32_t> encoder_segment = {};  // [batch_size, encoder_length]
   std::vector<int32_t> decoder_segment = {};  // [batch_size, decoder_length]
   std::vector<int64_t> row_example = {};      // [batch_size + 1]

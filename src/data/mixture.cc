@@ -10,9 +10,10 @@
 namespace switchyard {
 namespace {
 
-constexpr int64_t kBlock = int64_t{1} << 16;  // examples; rates are kept to one in so many
+constexpr int64_t kBlock = int64_t{1} << 16;  // examples; rates are rounded to multiples of 1 / kBlock
 
-// kBlock places shared out by rates: each its whole part and at least one, the rest to the largest remainders.
+// Shares out kBlock places by rates: each source gets the whole part of its share, and at least one; what is left goes
+// to the largest remainders.
 std::vector<int64_t> share_places(const std::vector<double>& rates) {
   const double sum = std::accumulate(rates.begin(), rates.end(), 0.0);
   std::vector<int64_t> places;
@@ -39,7 +40,7 @@ std::vector<double> proportional_rates(const std::vector<int64_t>& sizes, int64_
   return rates;
 }
 
-// Of every place in a block: its part, and which of the part's places it is.
+// For every place in a block: its part, and which of that part's places it is.
 struct MixtureSource::Block {
   int64_t number = 0;
   std::vector<uint16_t> part;

@@ -64,7 +64,7 @@ std::shared_ptr<const PackedSource::Step> PackedSource::pack(int64_t step, int64
     Example example{.inputs = without_padding(std::move(batch.encoder_input_tokens)),
                     .targets = without_padding(std::move(batch.decoder_target_tokens)),
                     .part = batch.part.empty() ? -1 : batch.part[0]};
-    // An example of no tokens would fit for ever.
+    // An example without tokens would fit into every row, and the step would never end.
     SY_CHECK(!example.inputs.empty() && !example.targets.empty(), "example ", first_example + packed->num_examples,
              " is empty");
     const auto row = std::find_if(packed->rows.begin(), packed->rows.end(), [&](const Row& open) {
@@ -104,7 +104,7 @@ Batch PackedSource::rows(int64_t step, int64_t first, int64_t count) const {
     side->assign(static_cast<size_t>(count * shape.encoder_length), 0);
   for (auto* side : {&batch.decoder_target_tokens, &batch.decoder_segment})
     side->assign(static_cast<size_t>(count * shape.decoder_length), 0);
-  int64_t example = 0;  // numbers go along the rows, so that a row's are neighbours
+  int64_t example = 0;  // examples are numbered row by row: those of a row are neighbours
   for (int64_t row = 0; row < first; ++row)
     example += static_cast<int64_t>(packed->rows[static_cast<size_t>(row)].examples.size());
   for (int64_t row = 0; row < count; ++row) {

@@ -26,7 +26,7 @@ void BatchPrefetcher::run() {
     if (stop_ || next_step_ >= options_.end_step) break;
     const int64_t step = next_step_++;
     lock.unlock();
-    std::list<Batch> made;  // a list of one: it joins those that wait without an allocation that could fail
+    std::list<Batch> made;  // a list of one: it is spliced to those that wait, without an allocation that could fail
     std::exception_ptr failure;
     try {
       const int64_t all = source_.shape().batch_size - options_.first_row;

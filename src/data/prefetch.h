@@ -44,7 +44,7 @@ class BatchPrefetcher {
   std::exception_ptr failure_;
   bool finished_ = false;  // the thread makes no more
   bool stop_ = false;
-  std::thread thread_;  // last: it starts when all else stands
+  std::thread thread_;  // last member: it starts when the others are initialised
 };
 
 }  // namespace switchyard

@@ -24,7 +24,7 @@ struct PretrainingOptions {
   int64_t batch_size = 8;  // sequences a step
 };
 
-// A shape made definite: raw tokens a segment, and both lengths.
+// A shape with all lengths worked out: raw tokens of a segment, encoder length and decoder length.
 struct ResolvedShape {
   int64_t segment_length = 0;  // raw tokens: 568 for 512
   int64_t encoder_length = 0;
@@ -37,9 +37,9 @@ struct ResolvedShape {
 // spans than sentinels, and for values out of range.
 ResolvedShape resolve_shape(const SegmentShape& shape, const SpecialTokens& special);
 
-// Training examples. The sequence of tokens, closed to a ring, is cut into segments; every epoch starts the cuts at
-// another token and takes the segments in another order, each once. Example number n = step * batch_size + row belongs
-// to epoch n / segments_per_epoch and has its own noise.
+// Training examples. The sequence of tokens, its end joined to its beginning, is cut into segments; every epoch starts
+// the cuts at another token and takes the segments in another order, each once. Example number n = step * batch_size +
+// row belongs to epoch n / segments_per_epoch and has its own noise.
 class PretrainingData : public ExampleSource {
  public:
   // Throws Error as resolve_shape does, and if the text is shorter than one segment.

@@ -41,7 +41,7 @@ struct Trailer {
 static_assert(sizeof(Trailer) == 48);
 
 uint32_t checksum(const void* bytes, size_t size, uint32_t so_far = 0) {
-  if (size == 0) return so_far;  // zlib takes a null pointer, which an empty vector may give, for a wish to start anew
+  if (size == 0) return so_far;  // an empty vector may give a null pointer, with which zlib would begin a new sum
   return static_cast<uint32_t>(::crc32_z(so_far, static_cast<const Bytef*>(bytes), size));
 }
 uint32_t trailer_checksum(const Trailer& trailer) { return checksum(&trailer, offsetof(Trailer, trailer_checksum)); }

@@ -48,7 +48,7 @@ void run_parallel(size_t count, size_t num_threads, const std::function<void(siz
     }
   };
   {
-    std::vector<std::jthread> threads;  // which wait for their end where the block ends, in whatever way
+    std::vector<std::jthread> threads;  // joined where the block ends, by an exception too
     try {
       for (size_t thread = 1; thread < std::min(num_threads, count); ++thread) threads.emplace_back(run, thread);
     } catch (const std::system_error&) {

@@ -13,7 +13,7 @@ namespace switchyard {
 // neither routed nor counted in the loss. Masks stay undefined where nothing is padded, but for packed rows.
 LossInput to_tensors(const Batch& batch, int64_t first, int64_t count, at::Device device = at::kCPU);
 
-// What a part of a mixture, or one of several held-out texts, has in some batches; sums, which add up.
+// What some batches hold of one part of a mixture, or of one of several held-out texts. All are sums over the batches.
 struct PartResult {
   int64_t examples = 0;
   int64_t tokens = 0;  // inputs and targets, without padding

@@ -105,7 +105,7 @@ std::string step2(std::string word) {
       {"fulness", "ful"}, {"ousness", "ous"}, {"aliti", "al"},  {"iviti", "ive"}, {"biliti", "ble"},
       {"fulli", "ful"},
   }};
-  // As "alli" goes first and again, "generically" loses both of its suffixes.
+  // "alli" comes first, and the step is repeated behind it: "generically" loses both of its suffixes.
   if (word.ends_with("alli") && measure(without(word, 4)) > 0) return step2(std::string(without(word, 2)));
   // The l of "logi" counts to the stem, so that short stems (geo-, theo-) lose it too.
   if (word.ends_with("logi")) return measure(without(word, 3)) > 0 ? std::string(without(word, 1)) : word;

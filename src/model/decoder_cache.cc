@@ -40,7 +40,7 @@ int64_t DecoderCache::take_slot() {
   return free - rows_.begin();
 }
 
-// Longer prompts than before move the others' encoder positions to a larger place.
+// A prompt longer than all before it: the others' encoder positions are copied into larger memory.
 void DecoderCache::reserve_encoder(int64_t length) {
   if (length <= encoder_capacity_) return;
   const int64_t old_capacity = encoder_capacity_;

@@ -108,7 +108,7 @@ int64_t expert_capacity(const RoutingConfig& routing, int64_t group_tokens, bool
   const double rounded = routing.capacity_rounding == CapacityRounding::kCeil       ? std::ceil(share)
                          : routing.capacity_rounding == CapacityRounding::kHalfEven ? std::nearbyint(share)
                                                                                     : std::floor(share);
-  // Beyond the group no slot can be used; only the buffers of other systems know the difference.
+  // No expert can use more slots than its group has tokens; in other systems only buffers would be larger.
   const double bound = routing.capacity_within_group ? static_cast<double>(group_tokens) : 0x1p62;
   return std::max(routing.min_expert_capacity, static_cast<int64_t>(std::min(rounded, bound)));
 }

@@ -154,7 +154,7 @@ at::Tensor best_experts(const Assignment& assignment, const at::Tensor& gate, in
   for (size_t row = 0; row < assignment.expert.size(); ++row) {
     const int64_t token = read<int64_t>(assignment.token)[row];
     const double value = read<double>(gates)[row];
-    // NaN beats the start only: a token with a slot always names an expert.
+    // A NaN gate still replaces the initial -1, so that a token with a slot always names an expert.
     if (best[static_cast<size_t>(token)] < 0.0 || value > best[static_cast<size_t>(token)]) {
       best[static_cast<size_t>(token)] = std::max(value, 0.0);
       write<int64_t>(index)[token] = assignment.expert[row];

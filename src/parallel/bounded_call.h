@@ -9,8 +9,8 @@
 
 namespace switchyard {
 
-// make(), on a thread that is left behind after `seconds`: it owns what it uses. Throws what it throws, and
-// std::runtime_error where it does not return in time.
+// Runs make() on a thread of its own, which is left behind after `seconds`; so make owns what it uses. Throws what it
+// throws, and std::runtime_error where it does not return in time.
 template <class T>
 T bounded_call(double seconds, std::function<T()> make) {
   std::packaged_task<T()> task(std::move(make));

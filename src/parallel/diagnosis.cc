@@ -107,7 +107,8 @@ std::string explain(const CollectivePlace& place, const std::vector<int64_t>& me
     else if (number < place.number)
       findings.push_back(other_work(member, beat));
   }
-  // Members that wait elsewhere wait for somebody: a rank that waits for nobody is where the row begins.
+  // A member that waits in another collective waits for somebody there: the chain begins at a rank that waits for
+  // nobody.
   for (int64_t other = 0; other < static_cast<int64_t>(ranks.size()) && findings.size() < kMostNamed; ++other)
     if (std::find(members.begin(), members.end(), other) == members.end() && ranks[other].beat.place.kind.empty())
       findings.push_back(other_work(other, ranks[other].beat));

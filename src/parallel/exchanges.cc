@@ -1,4 +1,4 @@
-// What of a process group needs nothing of c10d.
+// The parts of a process group that need nothing of c10d.
 #include <ATen/ops/empty.h>
 
 #include <numeric>

@@ -61,7 +61,7 @@ struct Heartbeat::State {
     return join("the store at which the ranks meet ", how, ": ", options.holder,
                 " has it (killed, stopped or cut off)");
   }
-  // Whether a look at the ranks tells more than a longer one would.
+  // Whether the ranks have been watched for long enough, or one has said that it failed.
   bool has_verdict() const {
     if (!is_watching() || ranks.empty()) return false;
     if (steady_seconds() - watched_since > kWatchedBeats * options.beat_seconds) return true;
@@ -70,7 +70,7 @@ struct Heartbeat::State {
   }
   void observe(int64_t rank, const std::string& text);
 
-  // Without it, by the thread.
+  // Without the mutex held, on the heartbeat's thread.
   void beat_once();
   bool work_once(double& next_beat, double& poll);
 };

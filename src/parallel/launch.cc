@@ -63,7 +63,7 @@ Launch read_ranks(const Variables& variables, const Names& names, const std::str
   return launch;
 }
 
-// Below the ports that systems give to connections of their own accord.
+// Below the ports that systems choose for outgoing connections.
 int port_of_job(const std::string& job) { return static_cast<int>(20000 + checksum(job) % 10000); }
 
 void find_store(const Variables& variables, Launch& launch, const std::string& default_host, const std::string& job) {

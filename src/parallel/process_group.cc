@@ -57,7 +57,7 @@ class C10dStore final : public TextStore {
   Store store_;
 };
 
-// Its keys are this start's own: those of one that a launcher has ended would lead the ranks astray.
+// The keys belong to this start alone: those that an earlier start has left would mislead the ranks.
 Store connect_store(const Launch& launch, double seconds, bool as_server) {
   c10d::TCPStoreOptions options;
   options.port = static_cast<std::uint16_t>(launch.store_port);
@@ -90,7 +90,7 @@ Backend make_gloo(const Store& store, int64_t rank, int64_t size, bool one_machi
   return c10::make_intrusive<ProcessGroupGloo>(store, static_cast<int>(rank), static_cast<int>(size), options);
 }
 
-// Of as many rows to and from each rank, or of equal parts without counts, which c10d moves away.
+// receive and send: rows from and to each rank; empty: equal parts. By value, as c10d moves from what it is given.
 c10::intrusive_ptr<c10d::Work> begin_all_to_all(c10d::Backend& backend, at::Tensor out, at::Tensor in,
                                                 std::vector<int64_t> receive, std::vector<int64_t> send) {
   return backend.alltoall_base(out, in, receive, send);

@@ -38,7 +38,7 @@ struct Journey : ops::RowRoute {
   }
 };
 
-// The gradient of a journey is the way back.
+// Backward, gradients go the way of the rows in the other direction.
 struct Travel : torch::autograd::Function<Travel> {
   struct Saved : torch::CustomClassHolder {
     Saved(std::shared_ptr<const Journey> journey_, bool outward_) : journey(std::move(journey_)), outward(outward_) {}
@@ -66,7 +66,7 @@ at::Tensor exchange_counts(const ProcessGroup& group, const std::vector<int64_t>
   std::vector<int64_t> to_send, counts_sent;
   for (int64_t rank = 0; rank < group.size(); ++rank) {
     const auto share = expert_share(num_experts, group.size(), rank);
-    // Of ranks with the same expert, this rank's rows go to one, the same for all of its rows.
+    // Where several ranks hold an expert, all rows of this rank go to the same one of them.
     const bool is_mine = share.ranks.begin + group.rank() % share.ranks.size() == rank;
     int64_t rows = 0;
     for (int64_t expert = share.experts.begin; expert < share.experts.end; ++expert) {
@@ -169,7 +169,7 @@ at::Tensor SharedTokens::to_tokens(const at::Tensor& rows, const ops::RowsAtExpe
   const auto own = std::static_pointer_cast<const OwnRows>(there.route);
   auto all = at::zeros({own->total, rows.size(1)}, rows.options());
   all.narrow(0, own->first, rows.size(0)).copy_(rows);
-  experts_.all_reduce(all);  // of each row, one rank has more than zeros
+  experts_.all_reduce(all);  // each row is computed by one rank; the others have zeros there
   return all;
 }
 

@@ -173,7 +173,7 @@ std::string draw_part(const Panel& panel, const Part& part, int64_t num_colors, 
   const auto at = [](const Axis& axis, int64_t value) {
     return kSquare * static_cast<double>(value) / static_cast<double>(std::max<int64_t>(1, axis.size));
   };
-  // The whole square has a breath of the part's colour: small parts of many devices are seen by it.
+  // The whole square is faintly tinted in the part's colour, so that small parts of many devices can be seen.
   const double hue = 210 + 360.0 * static_cast<double>(part.color) / static_cast<double>(num_colors);
   const double x = at(part.columns, part.columns.part.begin), y = at(part.rows, part.rows.part.begin);
   const std::string color = join("fill:hsl(", fixed(hue), " 62% calc(var(--light) + ", fixed(9 * part.shade), "%))");

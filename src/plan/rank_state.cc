@@ -85,7 +85,7 @@ class StateMaker {
     const auto matrices = static_cast<double>(unit.experts.size());
     const double whole = kWide * matrices * static_cast<double>(matrix_numel(spec));
     const double own = kWide * matrices * static_cast<double>(part_numel(spec, layout_, tensor));
-    // Of equal gradients of a tensor group the owner's place in it speaks.
+    // A tensor group's gradients are equal: those of the owner's place count.
     if (!sharing.is_cut && layout_.tensor > 1)
       for (int64_t expert = unit.places.begin; expert < unit.places.end; ++expert)
         send_gradients(by_place_[static_cast<size_t>(expert * layout_.tensor + tensor)], whole, sharing);

@@ -33,7 +33,7 @@ MeasuredStep read_step(const Json& line, const std::string& place) {
 }
 
 // Which of `num_measured` experts stands for an expert of a layer with more: drawn alike for all, by SplitMix64 of its
-// number. In turn, a rank with as many experts as were measured would have an even load by itself.
+// number. Taken in turn, a rank with as many experts as were measured would always have an even load.
 size_t stand_in(size_t expert, size_t num_measured) {
   uint64_t mixed = (expert + 1) * 0x9E3779B97F4A7C15ULL;
   mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9ULL;

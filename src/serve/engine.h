@@ -78,7 +78,7 @@ class Engine {
   size_t waiting_ = 0, running_ = 0, submitting_ = 0;
   std::map<uint64_t, Listener> listeners_;  // the thread's alone: of those that have not ended
   bool stop_ = false;
-  std::thread thread_;  // last: it starts when all else stands
+  std::thread thread_;  // last member: it starts when the others are initialised
 };
 
 }  // namespace switchyard

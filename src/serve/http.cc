@@ -24,7 +24,7 @@ struct Present {
 };
 thread_local Present present;
 
-// Equal in a time that does not tell where they differ.
+// Compares in a time that does not depend on where the two differ.
 bool are_equal(const std::string& given, const std::string& secret) {
   unsigned char difference = given.size() == secret.size() ? 0 : 1;
   for (size_t n = 0; n < given.size(); ++n)

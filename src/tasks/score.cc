@@ -111,7 +111,7 @@ MetricValues trivia_qa_value(const Outputs& outputs) {
   return {{"em", score.exact_match}, {"f1", score.f1}};
 }
 
-// A question stands there once an answer, and counts once.
+// A question has a row for each of its answers, and counts once.
 MetricValues record_value(const Outputs& outputs) {
   std::unordered_set<std::string> seen;
   std::vector<std::vector<std::string>> references;

@@ -18,7 +18,8 @@ constexpr uint32_t kPieceText = 1, kPieceScore = 2, kPieceType = 3;
 enum PieceType : uint64_t { kNormal = 1, kUnknown = 2, kControl = 3, kByte = 6 };
 constexpr uint32_t kTrainerType = 3, kTrainerByteFallback = 35, kTrainerUnkSurface = 44;
 constexpr uint32_t kNormalizerCharsmap = 2, kNormalizerDummyPrefix = 3, kNormalizerRemoveExtra = 4;
-// Of a piece, of what unknown ids print, of what one rule puts in: text grows by no more than this factor.
+// Bytes of a piece, of what an unknown id prints, and of what one rule inserts: a text grows by no more than this
+// factor.
 constexpr size_t kMaxStringBytes = 4096;
 constexpr char kSpaceSymbol[] = "\xe2\x96\x81";  // U+2581, SentencePiece's mark of a space
 

@@ -45,7 +45,7 @@ int64_t sentinel_in_front(std::string_view text) {
   return canonical && at < text.size() && text[at] == '>' ? number : -1;
 }
 
-// Letters beyond ASCII are taken to make up every character there.
+// Every byte beyond ASCII counts as part of a letter.
 bool is_word_byte(char letter) {
   return (letter >= '0' && letter <= '9') || (letter >= 'a' && letter <= 'z') || (letter >= 'A' && letter <= 'Z') ||
          letter == '_' || (letter & 0x80) != 0;

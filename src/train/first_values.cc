@@ -40,7 +40,7 @@ ParameterValues first_values(const RunConfig& run, at::Device device) {
 ParameterValues checkpoint_values(const RunConfig& run, const std::filesystem::path& checkpoint,
                                   const std::filesystem::path& out) {
   auto files = std::make_shared<ParameterFiles>(checkpoint);
-  // Settings that change no shape may have been allowed to change; the rest is in the tensors.
+  // --allow-changes may have let settings of the model change: only its shapes must be those of the tensors.
   const auto stored = parameter_specs(files->config()), wanted = parameter_specs(run.model);
   const bool fits = std::equal(stored.begin(), stored.end(), wanted.begin(), wanted.end(),
                                [](const auto& a, const auto& b) { return a.name == b.name && a.shape == b.shape; });

@@ -109,7 +109,7 @@ Json to_json(const LadderResult& result) {
 
 Ladder::Ladder(const std::filesystem::path& file, const std::filesystem::path& out, std::vector<std::string> settings)
     : file_(file), out_(out), settings_(std::move(settings)), config_(read_ladder(file)) {
-  // What the last run would say after hours is said now.
+  // Checks every run now: a mistake in the last one is not found only after hours.
   for (size_t rung = 0; rung < config_.rung.size(); ++rung)
     for (size_t contender = 0; contender < config_.contender.size(); ++contender)
       run_config({rung, contender, config_.rates.front(), config_.seeds.front()});

@@ -25,8 +25,8 @@ std::unique_ptr<ModelTeacher> open_model(const RunConfig& run, at::Device device
   return std::make_unique<ModelTeacher>(std::move(model), distill.teacher_weight, distill.temperature);
 }
 
-// A number of a file's content that training changes: it changes every value, so that a page out of 64 tells, and a
-// large teacher is not read whole to find that all its answers are there.
+// A checksum of every 64th page of a file. Training changes every value, so that these pages tell one teacher from
+// another, and a large teacher need not be read whole to see that its answers are there already.
 uint32_t checksum_of_pages(const fs::path& path) {
   constexpr size_t kPage = 4096, kStride = 64 * kPage;
   const InputFile file(path);
@@ -49,7 +49,7 @@ Json files_of(const fs::path& model) {
   return files;
 }
 
-// Of the run's settings those that say which tokens are asked about.
+// Those of the run's settings that decide which tokens the teacher is asked about.
 TeacherCacheKey key_of(const RunConfig& run, const Json& settings, const ExampleSource& examples) {
   const auto shape = examples.shape();
   TeacherCacheKey key{.top_k = run.distill.cache_top_k,

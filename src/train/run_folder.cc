@@ -26,7 +26,7 @@ RunFolder::RunFolder(std::filesystem::path folder, CheckpointStoreOptions option
 RunFolder::~RunFolder() {
   lock_.reset();
   std::error_code ignored;
-  if (is_new_ && !is_started_) std::filesystem::remove(folder_, ignored);  // which it does to an empty folder alone
+  if (is_new_ && !is_started_) std::filesystem::remove(folder_, ignored);  // does nothing to a folder that is not empty
 }
 
 void RunFolder::put_metrics_aside() const {

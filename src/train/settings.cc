@@ -59,7 +59,7 @@ Json training_settings(const RunConfig& run, const Vocabulary& vocabulary, const
 
 namespace {
 
-// Keys that a checkpoint's program did not have are what this one does where they are not set.
+// Keys that the program which wrote a checkpoint did not have count as this program's defaults.
 Json default_settings() {
   Json settings = Json::object();
   add(settings, "model", ModelConfig{});
@@ -77,7 +77,8 @@ std::vector<std::string> changed_settings(const Json& before, const Json& now) {
   std::vector<std::string> changes;
   for (const auto& [section, values] : now.items()) {
     if (!before.contains(section)) continue;
-    // Another seed or length gives other batches of the same text: the content speaks where no key does.
+    // The content is compared only where no key differs: another seed or length alone gives other batches of the same
+    // text.
     if (section == "content" && !changes.empty()) continue;
     std::vector<std::string> keys;
     for (const Json* side : {&before.at(section), &values})

@@ -25,7 +25,7 @@ void check_teacher_cut(const Teacher& teacher, const BatchShape& shape, int64_t 
            " would split a routing group of the teacher; expected 0 (the whole batch) or a multiple of ", unit);
 }
 
-// What the optimiser gets of an own unit; routers have their own share of the rate.
+// A unit that this rank updates, as the optimiser takes it; routers have a scale of the rate of their own.
 OptimizedParameter optimized(const ParameterSpec& spec, const UpdateUnit& unit, const at::Tensor& values,
                              const OptimizerConfig& config) {
   const bool is_norm_or_bias =
@@ -49,8 +49,8 @@ ParameterValues values_of(const ModelConfig& model, const ModelWeights& weights)
   return [tensors](size_t parameter, Slice) { return tensors[parameter]; };
 }
 
-// In what values go to the other holders: as forward passes read them there, which is rounded anyway. Embeddings are
-// looked up in f32.
+// The dtype in which new values travel to other ranks: that in which their forward passes read them, as they would be
+// rounded there anyway. Embeddings are looked up in f32.
 std::vector<at::ScalarType> value_dtypes(const std::vector<NamedParameter>& parameters, at::ScalarType dtype) {
   std::vector<at::ScalarType> dtypes;
   for (const auto& parameter : parameters)
