@@ -33,6 +33,7 @@ struct BenchCommand {
   int64_t encoder_length = 512, decoder_length = 114;
   int64_t input_length = 128, max_tokens = 64;
   int64_t repeats = 5;
+  int64_t recompute_blocks = 0;
   std::string weights;  // as stored; empty: in the compute dtype
   bool json = false;
   ComputeOptions compute;
@@ -86,7 +87,8 @@ void bench_train(const BenchCommand& command) {
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "bf16" : command.compute.dtype);
   const auto config = preset(command.model);
   const int64_t batch = command.batch > 0 ? command.batch : 8;
-  const auto steps = timed_steps(config, dtype, batch, command.encoder_length, command.decoder_length, command.repeats);
+  const auto steps = timed_steps(config, {.dtype = dtype, .recompute_blocks = command.recompute_blocks}, batch,
+                                 command.encoder_length, command.decoder_length, command.repeats);
   const auto time = spread(steps.seconds);
   const double gemm = gemm_gflops(dtype);
   const double flops = 3.0 * static_cast<double>(batch) *
@@ -200,6 +202,11 @@ void add_bench(CLI::App& app) {
   }
   train->add_option("--encoder-length", command->encoder_length)->check(CLI::PositiveNumber)->capture_default_str();
   train->add_option("--decoder-length", command->decoder_length)->check(CLI::PositiveNumber)->capture_default_str();
+  train
+      ->add_option("--recompute-blocks", command->recompute_blocks,
+                   "of each stack, the first, as train.recompute_blocks")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   generate->add_option("--input-length", command->input_length)->check(CLI::PositiveNumber)->capture_default_str();
   generate->add_option("--max-tokens", command->max_tokens)->check(CLI::PositiveNumber)->capture_default_str();
   train->callback([command] { bench_train(*command); });

@@ -85,8 +85,8 @@ void bench_input(const InputCommand& command) {
       command.steps);
   const double together = 1.0 / (1.0 / tokenise + 1.0 / corrupt.tokens_per_second + 1.0 / pack.tokens_per_second);
   const auto dtype = dtype_of(command.compute.dtype.empty() ? "bf16" : command.compute.dtype);
-  auto seconds = timed_steps(preset(command.model), dtype, command.batch, shape.encoder_length, shape.decoder_length,
-                             command.repeats)
+  auto seconds = timed_steps(preset(command.model), {.dtype = dtype}, command.batch, shape.encoder_length,
+                             shape.decoder_length, command.repeats)
                      .seconds;
   std::sort(seconds.begin(), seconds.end());
   const double step = static_cast<double>(shape.positions()) / seconds[seconds.size() / 2];

@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "base/random.h"
-#include "train/step.h"
 
 namespace switchyard {
 namespace {
@@ -17,9 +16,9 @@ std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed
 
 }  // namespace
 
-TimedSteps timed_steps(const ModelConfig& config, at::ScalarType dtype, int64_t batch, int64_t encoder_length,
+TimedSteps timed_steps(const ModelConfig& config, const StepOptions& options, int64_t batch, int64_t encoder_length,
                        int64_t decoder_length, int64_t repeats) {
-  Learner learner(config, initialize(config, 0), {}, {.dtype = dtype});
+  Learner learner(config, initialize(config, 0), {}, options);
   const Batch input{.batch_size = batch,
                     .encoder_length = encoder_length,
                     .decoder_length = decoder_length,

@@ -1,11 +1,9 @@
 // Training steps of a model of random weights on random ids, timed one by one.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <vector>
 
-#include "model/config.h"
+#include "train/step.h"
 
 namespace switchyard {
 
@@ -15,7 +13,7 @@ struct TimedSteps {
 };
 
 // `repeats` steps of Adafactor on `batch` sequences of encoder_length + decoder_length tokens.
-TimedSteps timed_steps(const ModelConfig& config, at::ScalarType dtype, int64_t batch, int64_t encoder_length,
+TimedSteps timed_steps(const ModelConfig& config, const StepOptions& options, int64_t batch, int64_t encoder_length,
                        int64_t decoder_length, int64_t repeats);
 
 }  // namespace switchyard

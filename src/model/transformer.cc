@@ -4,9 +4,12 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/ones.h>
 
+#include <memory>
+
 #include "base/error.h"
 #include "model/decoder_cache.h"
 #include "model/fused_decoding.h"
+#include "model/recompute.h"
 #include "model/routing.h"
 #include "ops/attention.h"
 #include "ops/cross_entropy.h"
@@ -222,6 +225,56 @@ BlockOutput run_block(const StackPass& pass, const at::Tensor& x, const at::Tens
   return out;
 }
 
+// A pass that outlives what its caller gave it.
+struct OwnPass {
+  explicit OwnPass(const StackPass& from)
+      : config(from.config),
+        model(from.model),
+        options(from.options),
+        tokens(from.tokens),
+        pass{.config = config,
+             .model = model,
+             .weights = from.is_decoder ? model.decoder : model.encoder,
+             .options = options,
+             .tokens = tokens,
+             .is_decoder = from.is_decoder,
+             .encoder_hidden = {},
+             .encoder_tokens = from.encoder_tokens} {}
+  OwnPass(const OwnPass&) = delete;
+  const ModelConfig config;
+  const ComputeWeights model;
+  const ForwardOptions options;
+  const TokenLayout tokens;
+  const StackPass pass;
+};
+
+// What of a block's output a loss is made of.
+std::vector<at::Tensor*> parts_of(BlockOutput& output) {
+  std::vector<at::Tensor*> parts = {&output.x};
+  for (auto& layer : output.sparse_layers)
+    parts.insert(parts.end(), {&layer.router_logits, &layer.load_loss, &layer.routing.load_balance_loss,
+                               &layer.routing.router_z_loss, &layer.routing.importance_loss});
+  return parts;
+}
+
+BlockOutput run_block_twice(const std::shared_ptr<const OwnPass>& own, const at::Tensor& x,
+                            const at::Tensor& position_bias, const at::Tensor& encoder_hidden, size_t block) {
+  const auto first = std::make_shared<BlockOutput>();
+  const auto run = [own, block, kept = std::weak_ptr(first)](const std::vector<at::Tensor>& inputs) {
+    auto pass = own->pass;
+    pass.encoder_hidden = inputs[2];
+    auto output = run_block(pass, inputs[0], inputs[1], block);
+    std::vector<at::Tensor> values;
+    for (const auto* part : parts_of(output)) values.push_back(*part);
+    if (const auto place = kept.lock()) *place = std::move(output);
+    return values;
+  };
+  const auto values = recomputed(run, {x, position_bias, encoder_hidden});
+  const auto parts = parts_of(*first);
+  for (size_t n = 0; n < parts.size(); ++n) *parts[n] = values[n];
+  return std::move(*first);
+}
+
 // The bias of a [num_buckets, heads] table by distance; in decoding that of the longest row.
 at::Tensor bias_by_distance(const StackPass& pass, const at::Tensor& table) {
   const int64_t length = pass.tokens.length();
@@ -241,10 +294,14 @@ StackOutput run_stack(const StackPass& pass) {
   auto position_bias = bias_by_distance(pass, pass.weights.relative_attention_bias);
   const auto embedded = ops::embedding(pass.weights.embedding, pass.tokens.ids, pass.model.vocabulary()).to(wide);
   auto x = pass.dropout(embedded, num_blocks, Place::kEmbedding);
+  const bool has_gradient = at::GradMode::is_enabled() && x.requires_grad();
+  const auto num_twice = static_cast<size_t>(has_gradient ? pass.options.recompute_blocks : 0);
+  const auto again = num_twice > 0 ? std::make_shared<const OwnPass>(pass) : nullptr;
   for (size_t block = 0; block < num_blocks; ++block) {
     if (const auto& own = pass.weights.blocks[block].relative_attention_bias; own.defined())
       position_bias = bias_by_distance(pass, own);
-    auto result = run_block(pass, x, position_bias, block);
+    auto result = block < num_twice ? run_block_twice(again, x, position_bias, pass.encoder_hidden, block)
+                                    : run_block(pass, x, position_bias, block);
     x = std::move(result.x);
     for (auto& layer : result.sparse_layers) output.sparse_layers.push_back(std::move(layer));
   }

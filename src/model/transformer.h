@@ -31,8 +31,9 @@ struct ForwardOptions {
   int64_t step = 0;
   int64_t first_example = 0;  // number of row 0 in the step's global batch: any split of it draws the same noise
   StepTotals step_totals = {};
-  bool drop_tokens = true;  // false: capacity is not enforced and sequences do not compete (generation)
-  bool packs_few = false;   // experts' rows have the same bits however many they are (encoding prompts together)
+  bool drop_tokens = true;       // false: capacity is not enforced and sequences do not compete (generation)
+  int64_t recompute_blocks = 0;  // of each stack, the first: they keep their input and run again for their gradient
+  bool packs_few = false;        // experts' rows have the same bits however many they are (encoding prompts together)
 };
 
 // What one sparse layer did.

@@ -85,6 +85,8 @@ void check_run(const RunConfig& run) {
   check_positive(run.data.encoder_length, "data.encoder_length");
   check_positive(run.train.keep_last, "train.keep_last");
   const auto& train = run.train;
+  SY_CHECK(train.recompute_blocks >= 0, "train.recompute_blocks = ", train.recompute_blocks,
+           ": expected 0 or how many blocks of each stack are computed again");
   SY_CHECK(train.micro_batch_size >= 0, "train.micro_batch_size = ", train.micro_batch_size,
            ": expected 0 (the whole batch) or more");
   SY_CHECK(train.dtype == "auto" || train.dtype == "bf16" || train.dtype == "fp32", "train.dtype = \"", train.dtype,

@@ -89,6 +89,7 @@ struct DataConfig {
 struct TrainConfig {
   int64_t steps = 1000;
   int64_t batch_size = 8;        // sequences a step, over all ranks
+  int64_t recompute_blocks = 0;  // of each stack
   int64_t micro_batch_size = 0;  // sequences a forward pass; 0: the whole batch
   int64_t seed = 0;
   std::string dtype = "auto";
@@ -112,6 +113,8 @@ struct TrainConfig {
   static void visit(Self& self, Field&& field) {
     field("steps", self.steps, "optimiser updates");
     field("batch_size", self.batch_size, "sequences a step, over all ranks");
+    field("recompute_blocks", self.recompute_blocks,
+          "the first blocks of each stack keep their input alone and are computed again for their gradient; 0: none");
     field("micro_batch_size", self.micro_batch_size, "sequences a forward pass (gradient accumulation); 0: all");
     field("seed", self.seed, "of initial weights, data order and noise");
     field("dtype", self.dtype,

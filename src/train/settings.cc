@@ -9,7 +9,8 @@ namespace {
 
 const std::vector<std::string> kFree[] = {
     {"train", "steps", "log_every", "eval_every", "eval_examples", "save_every", "keep_last", "keep_best",
-     "best_metric", "best_direction", "micro_batch_size", "eval_task_examples", "eval_rank", "early_stopping_patience"},
+     "best_metric", "best_direction", "micro_batch_size", "recompute_blocks", "eval_task_examples", "eval_rank",
+     "early_stopping_patience"},
     {"data", "cache", "text", "vocab", "folder", "eval_text", "eval_each_file", "eval_tasks", "eval_split"},
     {"distill", "baseline", "cache"},
 };

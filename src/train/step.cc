@@ -220,7 +220,8 @@ StepResult Learner::forward_backward(const Batch& batch, int64_t step) {
          .seed = options_.seed,
          .step = step,
          .first_example = batch.first_example + first,
-         .step_totals = totals},
+         .step_totals = totals,
+         .recompute_blocks = options_.recompute_blocks},
         {.z_loss = options_.z_loss, .step_labels = labels, .soft_targets = soft_targets ? &*soft_targets : nullptr});
     is_last_pass_ = first + rows >= batch.batch_size;
     loss.total.backward();

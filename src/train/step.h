@@ -37,6 +37,7 @@ struct StepOptions {
   double z_loss = 1e-4;                  // weight of log(Z)^2 of the output softmax
   uint64_t seed = 0;                     // of dropout and routing noise
   int64_t micro_batch_size = 0;          // sequences a forward pass; 0: the whole batch
+  int64_t recompute_blocks = 0;          // of each stack (ForwardOptions)
   std::vector<std::string> frozen = {};  // groups of is_frozen() that get neither gradients nor slots
   const Teacher* teacher = nullptr;      // null: labels alone
   LowRankOptions low_rank = {};          // with a rank, all but the matrices that take updates is frozen; on one rank

@@ -125,6 +125,7 @@ struct Trainer::State {
                                 .z_loss = run.train.z_loss,
                                 .seed = static_cast<uint64_t>(run.train.seed),
                                 .micro_batch_size = run.train.micro_batch_size,
+                                .recompute_blocks = run.train.recompute_blocks,
                                 .frozen = run.train.frozen,
                                 .teacher = teacher.get(),
                                 .low_rank = {run.train.lora_rank, run.train.lora_alpha}},

@@ -1,6 +1,7 @@
 // A step is one thing, whatever it is cut into.
 #include "train/step.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/allclose.h>
 #include <gtest/gtest.h>
 
@@ -82,6 +83,35 @@ TEST(Step, TheVariantsThatCanBeCutAre) {
   }
   EXPECT_GE(cut, 20);
   EXPECT_GE(dropping, 15);
+}
+
+// To the bit, on one thread, as products of other sizes than multiples of 64 are libtorch's.
+TEST(Step, BlocksThatAreComputedAgainChangeNothing) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  for (const auto& variant : routing_variants()) {
+    SCOPED_TRACE(variant.name);
+    auto config = with_variant(tiny(), variant);
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+      const auto updated = [&](int64_t recompute_blocks) {
+        Learner learner(config, initialize(config, 4), {.learning_rate = 0.1, .schedule = "constant"},
+                        {.dtype = dtype, .seed = 3, .recompute_blocks = recompute_blocks});
+        auto result = learner.update(padded_batch(), 1);
+        return Outcome{std::move(result), learner.weights()};
+      };
+      auto kept = updated(0);
+      for (const int64_t count : {1, 100}) {
+        auto again = updated(count);
+        EXPECT_EQ(kept.result.loss, again.result.loss);
+        EXPECT_EQ(kept.result.gradient_norm, again.result.gradient_norm);
+        EXPECT_EQ(mean_dropped_fraction(kept.result), mean_dropped_fraction(again.result));
+        const auto parameters = list_parameters(config, kept.weights), others = list_parameters(config, again.weights);
+        for (size_t n = 0; n < parameters.size(); ++n)
+          EXPECT_TRUE(parameters[n].tensor->equal(*others[n].tensor)) << parameters[n].spec.name;
+      }
+    }
+  }
+  at::set_num_threads(threads);
 }
 
 TEST(Step, ACutThroughAGroupIsRefused) { EXPECT_THROW(first_step(tiny(), 1), Error); }
