@@ -26,7 +26,8 @@ def desk(tmp_path_factory):
     rows = [{"sentence": "a fine lamp" if n % 2 else "a poor coat", "label": n % 2, "premise": "p", "hypothesis": "h"} for n in range(6)]
     for task in ("glue_sst2", "superglue_cb"):
         (folder / f"DATA/{task}").mkdir(parents=True)
-        (folder / f"DATA/{task}/dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for split in ("train", "dev"):
+            (folder / f"DATA/{task}/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run_block(README["Your own text"][1], folder, SMALLER)
     return folder
 
@@ -46,6 +47,9 @@ def test_routers(desk):
 def test_tasks(desk):
     run_block(README["Tasks"][0], desk, {"outputs.jsonl    #": "outputs.jsonl --max-tokens 2    #"})
     assert len((desk / "outputs.jsonl").read_text().splitlines()) == 6
+    fewer = " --set data.decoder_length=16 --set train.steps=2 --set train.batch_size=2 --set train.eval_every=1"
+    said = run_block(README["Tasks"][1], desk, {"data.folder=$PWD/DATA": "data.folder=$PWD/DATA" + fewer})
+    assert "accuracy" in said
 
 
 def test_plans(desk):
