@@ -94,6 +94,11 @@ void bench_train(const BenchCommand& command) {
   const double flops = 3.0 * static_cast<double>(batch) *
                        (forward_flops(config, command.encoder_length, command.decoder_length) +
                         router_flops(config, command.encoder_length, command.decoder_length));
+  // What an update cannot do without: gradients once, weights in and out, and their copies in bf16.
+  double values = 0.0;
+  for (const auto& spec : parameter_specs(config)) values += static_cast<double>(spec.numel());
+  const double update_bytes = 12.0 * values;  // 2 + 8 + 2 in bf16, 4 + 8 in fp32
+  const double update = spread(steps.optimizer_seconds).median, bandwidth = read_bandwidth();
   const auto tokens = static_cast<double>(batch * (command.encoder_length + command.decoder_length));
   print(command, {{"model", command.model},
                   {"dtype", dtype == at::kBFloat16 ? "bf16" : "fp32"},
@@ -104,6 +109,9 @@ void bench_train(const BenchCommand& command) {
                   {"step_seconds_max", time.high},
                   {"model_flops_utilization", flops / time.median / 1e9 / gemm},
                   {"gemm_gflops", gemm},
+                  {"optimizer_seconds", update},
+                  {"optimizer_bandwidth_share", update_bytes / update / 1e9 / bandwidth},
+                  {"read_gigabytes_per_second", bandwidth},
                   {"loss", steps.last_loss}});
 }
 

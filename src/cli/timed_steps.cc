@@ -27,8 +27,11 @@ TimedSteps timed_steps(const ModelConfig& config, const StepOptions& options, in
   TimedSteps timed;
   for (int64_t step = 1; step <= repeats + 2; ++step) {
     const double start = steady_seconds();
-    timed.last_loss = learner.update(input, step).loss;
-    if (step > 2) timed.seconds.push_back(steady_seconds() - start);
+    const auto result = learner.update(input, step);
+    timed.last_loss = result.loss;
+    if (step <= 2) continue;
+    timed.seconds.push_back(steady_seconds() - start);
+    timed.optimizer_seconds.push_back(result.optimizer_seconds);
   }
   return timed;
 }

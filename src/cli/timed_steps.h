@@ -8,7 +8,8 @@
 namespace switchyard {
 
 struct TimedSteps {
-  std::vector<double> seconds;  // of each but the first two, which warm up
+  std::vector<double> seconds;            // of each but the first two, which warm up
+  std::vector<double> optimizer_seconds;  // of these
   double last_loss = 0.0;
 };
 

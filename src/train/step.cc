@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/clock.h"
 #include "base/config.h"
 #include "model/loss.h"
 #include "model/routing_groups.h"
@@ -250,7 +251,9 @@ StepResult Learner::update(const Batch& batch, int64_t step) {
   std::vector<at::Tensor> trained;
   for (const size_t unit : optimized_units_) trained.push_back(gradients[unit]);
   if (low_rank_) trained = low_rank_->gradients(trained);
+  const double start = steady_seconds();
   const auto reading = optimizer_->read(trained);
+  result.optimizer_seconds = steady_seconds() - start;
   double squares = 0.0;
   for (const double sum : reading.square_sums) squares += sum;
   sum_results(result, squares, mesh_);
@@ -263,7 +266,9 @@ StepResult Learner::update(const Batch& batch, int64_t step) {
                          first < none ? "; first in the gradient of " + parameters_[first].spec.name : ""));
   }
   const at::NoGradGuard no_grad;
+  const double read_until = steady_seconds();
   optimizer_->step_(reading, step, clip_scale(result.gradient_norm, optimizer_config_.gradient_clip_norm));
+  result.optimizer_seconds += steady_seconds() - read_until;
   if (low_rank_) low_rank_->apply();
   std::vector<at::Tensor> tensors;
   for (const auto& parameter : parameters_) tensors.push_back(*parameter.tensor);

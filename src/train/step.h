@@ -58,6 +58,7 @@ struct StepResult {
   std::vector<LayerRouting> layers;  // one a sparse layer, in order
   std::vector<PartResult> parts;     // by Batch::part; empty where there are none
   WireBytes wire_bytes;              // that this rank sent
+  double optimizer_seconds = 0.0;    // of reading gradients and writing weights
   double seconds = 0.0;              // with the wait for its batch: filled in by whoever drives the steps
 };
 
