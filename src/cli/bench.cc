@@ -97,7 +97,7 @@ void bench_train(const BenchCommand& command) {
   // What an update cannot do without: gradients once, weights in and out, and their copies in bf16.
   double values = 0.0;
   for (const auto& spec : parameter_specs(config)) values += static_cast<double>(spec.numel());
-  const double update_bytes = 12.0 * values;  // 2 + 8 + 2 in bf16, 4 + 8 in fp32
+  const double update_bytes = 12.0 * values;  // 2 + 8 + 2 in bf16, 4 + 8 in f32
   const double update = spread(steps.optimizer_seconds).median, bandwidth = read_bandwidth();
   const auto tokens = static_cast<double>(batch * (command.encoder_length + command.decoder_length));
   print(command, {{"model", command.model},
