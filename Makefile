@@ -22,10 +22,10 @@ define build
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build program install package test quickstart bench scaling sanitize threads soak harness fuzz format lint clean
+.PHONY: help setup build program install package test quickstart bench bench-ops scaling sanitize threads soak harness fuzz format lint clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## install missing system packages and the Python environment .venv
 	@scripts/setup.sh
@@ -54,6 +54,11 @@ quickstart:  ## train a sparse model and its dense twin on text, compare them; T
 
 bench: build  ## speed beside HF transformers and CTranslate2 in the same run; ARGS="--help" lists options
 	@$(PYTHON) tools/bench_peers.py $(ARGS)
+
+bench-ops: setup  ## each operation by the kernels, by plain ATen and as ATen offers it; ARGS="--only attention"
+	@cmake --preset release -DSWITCHYARD_BENCH=ON >/dev/null
+	$(call build,release,ops_bench)
+	@$(PYTHON) tools/bench_ops.py $(ARGS)
 
 sanitize: setup  ## all tests of the C++ code under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(call build,asan)

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 list() { git ls-files --cached --others --exclude-standard "$@"; }
-cpp_files() { list 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'examples/*.cc' 'fuzz/*.cc' 'fuzz/*.h' 'python/*.cc' 'python/*.h' 'cmake/*.h'; }
+cpp_files() { list 'src/*.cc' 'src/*.h' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'bench/*.h' 'examples/*.cc' 'fuzz/*.cc' 'fuzz/*.h' 'python/*.cc' 'python/*.h' 'cmake/*.h'; }
 
 cheap() {
   python3 scripts/check_includes.py
