@@ -26,7 +26,7 @@ import time
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 TORCHRUN = SOURCE / ".venv/bin/torchrun"
 STUCK_SECONDS = 180  # without a new step
-TIMING = {"tokens_per_second", "step_seconds", "seconds", "eval_seconds", "model_flops_utilization"}
+TIMING = {"tokens_per_second", "step_seconds", "seconds", "eval_seconds", "model_flops_utilization", "peak_memory_bytes"}
 
 RUN = """
 [model]

@@ -1,5 +1,7 @@
-// How the process keeps memory that it has freed.
+// How the process keeps memory that it has freed, and how much it has had.
 #pragma once
+
+#include <cstdint>
 
 namespace switchyard {
 
@@ -8,5 +10,9 @@ namespace switchyard {
 // as much again as the tensors; with MALLOC_MMAP_THRESHOLD_ in the environment freed blocks go back to the system
 // instead. It holds for the whole process, from now on.
 void keep_freed_memory();
+
+// The most physical memory that the process has had at once, code and libraries included; 0 where the system does not
+// tell (Linux does, in /proc/self/status).
+int64_t peak_memory_bytes();
 
 }  // namespace switchyard

@@ -12,6 +12,7 @@
 #include "checkpoint/safetensors.h"
 #include "checkpoint/weight_names.h"
 #include "cli/commands.h"
+#include "cli/inspect_memory.h"
 #include "cli/inspect_routing.h"
 #include "model/flops.h"
 #include "model/parameters.h"
@@ -239,7 +240,8 @@ void add_inspect(CLI::App& app) {
   auto* inspect_app = app.add_subcommand("inspect",
                                          "Show a model's size, cost, routing and tensors\n"
                                          "Example: switchyard inspect switch-base-128\n"
-                                         "         switchyard inspect --routing runs/mini --text held-out.txt");
+                                         "         switchyard inspect --routing runs/mini --text held-out.txt\n"
+                                         "         switchyard inspect --memory run.toml");
   auto routing = std::make_shared<InspectRouting>();
   auto* with_routing = inspect_app->add_flag("--routing", routing->enabled,
                                              "run the model on --text: which tokens each expert of each layer takes");
@@ -253,6 +255,16 @@ void add_inspect(CLI::App& app) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   add_compute_options(*inspect_app, routing->compute);
+  auto memory = std::make_shared<InspectMemory>();
+  auto* with_memory = inspect_app->add_flag(
+      "--memory", memory->enabled, "what training a run file, a run's folder or a preset holds at its fullest moment");
+  with_memory->excludes(with_routing);
+  inspect_app->add_option("--set", memory->settings, "--memory: key=value, replaces one key of a run file")
+      ->needs(with_memory);
+  inspect_app->add_option("--batch", memory->batch, "--memory: sequences of a preset's step, all in one pass")
+      ->check(CLI::Range(1, 1 << 20))
+      ->needs(with_memory)
+      ->capture_default_str();
   inspect_app->add_option("model", command->model, "model directory, run folder or preset name")->required();
   inspect_app->add_option("--encoder-length", command->encoder_length, "tokens of a sequence for FLOPs")
       ->check(CLI::Range(1, 1 << 24));
@@ -260,7 +272,15 @@ void add_inspect(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 24));
   inspect_app->add_flag("--tensors", command->tensors, "list experts one by one");
   inspect_app->add_flag("--json", command->json, "print one JSON object, with every tensor");
-  inspect_app->callback([command, routing] {
+  inspect_app->callback([command, routing, memory] {
+    if (memory->enabled) {
+      memory->subject = command->model;
+      memory->encoder_length = command->encoder_length;
+      memory->decoder_length = command->decoder_length;
+      memory->is_bf16 = routing->compute.dtype != "fp32";
+      memory->json = command->json;
+      return inspect_memory(*memory);
+    }
     if (!routing->enabled) return inspect(*command);
     SY_CHECK(!routing->text.empty(), "inspect --routing needs --text: files or folders to run the model on");
     routing->model = command->model;

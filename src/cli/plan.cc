@@ -12,7 +12,7 @@
 #include "base/files.h"
 #include "checkpoint/checkpoint_store.h"
 #include "cli/commands.h"
-#include "data/span_corruption.h"
+#include "cli/run_workload.h"
 #include "model/flops.h"
 #include "model/parameters.h"
 #include "plan/picture.h"
@@ -20,8 +20,6 @@
 #include "plan/planner.h"
 #include "plan/scaling.h"
 #include "report/html.h"
-#include "text/vocabulary.h"
-#include "train/run_config.h"
 
 namespace switchyard {
 namespace {
@@ -40,43 +38,6 @@ struct PlanCommand {
   double dropped = 0.0, imbalance = 1.0;
   bool json = false;
 };
-
-struct Subject {
-  Workload workload;
-  int64_t devices = 0;  // of a run file's layout
-};
-
-bool names_a_file(const std::string& subject) { return subject.ends_with(".toml") || fs::exists(subject); }
-
-Subject read_subject(const PlanCommand& command) {
-  Subject subject;
-  auto& workload = subject.workload;
-  if (!names_a_file(command.subject)) {
-    SY_CHECK(command.settings.empty(), "--set changes a run file; \"", command.subject, "\" is not one");
-    workload.model = preset(command.subject);
-    return subject;
-  }
-  const auto run = read_run(command.subject, command.settings);
-  workload.model = run.model;
-  if (run.init.empty() && fs::exists(run.data.vocab))  // as training does
-    workload.model.vocab_size =
-        (int64_t{Vocabulary::load(resolve_vocabulary(run.data.vocab)).size()} + 127) / 128 * 128;
-  workload.batch_size = run.train.batch_size;
-  workload.micro_batch_size = run.train.micro_batch_size > 0 ? run.train.micro_batch_size : run.train.batch_size;
-  workload.encoder_length = run.data.encoder_length;
-  workload.decoder_length = run.data.decoder_length;
-  if (workload.decoder_length == 0)
-    workload.decoder_length =
-        span_corruption_lengths(run.data.encoder_length, {.noise_density = run.data.noise_density,
-                                                          .mean_noise_span_length = run.data.mean_noise_span_length})
-            .targets_length;
-  workload.is_bf16 = resolved_dtype(run.train.dtype) == "bf16";
-  workload.optimizer = run.optimizer.name;
-  workload.muon_experts = run.optimizer.muon_experts;
-  workload.min_dim_size_to_factor = run.optimizer.min_dim_size_to_factor;
-  subject.devices = run.parallel.data.value_or(1) * run.parallel.expert.value_or(1) * run.parallel.tensor.value_or(1);
-  return subject;
-}
 
 Workload make_workload(const PlanCommand& command, Workload workload) {
   workload.batch_size = command.batch.value_or(workload.batch_size);
@@ -273,11 +234,11 @@ Json run_scaling(const PlanCommand& command, const Workload& workload) {
 }
 
 Json run(const PlanCommand& command) {
-  const auto subject = read_subject(command);
+  const auto subject = read_workload(command.subject, command.settings);
   const auto workload = make_workload(command, subject.workload);
   SY_CHECK(command.measured.empty() || !command.scaling.empty(), "--measured is a run that --scaling replays");
   if (!command.scaling.empty()) return run_scaling(command, workload);
-  int64_t devices = command.devices > 0 ? command.devices : subject.devices;
+  int64_t devices = command.devices > 0 ? command.devices : subject.is_run ? subject.layout.num_ranks() : 0;
   if (devices == 0 && !command.layout.empty()) devices = read_layout(command.layout).num_ranks();
   SY_CHECK(devices > 0, "plan needs --devices N, for example: switchyard plan ", command.subject, " --devices 8");
   const auto cluster = make_cluster(command, devices);

@@ -35,11 +35,7 @@ struct Sizes {
   double part(int64_t size, int64_t unit = 1) const {
     return static_cast<double>(even_slice(size, layout.tensor, 0, unit).size());
   }
-  // Gradients of `values` weights: those that were cast, or joined, wait for the end of the backward pass, others are
-  // added to what there is and go.
-  void add_gradients(PassSegment& segment, double values, bool is_joined = false) const {
-    (workload.is_bf16 || is_joined ? segment.late_gradients : segment.backward_work) += s * values;
-  }
+  void add_gradients(PassSegment& segment, double values) const { segment.gradients += s * values; }
 };
 
 // A sublayer on `n` tokens reads the stream (f32, kept by its norm) and works on the normed input.
@@ -67,7 +63,7 @@ PassSegment self_attention(const Sizes& z, double n, const SparseSite* site) {
   add_attention(z, segment, n, n);
   z.add_gradients(segment, z.d * z.inner);
   if (site == nullptr) {
-    z.add_gradients(segment, 3 * z.d * z.inner, /*is_joined=*/true);
+    z.add_gradients(segment, 3 * z.d * z.inner);
     return segment;
   }
   const double rows = routed_rows(z.workload, *site, static_cast<int64_t>(z.batch)),
@@ -75,7 +71,7 @@ PassSegment self_attention(const Sizes& z, double n, const SparseSite* site) {
   const auto value = static_cast<double>(site->value_bytes), experts = static_cast<double>(site->num_experts);
   add_router(segment, n, rows, experts);
   segment.saved += value * (here * z.d + rows * 3 * z.inner);
-  segment.late_gradients += value * std::max(1.0, experts / static_cast<double>(z.layout.expert)) * 3 * z.d * z.inner;
+  segment.gradients += value * std::max(1.0, experts / static_cast<double>(z.layout.expert)) * 3 * z.d * z.inner;
   return segment;
 }
 
@@ -83,7 +79,7 @@ PassSegment cross_attention(const Sizes& z, double n, double encoder_tokens) {
   auto segment = sublayer("cross attention", z, n);
   add_attention(z, segment, n, encoder_tokens);
   z.add_gradients(segment, 2 * z.d * z.inner);
-  z.add_gradients(segment, 2 * z.d * z.inner, /*is_joined=*/true);
+  z.add_gradients(segment, 2 * z.d * z.inner);
   segment.backward_work += z.s * encoder_tokens * z.d;
   return segment;
 }
@@ -115,11 +111,11 @@ PassSegment sparse_feed_forward(const Sizes& z, double n, const SparseSite& site
   return segment;
 }
 
-// A look-up keeps ids; its gradient is a whole f32 table that waits for the table's other uses.
+// A look-up keeps ids; its gradient is a whole f32 table.
 PassSegment look_up(const Sizes& z, double n) {
   return {.name = "embedding",
           .saved = kIndex * n,
-          .late_gradients = kWide * z.vocab * z.d,
+          .table_gradient = kWide * z.vocab * z.d,
           .forward_work = kWide * n * z.d,
           .backward_work = kWide * n * z.d};
 }
@@ -140,15 +136,14 @@ PassSegment cross_entropy(const Sizes& z, double n) {
   return segment;
 }
 
-// Last of all in the backward pass: each gradient in the compute dtype becomes f32 before it is added.
-PassSegment casts(const Sizes& z, const std::vector<SparseSite>& sites) {
-  double largest = z.d * std::max(z.vocab, z.d_ff);
-  for (const auto& site : sites)
-    if (!site.is_attention)
-      largest = std::max(
-          largest,
-          z.d * z.d_ff * std::max(1.0, static_cast<double>(site.num_experts) / static_cast<double>(z.layout.expert)));
-  return {.name = "casts", .backward_work = z.workload.is_bf16 ? kWide * largest : 0.0};
+// A block, the segments from `first` on, that keeps its input alone. In its backward pass the rest is there again.
+void keep_input_alone(std::vector<PassSegment>& segments, size_t first, double input_bytes) {
+  double again = -input_bytes;
+  for (size_t n = first; n < segments.size(); ++n) {
+    again += segments[n].saved;
+    segments[n].backward_work += again;
+    segments[n].saved = n == first ? input_bytes : 0.0;
+  }
 }
 
 void add_stack(const Sizes& z, bool is_decoder, std::vector<SparseSite> sites, std::vector<PassSegment>& segments) {
@@ -159,11 +154,13 @@ void add_stack(const Sizes& z, bool is_decoder, std::vector<SparseSite> sites, s
   size_t next = 0;
   segments.push_back(look_up(z, n));
   for (int64_t block = 0; block < (is_decoder ? model.num_decoder_layers : model.num_encoder_layers); ++block) {
+    const size_t first = segments.size();
     segments.push_back(
         self_attention(z, n, model.has_sparse_attention(is_decoder, block) ? &sites.at(next++) : nullptr));
     if (is_decoder) segments.push_back(cross_attention(z, n, inputs));
     const bool is_sparse = is_decoder ? model.is_sparse_decoder_layer(block) : model.is_sparse_encoder_layer(block);
     segments.push_back(is_sparse ? sparse_feed_forward(z, n, sites.at(next++)) : dense_feed_forward(z, n));
+    if (block < z.workload.recompute_blocks) keep_input_alone(segments, first, kWide * n * z.d);
   }
   segments.push_back(final_norm(z, n));
 }
@@ -173,25 +170,43 @@ void add_stack(const Sizes& z, bool is_decoder, std::vector<SparseSite> sites, s
 std::vector<PassSegment> pass_segments(const Workload& workload, const Layout& layout, int64_t micro_batch) {
   const Sizes z(workload, layout, micro_batch);
   const auto sites = sparse_sites(workload);
-  std::vector<PassSegment> segments = {casts(z, sites)};
+  std::vector<PassSegment> segments;
   add_stack(z, /*is_decoder=*/false, sites, segments);
   add_stack(z, /*is_decoder=*/true, sites, segments);
   segments.push_back(cross_entropy(z, z.batch * static_cast<double>(workload.decoder_length)));
   return segments;
 }
 
-PassMemory pass_memory(const std::vector<PassSegment>& segments) {
+double activations(const std::vector<PassSegment>& segments) {
+  double saved = 0;
+  for (const auto& segment : segments) saved += segment.saved;
+  return saved;
+}
+
+PassMemory pass_memory(const std::vector<PassSegment>& segments, GradientFate fate, bool is_bf16) {
   PassMemory memory;
+  double saved = 0;
   for (const auto& segment : segments) {
-    memory.activations += segment.saved;
-    memory.peak = std::max(memory.peak, memory.activations + segment.forward_work);
+    saved += segment.saved;
+    memory.peak = std::max(memory.peak, saved + segment.forward_work);
   }
-  double saved = memory.activations, late = 0;
+  const bool has_sums = fate == GradientFate::kAdded || fate == GradientFate::kAddedLater;
+  const double widening = is_bf16 ? 2.0 : 1.0;
+  double table = 0;  // of all look-ups together
   for (auto segment = segments.rbegin(); segment != segments.rend(); ++segment) {
-    late += segment->late_gradients;
-    memory.peak = std::max(memory.peak, saved + late + segment->backward_work);
+    double work = segment->backward_work;
+    // A second table is added to the first.
+    (has_sums || table > 0 ? work : table) += segment->table_gradient;
+    if (fate == GradientFate::kKept || fate == GradientFate::kAddedLater) {
+      memory.gradients += segment->gradients;
+    } else {
+      work += segment->gradients;
+      if (fate == GradientFate::kWidened) memory.gradients += widening * segment->gradients;
+    }
+    memory.peak = std::max(memory.peak, saved + memory.gradients + table + work);
     saved -= segment->saved;
   }
+  memory.gradients += table;
   return memory;
 }
 

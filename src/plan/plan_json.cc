@@ -18,7 +18,8 @@ Json to_json(const PlannedLayout& plan, const Cluster& cluster) {
   const auto& memory = plan.memory;
   json["memory_bytes"] = {{"weights", whole(memory.weights)},     {"gradients", whole(memory.gradients)},
                           {"optimizer", whole(memory.optimizer)}, {"activations", whole(memory.activations)},
-                          {"buffers", whole(memory.buffers)},     {"total", whole(memory.total())}};
+                          {"buffers", whole(memory.buffers)},     {"overlap", whole(-memory.overlap)},
+                          {"total", whole(memory.total())}};
   double total = 0;
   for (const auto kind : {CollectiveKind::kAllToAll, CollectiveKind::kAllReduce, CollectiveKind::kBroadcast}) {
     json["wire_bytes"][to_word(kind)] = whole(bytes_of(plan.traffic, kind));

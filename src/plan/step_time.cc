@@ -60,7 +60,7 @@ StepTime step_time(const Cluster& cluster, const Workload& workload, const Layou
   // A pass reads each weight twice and writes its gradient, and writes what it saves and reads it back with as much
   // again of gradients.
   const double copy = workload.is_bf16 ? 0.5 : 1.0;
-  const double saved = pass_memory(pass_segments(workload, layout, micro_batch)).activations;
+  const double saved = activations(pass_segments(workload, layout, micro_batch));
   time.memory = micro_batches * (3.0 * copy * held + 4.0 * saved) / cluster.memory_bandwidth;
   // Per micro-batch: gradients in the compute dtype are read and added to f32 ones. Once: weights are cast, gradients
   // packed, summed, read for the update and new values written.

@@ -14,6 +14,7 @@ struct Workload {
   int64_t batch_size = 2048;     // sequences a step, over all devices
   int64_t micro_batch_size = 0;  // sequences a forward pass on one device; 0: the planner's choice
   int64_t encoder_length = 512, decoder_length = 114;
+  int64_t recompute_blocks = 0;          // of each stack: their activations are made again in the backward pass
   bool is_bf16 = true;                   // compute dtype; weights, gradients and optimiser are f32
   std::string optimizer = "adafactor";   // or adamw, muon
   bool muon_experts = true;              // as the optimiser's key

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/memory.h"
+
 namespace switchyard {
 namespace {
 
@@ -67,6 +69,7 @@ Json to_json(const StepResult& result, const RunProgress& progress) {
   line["model_flops_utilization"] = progress.flops / result.seconds / progress.product_rate;
   line["tokens_per_second"] = static_cast<double>(result.tokens) / result.seconds;
   line["step_seconds"] = result.seconds;
+  if (const int64_t peak = peak_memory_bytes(); peak > 0) line["peak_memory_bytes"] = peak;
   return line;
 }
 

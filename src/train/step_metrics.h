@@ -27,7 +27,7 @@ struct RunProgress {
 // list, one share an expert), expert_load_entropy (nats), expert_load_max (the busiest over the even share),
 // expert_utilization, router_entropy (nats), router_confidence; the losses without coefficients load_balance, router_z
 // and importance, and load where it has one; left_behind_fraction where it differs from dropped_fraction.
-// filled: the share of positions that is not padding.
+// filled: the share of positions that is not padding. peak_memory_bytes: the most that the process has had so far.
 // Of a mixture, by part: part_loss (nats a target token in this step), part_examples_seen and part_tokens_seen.
 Json to_json(const StepResult& result, const RunProgress& progress);
 

@@ -82,7 +82,7 @@ def small_run(workshop, tmp_path_factory):
 
 
 def metrics(run_folder):
-    """Lines of metrics.jsonl without the fields that tell time."""
-    timing = {"tokens_per_second", "step_seconds", "seconds", "eval_seconds", "model_flops_utilization"}
+    """Lines of metrics.jsonl without the fields that tell time and memory."""
+    timing = {"tokens_per_second", "step_seconds", "seconds", "eval_seconds", "model_flops_utilization", "peak_memory_bytes"}
     with open(run_folder / "metrics.jsonl") as lines:
         return [{key: value for key, value in json.loads(line).items() if key not in timing} for line in lines]

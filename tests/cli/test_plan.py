@@ -7,7 +7,7 @@ import pytest
 
 from conftest import refused, switchyard
 
-MEMORY = {"weights", "gradients", "optimizer", "activations", "buffers", "total"}
+MEMORY = {"weights", "gradients", "optimizer", "activations", "buffers", "overlap", "total"}
 WIRE = {"all_to_all", "all_reduce", "broadcast", "total"}
 
 

@@ -9,7 +9,7 @@ namespace switchyard {
 namespace {
 
 double activations(const Workload& workload, const Layout& layout, int64_t micro_batch) {
-  return pass_memory(pass_segments(workload, layout, micro_batch)).activations;
+  return activations(pass_segments(workload, layout, micro_batch));
 }
 
 MemoryUse use_of(const Workload& workload, const Layout& layout, int64_t micro_batch) {
@@ -49,27 +49,57 @@ TEST(Activations, OfExpertsAreTheDenseLayersAndTheRouters) {
             tokens * (2 * 2 * d + 2 * 4 * experts + 2 * 8 + 4 * 8 + 4));
 }
 
-TEST(PassMemory, FollowsTheFullestMomentOfBothPasses) {
-  const std::vector<PassSegment> segments = {
-      {.name = "first", .saved = 10, .late_gradients = 7, .forward_work = 1, .backward_work = 2},
-      {.name = "second", .saved = 5, .late_gradients = 1, .forward_work = 30, .backward_work = 3}};
-  EXPECT_EQ(pass_memory(segments).activations, 15);
-  EXPECT_EQ(pass_memory(segments).peak, 45) << "work of the second segment in the forward pass";
-  auto quiet = segments;
-  quiet[1].forward_work = 0;
-  EXPECT_EQ(pass_memory(quiet).peak, 20) << "start of the first segment's backward pass: 10 + 1 + 7 + 2";
+TEST(Activations, OfARecomputedBlockAreItsInput) {
+  auto workload = small_workload(false);
+  const double all = activations(workload, {}, 2);
+  workload.recompute_blocks = 1;
+  const double tokens = 2 * (64 + 32), d = 16;
+  const double beside = 8 * tokens + tokens * d * (4 + 2) + (8 + 4) * 2 * 32;  // ids, final norms, loss
+  EXPECT_EQ(activations(workload, {}, 2), beside + 4 * tokens * d);
+  EXPECT_LT(activations(workload, {}, 2), all);
 }
 
-TEST(MemoryUse, OfOneDeviceIsTheModelFourTimesOver) {
+TEST(PassMemory, FollowsTheFullestMomentOfBothPasses) {
+  std::vector<PassSegment> segments = {
+      {.name = "first", .saved = 10, .gradients = 7, .forward_work = 1, .backward_work = 2},
+      {.name = "second", .saved = 5, .gradients = 1, .forward_work = 30, .backward_work = 3}};
+  EXPECT_EQ(activations(segments), 15);
+  const auto peak = [&](GradientFate fate) { return pass_memory(segments, fate, /*is_bf16=*/true).peak; };
+  EXPECT_EQ(peak(GradientFate::kKept), 45) << "work of the second segment in the forward pass";
+  segments[1].forward_work = 0;
+  EXPECT_EQ(peak(GradientFate::kKept), 20) << "start of the first segment's backward pass: 10 + 1 + 7 + 2";
+  EXPECT_EQ(peak(GradientFate::kAdded), 19) << "either: 15 + 3 + 1, 10 + 2 + 7";
+  EXPECT_EQ(peak(GradientFate::kAddedLater), 20);
+  EXPECT_EQ(peak(GradientFate::kWidened), 35) << "10 + 2 (1 + 7) + 2 + 7";
+  EXPECT_EQ(pass_memory(segments, GradientFate::kKept, true).gradients, 8);
+  EXPECT_EQ(pass_memory(segments, GradientFate::kWidened, true).gradients, 16);
+  EXPECT_EQ(pass_memory(segments, GradientFate::kAdded, true).gradients, 0);
+}
+
+// The gradients of two look-ups of one table become one.
+TEST(PassMemory, HoldsATableOnce) {
+  const std::vector<PassSegment> segments = {{.name = "encoder", .saved = 1, .table_gradient = 100},
+                                             {.name = "decoder", .saved = 1, .table_gradient = 100}};
+  const auto memory = pass_memory(segments, GradientFate::kKept, /*is_bf16=*/true);
+  EXPECT_EQ(memory.gradients, 100);
+  EXPECT_EQ(memory.peak, 201);
+}
+
+TEST(MemoryUse, OfOneDeviceIsTheModelAndItsGradients) {
   const auto workload = small_workload(true);
   double numel = 0;
   for (const auto& spec : parameter_specs(workload.model)) numel += static_cast<double>(spec.numel());
-  const auto use = use_of(workload, {}, 8);
-  EXPECT_EQ(use.gradients, 4 * numel);
-  EXPECT_GT(use.weights, 4 * numel);
-  EXPECT_LT(use.weights, 6 * numel);
-  EXPECT_EQ(use.activations, activations(workload, {}, 8));
-  EXPECT_EQ(use.total(), use.weights + use.gradients + use.optimizer + use.activations + use.buffers);
+  const auto sums = use_of(workload, {}, 4), once = use_of(workload, {}, 8);
+  EXPECT_EQ(sums.gradients, 4 * numel) << "of two passes";
+  EXPECT_LT(once.gradients, 3 * numel) << "in bf16, a table in f32 too";
+  EXPECT_GT(once.gradients, 1.9 * numel);
+  for (const auto& use : {sums, once}) {
+    EXPECT_GT(use.weights, 4 * numel);
+    EXPECT_LT(use.weights, 6 * numel);
+    EXPECT_EQ(use.weights - use.copies, 4 * numel);
+    EXPECT_EQ(use.total(), use.weights + use.gradients + use.optimizer + use.activations + use.buffers - use.overlap);
+  }
+  EXPECT_EQ(once.activations, activations(workload, {}, 8));
 }
 
 TEST(MemoryUse, FallsWithDevices) {
