@@ -76,6 +76,8 @@ class Study:
         self.out, self.data, self.threads = options.out.resolve(), options.data.resolve(), options.threads
         self.tasks = [task for task in TASKS if task.name in options.tasks]
         self.kinds = [kind for kind in PRESETS if kind in options.models]
+        self.part = "" if len(self.tasks) == len(TASKS) else " --tasks " + " ".join(options.tasks)
+        self.part += "" if len(self.kinds) == len(PRESETS) else " --models " + " ".join(options.models)
         study_learning.prepare(self.data / "pretrain_en", self.out)
 
     def train(self, command: list, config: str, name: str, settings: list[str], steps: int) -> list[dict]:
@@ -104,7 +106,7 @@ class Study:
             print(f"\n{table['title']}\n\n| | " + " | ".join(table["columns"]) + " |\n|---|" + "---|" * len(table["columns"]))
             for row in table["rows"]:
                 print("| " + " | ".join(row) + " |")
-        result = {"command": f"scripts/study_downstream.py {study}", **extra, **document}
+        result = {"command": f"scripts/study_downstream.py {study}{self.part}", **extra, **document}
         (ROOT / f"bench/results/{study}.json").write_text(json.dumps(result, indent=1) + "\n")
 
     # Fine-tuning
@@ -153,7 +155,7 @@ class Study:
             "title": "Fine-tuning",
             "about": f"Pre-training: {losses[self.kinds[0]][-1]['step']} steps. Mean of {len(SEEDS)} seeds and its standard error.",
             "tables": [
-                {"title": "Five tasks after fine-tuning", "columns": columns,
+                {"title": "Tasks after fine-tuning", "columns": columns,
                  "about": ", ".join(f"{task.title} {task.steps} steps" for task in self.tasks) + "; at the last step, on the first examples of dev.",
                  "rows": [{"name": names[begin], "cells": cells(begin)} for begin in starts] +
                          [{"name": "the most frequent label", "cells": frequent}]},
