@@ -28,9 +28,10 @@ function(switchyard_kernels module)
   foreach(set plain avx2 avx512)
     add_library(${module}_${set} OBJECT ${sources})
     target_include_directories(${module}_${set} PRIVATE "${CMAKE_SOURCE_DIR}/src")
-    # GCC 12 warns inside its own AVX-512 header (its bug 105593).
+    # Unique symbols, as sanitizers make of constants, cannot be made local. GCC 12 warns inside its own AVX-512 header
+    # (its bug 105593).
     target_compile_options(${module}_${set} PRIVATE ${kernel_options_${set}} ${arg_OPTIONS}
-      -Wno-maybe-uninitialized -Wno-uninitialized)
+      -fno-gnu-unique -Wno-maybe-uninitialized -Wno-uninitialized)
     file(GENERATE OUTPUT "${folder}/${set}.list" CONTENT "$<JOIN:$<TARGET_OBJECTS:${module}_${set}>,\n>\n")
     list(APPEND objects $<TARGET_OBJECTS:${module}_${set}>)
   endforeach()
