@@ -31,7 +31,8 @@ function(switchyard_kernels module)
     # Unique symbols, as sanitizers make of constants, cannot be made local. GCC 12 warns inside its own AVX-512 header
     # (its bug 105593).
     target_compile_options(${module}_${set} PRIVATE ${kernel_options_${set}} ${arg_OPTIONS}
-      -fno-gnu-unique -Wno-maybe-uninitialized -Wno-uninitialized)
+      $<$<AND:$<BOOL:${SWITCHYARD_SANITIZE}>,$<CXX_COMPILER_ID:GNU>>:-fno-gnu-unique>
+      -Wno-maybe-uninitialized -Wno-uninitialized)
     file(GENERATE OUTPUT "${folder}/${set}.list" CONTENT "$<JOIN:$<TARGET_OBJECTS:${module}_${set}>,\n>\n")
     list(APPEND objects $<TARGET_OBJECTS:${module}_${set}>)
   endforeach()
