@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What a pre-trained sparse model is for, at the size of minutes: the studies behind docs/results.md.
 
-    scripts/study_downstream.py fine_tuning  [--tasks glue_sst2 ...] [--models dense ...] [--data FOLDER] [--out runs/downstream] [--threads N]
+    scripts/study_downstream.py fine_tuning  [--tasks glue_sst2 ...] [--models dense ...] [--seeds 0 1 ...] [--pretraining-steps N]
+                                             [--data FOLDER] [--out runs/downstream] [--threads N]
     scripts/study_downstream.py distillation ...
 
 fine_tuning: pre-trains a sparse model and its dense twin (configs/study/pretrain.toml), then trains both on five tasks from these weights and,
@@ -30,8 +31,9 @@ import study_learning
 
 ROOT, PROGRAM, PRESETS = study_learning.ROOT, study_learning.PROGRAM, study_learning.PRESETS
 CONFIGS = ROOT / "configs/study"
-SEEDS = (0, 1)
+SEEDS = [0, 1]
 SWEEP_SEED = 2
+PRETRAINING_STEPS = 600
 RATES = (0.01, 0.03)
 EXPERTS = (8, 16, 32)
 
@@ -78,6 +80,12 @@ class Study:
         self.kinds = [kind for kind in PRESETS if kind in options.models]
         self.part = "" if len(self.tasks) == len(TASKS) else " --tasks " + " ".join(options.tasks)
         self.part += "" if len(self.kinds) == len(PRESETS) else " --models " + " ".join(options.models)
+        self.seeds, self.pretraining_steps = options.seeds, options.pretraining_steps
+        self.part += "" if self.seeds == SEEDS else " --seeds " + " ".join(map(str, self.seeds))
+        self.suffix = ""  # of folders and results
+        if self.pretraining_steps != PRETRAINING_STEPS:
+            self.suffix = f"_{self.pretraining_steps}"
+            self.part += f" --pretraining-steps {self.pretraining_steps}"
         study_learning.prepare(self.data / "pretrain_en", self.out)
 
     def train(self, command: list, config: str, name: str, settings: list[str], steps: int) -> list[dict]:
@@ -98,7 +106,7 @@ class Study:
 
     def finish(self, study: str, document: dict, extra: dict) -> None:
         """Writes what `switchyard report` draws, draws it, prints its tables and keeps all figures with the project."""
-        folder = self.out / study
+        folder = self.out / (study + self.suffix)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.json").write_text(json.dumps(document, indent=1) + "\n")
         done = subprocess.run([PROGRAM, "report", folder, "--out", folder / "report.html", "--json"], check=True, stdout=subprocess.PIPE, text=True)
@@ -107,21 +115,21 @@ class Study:
             for row in table["rows"]:
                 print("| " + " | ".join(row) + " |")
         result = {"command": f"scripts/study_downstream.py {study}{self.part}", **extra, **document}
-        (ROOT / f"bench/results/{study}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (ROOT / f"bench/results/{study}{self.suffix}.json").write_text(json.dumps(result, indent=1) + "\n")
 
     # Fine-tuning
 
     def pretrain(self, kind: str) -> list[dict]:
-        return self.train(["train"], "pretrain", f"pretrain/{kind}", [f'model.preset="{PRESETS[kind]}"'], 600)
+        return self.train(["train"], "pretrain", f"pretrain{self.suffix}/{kind}", [f'model.preset="{PRESETS[kind]}"'], self.pretraining_steps)
 
     def fine_tune(self, task: Task, kind: str, start: str, rate: float, seed: int) -> list[dict]:
-        model = f'model.init={quoted(self.out / "pretrain" / kind)}' if start == "pre-trained" else f'model.preset="{PRESETS[kind]}"'
+        model = f'model.init={quoted(self.out / f"pretrain{self.suffix}" / kind)}' if start == "pre-trained" else f'model.preset="{PRESETS[kind]}"'
         every = min(50, task.steps) if task.is_ranked else task.steps
         settings = [model, f"data.task={quoted(task.name)}", f'data.eval_tasks=["{task.name}"]', f"data.encoder_length={task.encoder_length}",
                     f"data.decoder_length={task.decoder_length}", f"train.eval_task_examples={task.examples}", f"train.eval_every={every}",
                     f"train.eval_rank={json.dumps(task.is_ranked)}", f"train.best_metric={quoted(f'eval_{task.name}_{list(task.metrics)[0]}')}",
                     f"optimizer.learning_rate={rate}", f"train.seed={seed}"]
-        return self.train(["train"], "fine_tune", f"fine_tuned/{task.name}/{kind}-{start}-{rate}-{seed}", settings, task.steps)
+        return self.train(["train"], "fine_tune", f"fine_tuned{self.suffix if start == 'pre-trained' else ''}/{task.name}/{kind}-{start}-{rate}-{seed}", settings, task.steps)
 
     def sweep(self, kind: str, start: str) -> dict[float, float]:
         """Accuracy on SST-2 at its last step for each rate."""
@@ -138,7 +146,7 @@ class Study:
         starts = [(kind, start) for start in ("pre-trained", "random") for kind in self.kinds]
         sweeps = {begin: self.sweep(*begin) for begin in starts}
         rates = {begin: max(sweeps[begin], key=sweeps[begin].get) for begin in starts}
-        runs = {(task.name, begin): [self.fine_tune(task, *begin, rates[begin], seed) for seed in SEEDS]
+        runs = {(task.name, begin): [self.fine_tune(task, *begin, rates[begin], seed) for seed in self.seeds]
                 for task in self.tasks for begin in starts if task.is_ranked or begin[1] == "pre-trained"}
 
         def cells(begin: tuple) -> list:
@@ -153,7 +161,7 @@ class Study:
         ranked = [task for task in self.tasks if task.is_ranked]
         document = {
             "title": "Fine-tuning",
-            "about": f"Pre-training: {losses[self.kinds[0]][-1]['step']} steps. Mean of {len(SEEDS)} seeds and its standard error.",
+            "about": f"Pre-training: {losses[self.kinds[0]][-1]['step']} steps. Mean of {len(self.seeds)} seeds and its standard error.",
             "tables": [
                 {"title": "Tasks after fine-tuning", "columns": columns,
                  "about": ", ".join(f"{task.title} {task.steps} steps" for task in self.tasks) + "; at the last step, on the first examples of dev.",
@@ -183,7 +191,7 @@ class Study:
     def student(self, name: str, experts: int | None, settings: list[str]) -> list[list[dict]]:
         """A run a seed: on hard labels alone where there is no teacher."""
         command = ["distill", "--teacher", self.out / f"teachers/{experts}"] if experts else ["train"]
-        return [self.train(command, "distillation", f"students/{name}-{seed}", [*settings, f"train.seed={seed}"], self.STEPS) for seed in SEEDS]
+        return [self.train(command, "distillation", f"students/{name}-{seed}", [*settings, f"train.seed={seed}"], self.STEPS) for seed in self.seeds]
 
     def parameters(self, name: str) -> int:
         done = subprocess.run([PROGRAM, "inspect", self.out / name, "--json"], check=True, stdout=subprocess.PIPE, text=True)
@@ -214,7 +222,7 @@ class Study:
                                                                   kept(losses, teachers[experts])]})
         document = {
             "title": "Distillation",
-            "about": f"Every model: {self.STEPS} steps on the same text. Mean of {len(SEEDS)} seeds of the student and its standard error.",
+            "about": f"Every model: {self.STEPS} steps on the same text. Mean of {len(self.seeds)} seeds of the student and its standard error.",
             "tables": [
                 {"title": "What a student of eight experts takes over",
                  "columns": [{"name": "held-out loss", "digits": 4, "best": "lowest"}, {"name": "share of the teacher's gain, %", "digits": 0}],
@@ -238,6 +246,8 @@ def main() -> None:
     parser.add_argument("study", choices=["fine_tuning", "distillation"])
     parser.add_argument("--tasks", nargs="+", choices=[task.name for task in TASKS], default=[task.name for task in TASKS], help="of fine_tuning")
     parser.add_argument("--models", nargs="+", choices=list(PRESETS), default=list(PRESETS), help="of fine_tuning")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help=f"but {SWEEP_SEED}, which chooses rates")
+    parser.add_argument("--pretraining-steps", type=int, default=PRETRAINING_STEPS, help="of fine_tuning")
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path(data))
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "runs/downstream")
     parser.add_argument("--threads", type=int, default=0, help="of each run; 0: all cores")

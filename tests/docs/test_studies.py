@@ -35,7 +35,8 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(study_downstream.Study, "train", train)
     monkeypatch.setattr(study_downstream.Study, "parameters", lambda self, name: 2_000_000 if "students" in name else 8_000_000)
     monkeypatch.setattr(study_downstream.Study, "most_frequent_label", lambda self, task: 57.4)
-    options = argparse.Namespace(out=tmp_path / "out", data=tmp_path, threads=1, tasks=[task.name for task in study_downstream.TASKS],
+    options = argparse.Namespace(out=tmp_path / "out", data=tmp_path, threads=1, seeds=study_downstream.SEEDS, pretraining_steps=study_downstream.PRETRAINING_STEPS,
+                                 tasks=[task.name for task in study_downstream.TASKS],
                                  models=list(study_downstream.PRESETS))
     return study_downstream.Study(options), asked, tmp_path
 
