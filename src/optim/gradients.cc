@@ -7,6 +7,7 @@
 #include "optim/update_kernels.h"
 
 namespace switchyard {
+
 double square_sum(const at::Tensor& gradient) {
   if (!gradient.defined() || gradient.numel() == 0) return 0.0;
   if (gradient.is_cpu() && gradient.is_contiguous()) {
@@ -16,12 +17,6 @@ double square_sum(const at::Tensor& gradient) {
       return kernels::square_sum(static_cast<const kernels::BFloat16*>(gradient.const_data_ptr()), gradient.numel());
   }
   return gradient.to(at::kDouble).square().sum().item<double>();
-}
-
-double gradient_norm(const std::vector<at::Tensor>& gradients) {
-  double total = 0.0;
-  for (const auto& gradient : gradients) total += square_sum(gradient);
-  return std::sqrt(total);
 }
 
 std::optional<size_t> first_non_finite(const std::vector<at::Tensor>& gradients) {

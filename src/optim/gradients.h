@@ -1,4 +1,4 @@
-// What a trainer asks about all gradients of a step at once.
+// What a trainer asks about the gradients of a step.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,11 +8,8 @@
 
 namespace switchyard {
 
-// Euclidean norm over all elements, summed in f64 in a fixed order: bit-equal for any number of threads. Undefined
-// gradients count as zeros. Not finite exactly if an element is not.
-double gradient_norm(const std::vector<at::Tensor>& gradients);
-
-// Sum of squares of one gradient, f32 or bf16, as gradient_norm sums them.
+// Sum of squares over all elements, in f64 in a fixed order: bit-equal for any number of threads. An undefined gradient
+// counts as zeros. Not finite exactly if an element is not.
 double square_sum(const at::Tensor& gradient);
 
 // Index of the first gradient with an element that is NaN or infinite; none if all are finite.

@@ -8,11 +8,18 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "base/random.h"
 
 namespace switchyard {
 namespace {
+
+double gradient_norm(const std::vector<at::Tensor>& gradients) {
+  double total = 0.0;
+  for (const auto& gradient : gradients) total += square_sum(gradient);
+  return std::sqrt(total);
+}
 
 TEST(GradientNorm, IsTheEuclideanNorm) {
   EXPECT_DOUBLE_EQ(gradient_norm({at::full({2, 2}, 2.0f), at::full({1}, 3.0f), at::Tensor()}), 5.0);
