@@ -18,6 +18,7 @@ class UpdateExchange {
   UpdateExchange(const std::vector<ParameterSpec>& specs, const Mesh& mesh, std::vector<bool> is_trained);
 
   bool is_trained(size_t parameter) const { return is_trained_[parameter]; }
+  const std::vector<bool>& is_trained() const { return is_trained_; }  // [parameter]
 
   const UpdatePlan& plan() const { return plan_; }
   const std::vector<UpdateUnit>& own() const { return own_; }  // what this rank updates

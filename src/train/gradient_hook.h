@@ -7,8 +7,8 @@
 
 namespace switchyard {
 
-// `call` gets the gradient, summed with what was there before, in every backward pass that reaches `parameter`, on the
-// thread that runs it. One call a parameter.
-void when_gradient_is_made(const at::Tensor& parameter, std::function<void(const at::Tensor& gradient)> call);
+// `call` runs in every backward pass that reaches `parameter`, once its gradient is summed with what was there before,
+// on the thread that runs the pass. One call a parameter.
+void when_gradient_is_made(const at::Tensor& parameter, std::function<void()> call);
 
 }  // namespace switchyard

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <unordered_map>
 
-#include "base/error.h"
 #include "train/gradient_hook.h"
 
 namespace switchyard {
@@ -80,7 +79,7 @@ void PassWeights::refresh() {
 void PassWeights::sum_in_f32(std::function<void(size_t parameter)> call) {
   for (size_t number = 0; number < leaves_.size(); ++number) {
     if (!leaves_[number].values.requires_grad()) continue;
-    when_gradient_is_made(leaves_[number].values, [this, call, number](const at::Tensor&) {
+    when_gradient_is_made(leaves_[number].values, [this, call, number] {
       keep_sum(leaves_[number]);
       for (const size_t parameter : leaves_[number].parameters) {
         if (++num_made_[parameter] < uses_[parameter].size()) continue;

@@ -130,7 +130,7 @@ Learner::Learner(const ModelConfig& model, const ParameterValues& values, const 
   weights_ = std::move(cut.weights);
   own_ = std::move(cut.own);
   parameters_ = list_parameters(model_, weights_);
-  pass_.emplace(model_, weights_, options_.dtype, trained_parameters(model, options));
+  pass_.emplace(model_, weights_, options_.dtype, exchange_.is_trained());
   if (mesh_.world() != nullptr)
     pass_->sum_in_f32([this](size_t parameter) {
       if (is_last_pass_) exchange_.ready(parameter, pass_->gradient(parameter));
