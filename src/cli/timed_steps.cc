@@ -6,11 +6,12 @@
 namespace switchyard {
 namespace {
 
+// Without padding, EOS and the unknown.
 std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed) {
   NoiseStream noise({.seed = seed, .purpose = NoisePurpose::kShuffle});
   std::vector<int32_t> ids;
   for (int64_t n = 0; n < count; ++n)
-    ids.push_back(3 + static_cast<int32_t>(static_cast<double>(noise.uniform()) * static_cast<double>(vocab_size - 4)));
+    ids.push_back(3 + static_cast<int32_t>(noise.below(static_cast<uint64_t>(vocab_size - 3))));
   return ids;
 }
 
