@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "base/config.h"
-#include "base/error.h"
 #include "examples/extending/largest_command.h"
 #include "examples/extending/npy_tensors.h"
 #include "examples/extending/restarts.h"
@@ -12,22 +11,13 @@
 #include "ops/backend.h"
 #include "ops/gradient_check.h"
 #include "tasks/task.h"
+#include "testing/errors.h"
 #include "testing/scratch_folder.h"
 
 namespace switchyard::examples {
 namespace {
 
 using testing::HasSubstr;
-
-template <class Function>
-std::string refusal(Function&& function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "accepted";
-}
 
 // Awkward sizes: one token, a group that experts do not divide, more experts than tokens; capacity binds in two.
 TEST(ExtendingRouter, RoundRobinIsEvenAndKeepsToCapacity) {
@@ -82,8 +72,8 @@ TEST(ExtendingRunKey, HasADefaultAPlaceInErrorsAndALineOfHelp) {
   EXPECT_DOUBLE_EQ(restart_factor(config, 1), 1.0);
   EXPECT_DOUBLE_EQ(restart_factor(config, 3), 0.55);
   EXPECT_DOUBLE_EQ(restart_factor(config, 5), 1.0);
-  EXPECT_THAT(refusal([&] { read("cycle_step = 4\n"); }), HasSubstr("cycle_steps"));
-  EXPECT_THAT(refusal([&] { read("cycle_steps = -1\n"); }), HasSubstr("optimizer.cycle_steps = -1"));
+  EXPECT_THAT(test::error_of([&] { read("cycle_step = 4\n"); }), HasSubstr("cycle_steps"));
+  EXPECT_THAT(test::error_of([&] { read("cycle_steps = -1\n"); }), HasSubstr("optimizer.cycle_steps = -1"));
   EXPECT_THAT(describe_fields<RestartConfig>("optimizer"), HasSubstr("after which the rate begins anew"));
 }
 
@@ -108,7 +98,7 @@ TEST(ExtendingFormat, ReadsArraysAndRefusesThemCutShortAnywhere) {
     EXPECT_THROW(list_npy(folder.path()), Error) << length << " bytes kept";
   }
   folder.write("wi.npy", npy("999999999999, 999999999999", {}));
-  EXPECT_THAT(refusal([&] { list_npy(folder.path()); }), HasSubstr("wi.npy: too many elements"));
+  EXPECT_THAT(test::error_of([&] { list_npy(folder.path()); }), HasSubstr("wi.npy: too many elements"));
 }
 
 TEST(ExtendingCommand, PrintsOneJsonDocument) {
